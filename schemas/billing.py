@@ -1,0 +1,56 @@
+"""Price lists, as events. Money is decimal strings with an ISO 4217 code, never a float."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from schemas.ids import Id
+from schemas.units import Micros, Name
+
+type Meter = Literal["compute.vcpu", "compute.memory", "compute.disk", "image.size"]
+type Unit = Literal["Core-Hours", "GiB-Hours"]
+DecimalText = Annotated[str, Meta(pattern=r"^[0-9]{1,18}(\.[0-9]{1,12})?\Z")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
+
+
+class PriceRule(Struct, frozen=True, kw_only=True):
+    """A price per unit of one meter."""
+
+    sku: Id
+    meter: Meter
+    unit: Unit
+    price: DecimalText
+
+
+class PriceList(Struct, frozen=True, kw_only=True):
+    """Exactly one rule for each meter that is to be charged. ``version`` counts from 1."""
+
+    name: Name
+    version: int
+    currency: Currency
+    valid_from: Micros
+    rules: tuple[PriceRule, ...]
+
+
+class PublishPriceList(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Publish the next version of a price list; usage from ``valid_from`` on is rated by it.
+
+    ``valid_from`` None means from this commit's time on.
+    """
+
+    name: Name = "standard"
+    currency: Currency
+    rules: Annotated[tuple[PriceRule, ...], Meta(min_length=1, max_length=1000)]
+    valid_from: Micros | None = None
+
+
+type BillingAction = PublishPriceList
+
+
+class PriceListPublished(Struct, frozen=True, kw_only=True, tag="billing.price_list.published.v1", tag_field="type"):
+    """Usage from the list's ``valid_from`` on is rated by it, until the next version's."""
+
+    price_list: PriceList
+
+
+type BillingFact = PriceListPublished

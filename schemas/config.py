@@ -1,0 +1,36 @@
+"""What each process is told at its start."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from schemas.ids import Cell, HostId
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """A process's place in a cell. Read from ``DIR/run/<process>.json``, mode 0600.
+
+    Paths are absolute. ``listen`` is host:port of the public API. ``driver`` says whether the host
+    is real or simulated. ``nats_password`` is this process's own; it never goes on a command line.
+    """
+
+    state_dir: str
+    cell: Cell = "embedded"
+    node: str = "node-1"
+    host_id: HostId = "host-1"
+    nats_url: str = ""
+    nats_user: str = ""
+    nats_password: str = ""
+    listen: str = "127.0.0.1:8780"
+    public_url: str = ""  # as clients reach it, when not http://<listen>
+    driver: Literal["libvirt", "simulated"] = "libvirt"
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    # Image content is checked against its format; off only for suites that upload noise.
+    check_images: bool = True
+    heartbeat_s: float = 2.0
+    host_silent_s: float = 15.0
+    reconcile_s: float = 60.0
+    image_bytes_max: int = 64 * 2**30
+    body_bytes_max: int = 1 * 2**20
+    segment_ordinals: int = 500_000
+    segment_age_s: float = 300.0

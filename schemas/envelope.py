@@ -1,0 +1,153 @@
+"""What one message of the log holds: requests, verdicts, facts.
+
+``Commit`` is one turn of the decider, all or nothing. Each record is a request with its verdict and
+its facts; the request takes an ordinal, then each of its facts. Encoded as JSON with sorted keys
+(equal to RFC 8785 for our shapes), so that digests can be checked with any JSON program.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from schemas.billing import BillingAction, BillingFact
+from schemas.compute import ComputeAction, ComputeFact
+from schemas.engine import EngineAction, EngineFact
+from schemas.host import HostAction, HostFact
+from schemas.identity import IdentityAction, IdentityFact
+from schemas.ids import FreeId, HostId, RequestId
+from schemas.image import ImageAction, ImageFact
+from schemas.network import NetworkAction, NetworkFact
+from schemas.operation import OperationAction, OperationFact
+from schemas.units import Micros, Ordinal
+
+Action = (
+    IdentityAction.__value__
+    | ComputeAction.__value__
+    | ImageAction.__value__
+    | NetworkAction.__value__
+    | HostAction.__value__
+    | OperationAction.__value__
+    | BillingAction.__value__
+    | EngineAction.__value__
+)
+Fact = (
+    IdentityFact.__value__
+    | ComputeFact.__value__
+    | ImageFact.__value__
+    | NetworkFact.__value__
+    | HostFact.__value__
+    | OperationFact.__value__
+    | BillingFact.__value__
+    | EngineFact.__value__
+)
+
+
+class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asks. For an agent, ``host_id`` is taken from its subject, never from a body."""
+
+    kind: Literal["user", "agent", "system"]
+    user_id: str = ""
+    project_id: str = ""
+    roles: tuple[str, ...] = ()
+    audit_id: Annotated[str, Meta(max_length=64)] = ""  # the token's, never the token
+    issued_at: Micros = 0  # the token's
+    host_id: HostId | None = None
+
+
+class Client(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the request came from and by which API."""
+
+    address: Annotated[str, Meta(max_length=64)] = ""
+    agent: Annotated[str, Meta(max_length=255)] = ""
+    api: Annotated[str, Meta(max_length=32)] = ""  # compute, image, …, native
+    version: Annotated[str, Meta(max_length=32)] = ""
+    edge: Annotated[str, Meta(max_length=64)] = ""
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A wish, as it was made. ``key`` and ``digest`` make a repetition harmless."""
+
+    request_id: RequestId  # "req-" and a UUID
+    actor: Actor
+    action: Action  # type: ignore[valid-type]  # a union built from each area's own
+    submitted_at: Micros
+    client: Client = Client()
+    key: FreeId | None = None
+    digest: Annotated[str, Meta(max_length=64)] = ""  # SHA-256 of the body under ``key``
+    cause: str = ""  # the request that led to this one
+
+
+class Accepted(Struct, frozen=True, kw_only=True, tag="accepted", tag_field="verdict"):
+    """The facts beside this verdict hold. ``reply`` is what the asker is told (ids)."""
+
+    reply: dict[str, Any] = {}
+
+
+class Refused(Struct, frozen=True, kw_only=True, tag="refused", tag_field="verdict"):
+    """Nothing changed. See ``schemas.errors`` for the codes."""
+
+    code: str
+    status: int
+    reason: str
+    hint: str = ""
+    fields: dict[str, str | int] = {}
+
+
+type Verdict = Accepted | Refused
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One request, what was decided, and what follows from it. ``salt`` hides it in proofs."""
+
+    salt: str
+    request: Request
+    verdict: Accepted | Refused
+    facts: tuple[Fact, ...] = ()  # type: ignore[valid-type]  # as above
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    """One turn of the decider: one message, one fsync.
+
+    ``first`` is the ordinal of the first request; ``prev`` and ``hash`` are the chain (hex
+    SHA-256); ``at`` is the engine's clock and never decreases.
+    """
+
+    commit: str
+    first: Ordinal
+    prev: str
+    hash: str
+    epoch: int
+    at: Micros
+    records: tuple[Record, ...]
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What the engine answers to a submitted request, after the durable ack.
+
+    ``ordinal`` is the last one of its record: a reader that has reached it sees everything.
+    ``repeated`` says that an earlier request with the same key is answered once more.
+    """
+
+    request_id: RequestId
+    ordinal: Ordinal
+    verdict: Accepted | Refused
+    repeated: bool = False
+
+
+encoder = msgspec.json.Encoder(order="sorted")
+encode = encoder.encode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_commit = msgspec.json.Decoder(Commit).decode
+decode_outcome = msgspec.json.Decoder(Outcome).decode
+decode_action = msgspec.json.Decoder(Action).decode
+
+
+def fact_types() -> dict[str, type[Struct]]:
+    """Return every fact type by its tag."""
+    return {t.__struct_config__.tag: t for t in Fact.__args__}
+
+
+def action_types() -> dict[str, type[Struct]]:
+    """Return every action type by its name."""
+    return {t.__struct_config__.tag: t for t in Action.__args__}

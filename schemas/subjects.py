@@ -1,0 +1,81 @@
+"""Names on the bus. Every subject begins with the cell, so that cells can share a NATS account.
+
+================================  ==========================================================
+``<cell>.log``                    commits (stream ``LOG-<cell>-0001``)
+``<cell>.work.<host>.<executor>`` work items (stream ``WORK-<cell>``, memory)
+``<cell>.submit.api``             requests of people, by edges that have verified the token
+``<cell>.submit.agent.<host>``    reports of a host; the subject says which
+``<cell>.desired.<host>``         a host asks for its desired state
+``<cell>.engine.<question>``      status, digest, dry run
+``<cell>.heartbeat.<host>``       core NATS, never stored
+``<cell>.projected.<node>``       a node's read models have reached an ordinal
+``<cell>.ask.<host>.console``     an edge asks an agent for a console's text
+``<cell>.metadata.<host>``        an agent asks an edge what to answer a guest
+``<cell>.history.<question>``     usage, bills, verification
+================================  ==========================================================
+"""
+
+import msgspec
+
+from schemas.ids import Cell, HostId
+
+
+class Subjects(msgspec.Struct, frozen=True):
+    """The subjects and stream names of one cell."""
+
+    cell: Cell
+
+    @property
+    def log(self) -> str:
+        return f"{self.cell}.log"
+
+    @property
+    def log_stream(self) -> str:
+        return f"LOG-{self.cell}-0001"
+
+    @property
+    def work_stream(self) -> str:
+        return f"WORK-{self.cell}"
+
+    @property
+    def work_all(self) -> str:
+        return f"{self.cell}.work.*.*"
+
+    def work(self, host: HostId, executor: str) -> str:
+        return f"{self.cell}.work.{host}.{executor}"
+
+    @property
+    def submit_api(self) -> str:
+        return f"{self.cell}.submit.api"
+
+    @property
+    def submit_agents(self) -> str:
+        return f"{self.cell}.submit.agent.*"
+
+    def submit_agent(self, host: HostId) -> str:
+        return f"{self.cell}.submit.agent.{host}"
+
+    def desired(self, host: HostId) -> str:
+        return f"{self.cell}.desired.{host}"
+
+    def engine(self, question: str) -> str:
+        return f"{self.cell}.engine.{question}"
+
+    def heartbeat(self, host: HostId) -> str:
+        return f"{self.cell}.heartbeat.{host}"
+
+    def projected(self, node: str) -> str:
+        return f"{self.cell}.projected.{node}"
+
+    def console(self, host: HostId) -> str:
+        return f"{self.cell}.ask.{host}.console"
+
+    def metadata(self, host: HostId) -> str:
+        return f"{self.cell}.metadata.{host}"
+
+    def history(self, question: str) -> str:
+        return f"{self.cell}.history.{question}"
+
+    @property
+    def keys_bucket(self) -> str:
+        return f"KEYS-{self.cell}"
