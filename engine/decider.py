@@ -1,0 +1,140 @@
+"""The decider: one request and the state in, a verdict with facts out. Pure.
+
+Actions map to functions of ``engine.domain``. A refusal is a ``Rejected`` raised there; anything
+else that is raised is a defect and stops the engine before anything is committed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.domain import billing, compute, host, identity, image, leader, network, operation
+from engine.domain.context import Context
+from engine.domain.fold import key_of
+from engine.domain.state import Answered, Cell
+from engine.policy import authorize
+from schemas import billing as sb
+from schemas import compute as sc
+from schemas import engine as se
+from schemas import host as sh
+from schemas import identity as si
+from schemas import image as sm
+from schemas import network as sn
+from schemas import operation as so
+from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types
+from schemas.errors import KeyReused, Rejected, Unauthorized
+from schemas.units import Micros
+
+DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, object]]]] = {
+    si.Bootstrap: identity.bootstrap,
+    si.CreateProject: identity.create_project,
+    si.UpdateProject: identity.update_project,
+    si.DeleteProject: identity.delete_project,
+    si.CreateUser: identity.create_user,
+    si.UpdateUser: identity.update_user,
+    si.DeleteUser: identity.delete_user,
+    si.GrantRole: identity.grant_role,
+    si.RevokeRole: identity.revoke_role,
+    si.RevokeToken: identity.revoke_token,
+    sc.CreateFlavor: compute.create_flavor,
+    sc.DeleteFlavor: compute.delete_flavor,
+    sc.CreateKeypair: compute.create_keypair,
+    sc.DeleteKeypair: compute.delete_keypair,
+    sc.CreateServer: compute.create_server,
+    sc.RenameServer: compute.rename_server,
+    sc.DeleteServer: compute.delete_server,
+    sc.StartServer: compute.start_server,
+    sc.StopServer: compute.stop_server,
+    sc.RebootServer: compute.reboot_server,
+    sc.ReportServerState: operation.report_server_state,
+    sm.CreateImage: image.create_image,
+    sm.UploadImage: image.upload_image,
+    sm.UpdateImage: image.update_image,
+    sm.DeleteImage: image.delete_image,
+    sn.CreateNetwork: network.create_network,
+    sn.DeleteNetwork: network.delete_network,
+    sn.CreateSubnet: network.create_subnet,
+    sn.DeleteSubnet: network.delete_subnet,
+    sn.CreatePort: network.create_port,
+    sn.DeletePort: network.delete_port,
+    sh.RegisterHost: host.register_host,
+    sh.MarkHost: host.mark_host,
+    sh.ReportDrift: host.report_drift,
+    so.ReportOperation: operation.report_operation,
+    so.PassDeadline: operation.pass_deadline,
+    sb.PublishPriceList: billing.publish_price_list,
+    se.ElectLeader: leader.elect_leader,
+}
+assert set(DECIDE) == set(action_types().values()), "every action has its decision"
+
+
+def repeated(cell: Cell, request: Request) -> Answered | None:
+    """Return the earlier answer if this request was decided before, by its id or its key.
+
+    Raises:
+        KeyReused: the key was used for another body.
+    """
+    answered = cell.state.answered.get(request.request_id)
+    if answered is not None or request.key is None:
+        return answered
+    actor = request.actor
+    answered = cell.state.keyed.get(key_of(actor.user_id, actor.project_id, request.key))
+    if answered is not None and answered.digest != request.digest:
+        raise KeyReused(f"the key {request.key!r} was used for another request")
+    return answered
+
+
+def authenticate(cell: Cell, actor: Actor) -> frozenset[str]:
+    """Return the roles an actor has now, whatever its request says.
+
+    Raises:
+        Unauthorized: the user or project is gone or disabled, or the token was ended.
+    """
+    if actor.kind != "user":
+        return frozenset()
+    state = cell.state
+    user = state.users.get(actor.user_id)
+    if user is None or not user.enabled:
+        raise Unauthorized("the user is gone or disabled")
+    if actor.issued_at < user.tokens_valid_from:
+        raise Unauthorized("the token was issued before the password changed")
+    if actor.audit_id in state.revoked_tokens:
+        raise Unauthorized("the token was revoked")
+    if not actor.project_id:
+        return frozenset()
+    project = state.projects.get(actor.project_id)
+    if project is None or not project.enabled:
+        raise Unauthorized("the project is gone or disabled")
+    return identity.effective_roles(cell, actor.user_id, actor.project_id)
+
+
+def decide(
+    cell: Cell,
+    request: Request,
+    *,
+    now: Micros,
+    new_id: Callable[[], str],
+    roles: frozenset[str],
+    salt: str,
+) -> Record:
+    """Return the record of a request: accepted with its facts, or refused with the reason."""
+    ctx = Context(
+        actor=request.actor, roles=roles, now=now, request_id=request.request_id, new_id=new_id
+    )
+    try:
+        authorize(request.actor, roles, request.action)
+        facts, reply = DECIDE[type(request.action)](cell, ctx, request.action)
+    except Rejected as rejected:
+        verdict = refusal(rejected)
+        return Record(salt=salt, request=request, verdict=verdict)
+    return Record(salt=salt, request=request, verdict=Accepted(reply=reply), facts=tuple(facts))
+
+
+def refusal(rejected: Rejected) -> Refused:
+    """Return a refusal as it is recorded and answered."""
+    return Refused(
+        code=rejected.code,
+        status=rejected.status,
+        reason=rejected.reason,
+        hint=rejected.hint,
+        fields=rejected.fields,
+    )

@@ -1,0 +1,112 @@
+"""The whole state of a cell, in memory: a fold of its log.
+
+``State`` holds what the digest covers. ``Index`` holds what can be computed from it and is kept up
+to date by the same functions, so that no decision scans. Nothing here refuses: facts have happened.
+"""
+
+import hashlib
+from collections import deque
+
+import msgspec
+from msgspec import Struct, field
+
+from schemas.billing import PriceList
+from schemas.compute import Flavor, Keypair, Server
+from schemas.envelope import Accepted, Refused
+from schemas.host import Host
+from schemas.identity import Domain, Project, Role, User
+from schemas.image import Image
+from schemas.network import Network, Port, SecurityGroup, Subnet
+from schemas.operation import Operation
+from schemas.units import Micros, Ordinal
+
+
+class Answered(Struct, frozen=True, kw_only=True):
+    """An outcome remembered, so that a repeated request gets the same answer."""
+
+    ordinal: Ordinal
+    at: Micros
+    digest: str
+    request_id: str
+    verdict: Accepted | Refused
+
+
+class Usage(Struct, kw_only=True):
+    """Room that servers hold on one host."""
+
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+
+
+class Index:
+    """Lookups that follow from the state."""
+
+    def __init__(self) -> None:
+        self.project_names: dict[tuple[str, str], str] = {}
+        self.user_names: dict[tuple[str, str], str] = {}
+        self.host_usage: dict[str, Usage] = {}
+        self.host_servers: dict[str, set[str]] = {}
+        self.project_servers: dict[str, set[str]] = {}
+        self.project_images: dict[str, set[str]] = {}
+        self.project_networks: dict[str, set[str]] = {}
+        self.project_groups: dict[str, set[str]] = {}
+        self.shared_networks: set[str] = set()
+        self.network_subnets: dict[str, dict[str, None]] = {}
+        self.network_ports: dict[str, set[str]] = {}
+        self.device_ports: dict[str, set[str]] = {}
+        self.group_ports: dict[str, set[str]] = {}
+        self.macs: set[str] = set()
+        self.vnis: set[int] = set()
+        self.subnet_used: dict[str, dict[int, str]] = {}  # address as a number -> port
+        self.subnet_hint: dict[str, int] = {}  # where to look for the next free address
+        self.host_operations: dict[str, set[str]] = {}
+
+
+class State(Struct, kw_only=True):
+    """Everything decisions depend on. Values are frozen; evolving replaces them."""
+
+    epoch: int = 0
+    ordinal: Ordinal = 0
+    at: Micros = 0
+    bootstrapped: bool = False
+    domains: dict[str, Domain] = field(default_factory=dict)
+    projects: dict[str, Project] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+    grants: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    revoked_tokens: dict[str, Micros] = field(default_factory=dict)
+    flavors: dict[str, Flavor] = field(default_factory=dict)
+    keypairs: dict[str, dict[str, Keypair]] = field(default_factory=dict)
+    servers: dict[str, Server] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
+    subnets: dict[str, Subnet] = field(default_factory=dict)
+    ports: dict[str, Port] = field(default_factory=dict)
+    security_groups: dict[str, SecurityGroup] = field(default_factory=dict)
+    hosts: dict[str, Host] = field(default_factory=dict)
+    operations: dict[str, Operation] = field(default_factory=dict)  # open ones
+    price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
+    answered: dict[str, Answered] = field(default_factory=dict)  # by request id, for two minutes
+    keyed: dict[str, Answered] = field(default_factory=dict)  # by idempotency key, for a day
+
+
+class Cell:
+    """A state with its index and the queues that let old answers go."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.index = Index()
+        self.answered_queue: deque[tuple[Micros, str]] = deque()
+        self.keyed_queue: deque[tuple[Micros, str]] = deque()
+
+
+_sorted = msgspec.json.Encoder(order="sorted")
+
+
+def digest(cell: Cell) -> str:
+    """Return the SHA-256 (hex) of the state as canonical JSON.
+
+    Equal logs give equal digests, whatever machine or process folded them.
+    """
+    return hashlib.sha256(_sorted.encode(cell.state)).hexdigest()
