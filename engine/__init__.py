@@ -1,0 +1,1 @@
+"""Where requests become facts: the log, the bus, and the decider between them."""
