@@ -14,8 +14,9 @@ import structlog
 import uuid_utils
 
 from engine.bus.client import Bus, Message
-from engine.bus.work import dispatch, ensure_work_stream
+from engine.bus.work import ensure_work_stream
 from engine.decider import authenticate, decide
+from engine.dispatch import Dispatcher
 from engine.domain.desired import desired_state, work_item
 from engine.domain.fold import apply_commit, decode_for_fold
 from engine.domain.state import Cell, digest
@@ -27,8 +28,7 @@ from engine.timers import Timers
 from engine.turns import LeadershipLost, Turns
 from schemas.config import Config
 from schemas.engine import ElectLeader
-from schemas.envelope import Action, Actor, Outcome, Refused, Request, decode_request
-from schemas.envelope import encode as encode_outcome
+from schemas.envelope import Action, Actor, Outcome, Refused, Request, decode_request, encode
 from schemas.errors import InvalidInput
 from schemas.identity import Bootstrap
 from schemas.units import SECOND, Micros
@@ -82,6 +82,7 @@ class Engine:
     def __init__(self, config: Config, bus: Bus, folded: Folded) -> None:
         self._config = config
         self._bus = bus
+        self._dispatcher = Dispatcher(bus)
         self.cell = folded.cell
         self.turns = Turns(
             folded.cell,
@@ -90,7 +91,7 @@ class Engine:
             sequence=folded.sequence,
             clock=wall_clock,
             new_id=fresh_id,
-            dispatch=self._dispatch,
+            dispatch=self._dispatcher.send,
             began=lambda operation: self.timers.watch(operation),
         )
         self.timers = Timers(
@@ -111,11 +112,12 @@ class Engine:
             committing.result()
         await self._listen()
         for operation in list(self.cell.state.operations.values()):
-            await self._dispatch(work_item(self.cell, operation))
+            self._dispatcher.send(work_item(self.cell, operation))
         ticking = asyncio.create_task(self.timers.run())
+        sending = asyncio.create_task(self._dispatcher.run())
         logger.info("leading", epoch=self.cell.state.epoch, ordinal=self.cell.state.ordinal)
         done, pending = await asyncio.wait(
-            {committing, ticking}, return_when=asyncio.FIRST_COMPLETED
+            {committing, ticking, sending}, return_when=asyncio.FIRST_COMPLETED
         )
         for task in pending:
             task.cancel()
@@ -132,9 +134,6 @@ class Engine:
         await self._bus.subscribe(subjects.engine("bootstrap"), self._on_bootstrap)
         await self._bus.subscribe(subjects.submit_agents, self._on_agent)
         await self._bus.subscribe(subjects.submit_api, self._on_api)
-
-    async def _dispatch(self, item: object) -> None:
-        await dispatch(self._bus, item)  # type: ignore[arg-type]
 
     def _submit_as_system(self, action: Action) -> None:  # type: ignore[valid-type]
         request = Request(
@@ -219,11 +218,9 @@ class Engine:
         except Exception as error:  # whatever it is, the asker is told
             await message.respond(_malformed(str(error)))
             return
-        record = decide(
-            self.cell, request, now=wall_clock(), new_id=fresh_id, roles=roles, salt=""
-        )
+        record = decide(self.cell, request, now=wall_clock(), new_id=fresh_id, roles=roles, salt="")
         await self.turns.barrier()
-        await message.respond(encode_outcome(record))
+        await message.respond(encode(record))
 
 
 def _malformed(reason: str) -> bytes:
@@ -234,7 +231,7 @@ def _malformed(reason: str) -> bytes:
         hint="Compare the request with its schema: `cumulog submit --describe ACTION`.",
     )
     digest_of = hashlib.sha256(reason.encode()).hexdigest()[:12]
-    return encode_outcome(Outcome(request_id=f"malformed-{digest_of}", ordinal=0, verdict=verdict))
+    return encode(Outcome(request_id=f"malformed-{digest_of}", ordinal=0, verdict=verdict))
 
 
 async def _nobody(outcome: bytes) -> None:
@@ -274,6 +271,8 @@ async def run(config: Config) -> None:
         logger.exception("leadership_lost")
         raise
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
         await bus.close()
 
 

@@ -17,11 +17,10 @@ from engine.decider import authenticate, decide, refusal, repeated
 from engine.domain.desired import work_item
 from engine.domain.fold import apply_record
 from engine.domain.state import Cell
-from engine.log.commit import encode_record, seal_commit
+from engine.log.commit import seal_commit
 from engine.log.port import Log, WrongLastSequence
 from schemas.compute import ServerStopRequested
-from schemas.envelope import Outcome, Record, Refused, Request
-from schemas.envelope import encode as encode_outcome
+from schemas.envelope import Outcome, Record, Refused, Request, encode
 from schemas.errors import Rejected, Unavailable
 from schemas.operation import Operation, OperationStarted
 from schemas.units import Micros, Ordinal
@@ -68,7 +67,7 @@ class Turns:
         sequence: int,
         clock: Callable[[], Micros],
         new_id: Callable[[], str],
-        dispatch: Callable[[WorkItem], Awaitable[None]],
+        dispatch: Callable[[WorkItem], None],
         began: Callable[[Operation], None] = lambda operation: None,
     ) -> None:
         """``prev`` and ``sequence`` are the hash and stream sequence of the last commit.
@@ -102,7 +101,7 @@ class Turns:
                 raise Unavailable(f"{self._waiting} requests are waiting for the log")
             earlier = repeated(self.cell, request)
             if earlier is not None:
-                outcome = encode_outcome(
+                outcome = encode(
                     Outcome(
                         request_id=earlier.request_id,
                         ordinal=earlier.ordinal,
@@ -117,7 +116,7 @@ class Turns:
                 return None
             roles = authenticate(self.cell, request.actor)
         except Rejected as rejected:
-            return encode_outcome(
+            return encode(
                 Outcome(
                     request_id=request.request_id,
                     ordinal=self.committed,
@@ -130,23 +129,21 @@ class Turns:
     def _decide(self, request: Request, roles: frozenset[str], reply: Reply) -> None:
         turn = self._current_turn()
         record = self._record(request, roles, turn.at)
-        encoded = encode_record(record)
+        encoded = encode(record)
         ordinal = turn.last = apply_record(self.cell, record, turn.at)
         turn.request_ids.append(request.request_id)
         turn.records.append(encoded)
         turn.size += len(encoded)
         turn.work += self._work(record)
         outcome = Outcome(request_id=request.request_id, ordinal=ordinal, verdict=record.verdict)
-        turn.replies.append((reply, encode_outcome(outcome)))
+        turn.replies.append((reply, encode(outcome)))
         self._in_flight[request.request_id] = turn
         self._waiting += 1
 
     def _record(self, request: Request, roles: frozenset[str], at: Micros) -> Record:
         salt = secrets.token_hex(8)
         try:
-            return decide(
-                self.cell, request, now=at, new_id=self._new_id, roles=roles, salt=salt
-            )
+            return decide(self.cell, request, now=at, new_id=self._new_id, roles=roles, salt=salt)
         except Exception:
             # A decision changes nothing, so the state is sound; one bad request must not stop all.
             logger.exception("decision_failed", request_id=request.request_id)
@@ -224,7 +221,7 @@ class Turns:
             del self._in_flight[request_id]
         self.committed = turn.last
         turn.done.set()
+        for item in turn.work:
+            self._dispatch(item)
         for reply, outcome in turn.replies:
             await reply(outcome)
-        for item in turn.work:
-            await self._dispatch(item)

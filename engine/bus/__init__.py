@@ -1,0 +1,1 @@
+"""The bus: how processes of a cell talk to each other."""

@@ -1,0 +1,1 @@
+"""The log: its broker, its stream, its commits, and all that reads them back."""

@@ -97,7 +97,7 @@ def accounts(cell: str, host: str, passwords: Mapping[str, str]) -> dict[str, An
     )
     engine = user(
         "engine",
-        [f"{cell}.>", *answers("engine", "edge", "agent", "history")],
+        [f"{cell}.>", log_read, *answers("engine", "edge", "agent", "history")],
         [f"{cell}.>"],
     )
     everything = {"publish": ">", "subscribe": ">"}
@@ -144,9 +144,11 @@ def _engine_store(names: Subjects, password: str) -> dict[str, Any]:
         f"$JS.API.STREAM.MSG.DELETE.{keys}",  # erases a destroyed key from the disk
         f"$JS.API.STREAM.UPDATE.{names.work_stream}",
         f"$JS.API.STREAM.PURGE.{names.work_stream}",
-        f"$JS.API.CONSUMER.CREATE.{names.work_stream}.>",
-        f"$JS.API.CONSUMER.INFO.{names.work_stream}.*",
-        f"$JS.API.CONSUMER.DELETE.{names.work_stream}.*",
+        *(
+            f"$JS.API.CONSUMER.{call}.{stream}.{rest}"
+            for call, rest in (("CREATE", ">"), ("INFO", "*"), ("DELETE", "*"), ("MSG.NEXT", "*"))
+            for stream in (names.log_stream, names.work_stream)
+        ),
         names.log,
         names.work_all,
         f"$KV.{names.keys_bucket}.>",

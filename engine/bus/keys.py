@@ -1,0 +1,204 @@
+"""Keys that are kept outside the log: owners' sealing keys, and the ring that signs tokens.
+
+A key is made once, whoever asks first; it never changes; destroyed, it is erased from the disk and
+never comes back under the same id. The bucket follows the layout of a NATS key-value bucket
+(``KV_KEYS-<cell>``, NATS ADR-8), so that the ``nats`` tool can list it.
+"""
+
+import os
+import re
+import time
+
+import msgspec
+from cryptography.fernet import Fernet
+from msgspec import Struct
+
+from engine.bus.client import STATUS, Bus, BusError, Message
+from engine.log.stream import NOT_FOUND, StreamApiError, call, ensure_stream
+from engine.sealing import KEY_BYTES
+from schemas.errors import NotFound
+
+TIMEOUT_S = 5.0
+CACHE_S = 60.0
+CACHED_MAX = 10_000
+WRONG_LAST_SEQUENCE = 10071
+TOKEN_RING = "token.ring"  # noqa: S105  # a name
+TOKEN_KEYS_MAX = 3
+TOMBSTONE = "KV-Operation"
+
+
+class KeyMissing(NotFound):
+    """There is no such key: it was never made, or has been destroyed."""
+
+    code = "KeyMissing"
+
+
+class _Error(Struct, frozen=True):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(Struct, frozen=True):
+    seq: int = 0
+    error: _Error | None = None
+
+
+class _Stored(Struct, frozen=True):
+    seq: int  # 0: nothing there
+    value: bytes  # empty: destroyed
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
+_decode_ring = msgspec.json.Decoder(list[str]).decode
+
+
+class Keys:
+    """The cell's keys. What was read is kept for a minute, so a destroyed key lives that long."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus.store
+        self._bucket = bus.subjects.keys_bucket
+        self._cache: dict[str, tuple[float, bytes]] = {}
+
+    async def ensure_bucket(self, *, replicas: int = 1) -> None:
+        """Create the bucket unless it is there. For ``engine`` and ``admin``."""
+        await ensure_stream(
+            self._bus,
+            {
+                "name": f"KV_{self._bucket}",
+                "subjects": [f"$KV.{self._bucket}.>"],
+                "storage": "file",
+                "retention": "limits",
+                "discard": "new",
+                "max_msgs_per_subject": 1,
+                "num_replicas": replicas,
+                "allow_direct": True,
+                "allow_rollup_hdrs": True,
+                "deny_delete": False,  # deleting a message is what erases it from the disk
+                "deny_purge": False,
+            },
+        )
+
+    async def get_key(self, key_id: str) -> bytes:
+        """Return the key.
+
+        Raises:
+            KeyMissing: it was never made, or has been destroyed.
+        """
+        if found := self._cached(key_id):
+            return found
+        stored = await self._read(key_id)
+        if not stored.value:
+            raise KeyMissing(f"there is no key {key_id}", key_id=key_id)
+        return self._keep(key_id, stored.value)
+
+    async def create_key(self, key_id: str) -> bytes:
+        """Return the key, making it if it never was. Safe to repeat and to race for.
+
+        Raises:
+            KeyMissing: it has been destroyed, and stays so.
+        """
+        if found := self._cached(key_id):
+            return found
+        stored = await self._read(key_id)
+        if stored.seq == 0:
+            key = os.urandom(KEY_BYTES)
+            if await self._write(key_id, key, expected=0):
+                return self._keep(key_id, key)
+            stored = await self._read(key_id)  # somebody was first
+        if not stored.value:
+            raise KeyMissing(f"key {key_id} was destroyed", key_id=key_id)
+        return self._keep(key_id, stored.value)
+
+    async def destroy_key(self, key_id: str) -> None:
+        """Erase the key and, with it, all that it sealed. Can be repeated.
+
+        For ``engine`` and ``admin``.
+        """
+        self._cache.pop(key_id, None)
+        stored = await self._read(key_id)
+        if stored.seq and not stored.value:
+            return
+        if stored.seq:
+            try:  # Overwritten on disk, not only forgotten: no_erase is false.
+                await call(self._bus, f"STREAM.MSG.DELETE.KV_{self._bucket}", {"seq": stored.seq})
+            except StreamApiError as error:
+                if error.code not in (NOT_FOUND, 10043, 10057):  # raced by another destroyer
+                    raise
+        await self._write(key_id, b"", expected=None)
+        self._cache.pop(key_id, None)
+
+    async def token_keys(self) -> list[bytes]:
+        """Return the token key ring (urlsafe base64 Fernet keys); the first signs.
+
+        Raises:
+            KeyMissing: ``ensure_token_keys`` was never called.
+        """
+        return [key.encode() for key in _decode_ring(await self.get_key(TOKEN_RING))]
+
+    async def ensure_token_keys(self) -> list[bytes]:
+        """Make the token key ring unless it is there, and return it."""
+        stored = await self._read(TOKEN_RING)
+        if stored.seq == 0:
+            await self._write(TOKEN_RING, _ring([Fernet.generate_key().decode()]), expected=0)
+        return await self.token_keys()
+
+    async def rotate_token_keys(self) -> list[bytes]:
+        """Put a new key first; tokens signed by the ones kept behind it stay valid."""
+        while True:
+            stored = await self._read(TOKEN_RING)
+            older = _decode_ring(stored.value) if stored.value else []
+            ring = [Fernet.generate_key().decode(), *older][:TOKEN_KEYS_MAX]
+            self._cache.pop(TOKEN_RING, None)
+            if await self._write(TOKEN_RING, _ring(ring), expected=stored.seq):
+                return [key.encode() for key in ring]
+
+    def _cached(self, key_id: str) -> bytes | None:
+        until, value = self._cache.get(key_id, (0.0, b""))
+        return value if value and time.monotonic() < until else None
+
+    def _keep(self, key_id: str, value: bytes) -> bytes:
+        if len(self._cache) >= CACHED_MAX:
+            self._cache.clear()
+        self._cache[key_id] = (time.monotonic() + CACHE_S, value)
+        return value
+
+    def _subject(self, key_id: str) -> str:
+        return f"$KV.{self._bucket}.{_token(key_id)}"
+
+    async def _read(self, key_id: str) -> _Stored:
+        subject = f"$JS.API.DIRECT.GET.KV_{self._bucket}.{self._subject(key_id)}"
+        answer = await self._bus.ask(subject, b"", timeout_s=TIMEOUT_S)
+        return _stored(answer)
+
+    async def _write(self, key_id: str, value: bytes, *, expected: int | None) -> bool:
+        """Store a value over the message ``expected`` (0: none); False if another is there."""
+        headers = {} if value else {TOMBSTONE: "PURGE", "Nats-Rollup": "sub"}
+        if expected is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        answer = await self._bus.ask(
+            self._subject(key_id), value, timeout_s=TIMEOUT_S, headers=headers or None
+        )
+        error = _decode_ack(answer.payload).error
+        if error is None:
+            return True
+        if error.err_code == WRONG_LAST_SEQUENCE:
+            return False
+        raise BusError(f"key {key_id}: {error.description} ({error.err_code})")
+
+
+def _stored(answer: Message) -> _Stored:
+    if answer.headers.get(STATUS) == "404":
+        return _Stored(0, b"")
+    if STATUS in answer.headers:
+        raise BusError(f"keys: {answer.headers[STATUS]} {answer.headers.get('Description', '')}")
+    return _Stored(int(answer.headers["Nats-Sequence"]), answer.payload)
+
+
+def _token(key_id: str) -> str:
+    """Write an id as one token of a subject: dots and the like become ``=2E``."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda m: f"={ord(m[0]):02X}", key_id)
+
+
+def _ring(keys: list[str]) -> bytes:
+    return msgspec.json.encode(keys)

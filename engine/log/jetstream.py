@@ -1,0 +1,285 @@
+"""The log on JetStream: one publish, one fsync, one acknowledgement under the fence.
+
+An append whose answer was lost is never repeated blindly: the same fence is sent again, and if the
+place is taken, what lies there is read through the leader and compared. Readers ask for messages by
+sequence and are told of new ones by announcements, which may be lost: they look by themselves too.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from engine.bus.client import (
+    STATUS,
+    Bus,
+    BusError,
+    BusTimeout,
+    Disconnected,
+    Message,
+    NoResponders,
+)
+from engine.log.accounts import feed as feed_prefix
+from engine.log.port import LogRefused, LogUnavailable, StoredCommit, WrongLastSequence
+
+WRONG_LAST_SEQUENCE = 10071, 10164
+BATCH_MAX = 256
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+ATTEMPT_S = 5.0
+RETRY_S = 0.05
+POLL_S = 1.0
+ANNOUNCED_BYTES_MAX = 64 * 1024
+ANNOUNCED_MAX = 4096
+NOT_FOUND = "404"
+END_OF_BATCH = "204"
+
+
+class _ApiError(Struct, frozen=True):
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(Struct, frozen=True):
+    seq: int = 0
+    error: _ApiError | None = None
+
+
+class _RawMessage(Struct, frozen=True):
+    seq: int
+    time: str
+    data: bytes = b""
+
+
+class _RawReply(Struct, frozen=True):
+    message: _RawMessage | None = None
+    error: _ApiError | None = None
+
+
+class _CommitId(Struct, frozen=True):
+    commit: str
+
+
+_decode_ack = msgspec.json.Decoder(_PubAck).decode
+_decode_raw = msgspec.json.Decoder(_RawReply).decode
+_decode_id = msgspec.json.Decoder(_CommitId).decode
+
+
+class JetStreamLog:
+    """See ``port.Log``. ``engine`` and ``admin`` may append, and ``edge`` and ``history`` read."""
+
+    def __init__(self, bus: Bus, *, append_s: float = 30.0) -> None:
+        self._bus = bus.store
+        self._feed = bus
+        self._append_s = append_s
+        self._subject = bus.subjects.log
+        self._stream = bus.subjects.log_stream
+        self._prefix = feed_prefix(bus.cell)
+
+    async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
+        """See ``port.Log.append``."""
+        headers = {"Nats-Expected-Last-Sequence": str(expected_last)}
+        try:
+            async with asyncio.timeout(self._append_s):
+                seq = await self._append(data, headers, expected_last, commit_id)
+        except TimeoutError:
+            raise LogUnavailable(f"no outcome of an append in {self._append_s} s") from None
+        announced = data if len(data) <= ANNOUNCED_BYTES_MAX else b""
+        with contextlib.suppress(BusError):  # Readers find it by themselves if this is lost.
+            await self._feed.publish(f"{self._prefix}.{seq}", announced)
+        return seq
+
+    async def _append(
+        self, data: bytes, headers: dict[str, str], expected_last: int, commit_id: str | None
+    ) -> int:
+        while True:
+            try:
+                answer = await self._bus.ask(
+                    self._subject, data, timeout_s=ATTEMPT_S, headers=headers
+                )
+            except (BusTimeout, Disconnected, NoResponders):
+                await asyncio.sleep(RETRY_S)
+                continue
+            except BusError as error:
+                raise LogRefused(str(error)) from error
+            ack = _decode_ack(answer.payload)
+            if ack.error is None:
+                return ack.seq
+            if ack.error.err_code not in WRONG_LAST_SEQUENCE:
+                raise LogRefused(f"{ack.error.description} ({ack.error.err_code})")
+            # An earlier attempt of ours may have been stored without our hearing of it.
+            stored = await self._stored(expected_last + 1)
+            if stored is not None and _is_ours(stored, data, commit_id):
+                return stored.seq
+            raise WrongLastSequence(expected_last, _last_in(ack.error.description))
+
+    async def _stored(self, seq: int) -> StoredCommit | None:
+        """Read one message through the stream's leader, which never answers with old state."""
+        request = msgspec.json.encode({"seq": seq})
+        while True:
+            try:
+                answer = await self._bus.request(
+                    f"$JS.API.STREAM.MSG.GET.{self._stream}", request, timeout_s=ATTEMPT_S
+                )
+            except (BusTimeout, Disconnected, NoResponders):
+                await asyncio.sleep(RETRY_S)
+                continue
+            message = _decode_raw(answer).message
+            if message is None:
+                return None
+            return StoredCommit(message.seq, message.data, _micros(message.time))
+
+    async def read(
+        self, after_seq: int = 0, *, follow: bool = False
+    ) -> AsyncGenerator[StoredCommit]:
+        """See ``port.Log.read``."""
+        async with contextlib.aclosing(self.read_batches(after_seq, follow=follow)) as batches:
+            async for batch in batches:
+                for commit in batch:
+                    yield commit
+
+    async def read_batches(
+        self, after_seq: int = 0, *, follow: bool = False
+    ) -> AsyncGenerator[list[StoredCommit]]:
+        """See ``port.Log.read_batches``."""
+        if follow:
+            async with contextlib.aclosing(self._follow(after_seq)) as batches:
+                async for batch in batches:
+                    yield batch
+            return
+        end = await self.last()
+        while end is not None and after_seq < end.seq:
+            batch = await self._batch(after_seq + 1)
+            if wanted := [commit for commit in batch if commit.seq <= end.seq]:
+                yield wanted
+                after_seq = wanted[-1].seq
+
+    async def last(self) -> StoredCommit | None:
+        """See ``port.Log.last``. On a cluster this may lag behind the leader by a moment."""
+        request = msgspec.json.encode({"last_by_subj": self._subject})
+        answer = await self._direct(request)
+        return _direct_commit(answer)
+
+    async def _direct(self, request: bytes) -> Message:
+        return await self._bus.ask(
+            f"$JS.API.DIRECT.GET.{self._stream}", request, timeout_s=ATTEMPT_S
+        )
+
+    async def _batch(self, first_seq: int) -> list[StoredCommit]:
+        """Read what there is from ``first_seq`` on, bounded in number and bytes."""
+        request = msgspec.json.encode(
+            {"seq": first_seq, "batch": BATCH_MAX, "max_bytes": BATCH_BYTES_MAX}
+        )
+        batch: list[StoredCommit] = []
+        answers = self._bus.ask_many(
+            f"$JS.API.DIRECT.GET.{self._stream}", request, timeout_s=ATTEMPT_S
+        )
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                commit = _direct_commit(answer)
+                if commit is None:
+                    break
+                batch.append(commit)
+        return batch
+
+    async def _follow(self, after_seq: int) -> AsyncGenerator[list[StoredCommit]]:
+        announced = _Announced()
+        subscription = await self._feed.subscribe(f"{self._prefix}.*", announced.take)
+        self._bus.on_reconnect.append(announced.look)
+        try:
+            while True:
+                batch = announced.pop(after_seq + 1)
+                if not batch and announced.must_look:
+                    announced.must_look = False
+                    batch = await self._patient_batch(after_seq + 1)
+                    announced.must_look = len(batch) > 0
+                if batch:
+                    yield batch
+                    after_seq = batch[-1].seq
+                else:
+                    await announced.wait()
+        finally:
+            self._bus.on_reconnect.remove(announced.look)
+            await subscription.stop()
+
+    async def _patient_batch(self, first_seq: int) -> list[StoredCommit]:
+        while True:
+            try:
+                return await self._batch(first_seq)
+            except (BusTimeout, Disconnected, NoResponders):
+                await asyncio.sleep(RETRY_S)
+
+
+class _Announced:
+    """Commits heard of and not yet taken; ``must_look`` says that some may be missing."""
+
+    def __init__(self) -> None:
+        self.must_look = True  # at the start
+        self._commits: dict[int, bytes] = {}
+        self._woken = asyncio.Event()
+
+    async def take(self, message: Message) -> None:
+        if len(self._commits) < ANNOUNCED_MAX:
+            self._commits[int(message.subject.rpartition(".")[2])] = message.payload
+        else:
+            self.must_look = True
+        self._woken.set()
+
+    async def look(self) -> None:
+        self.must_look = True
+        self._woken.set()
+
+    def pop(self, seq: int) -> list[StoredCommit]:
+        """Take the commits from ``seq`` on that were announced with their bytes."""
+        batch: list[StoredCommit] = []
+        while data := self._commits.pop(seq, b""):
+            batch.append(StoredCommit(seq, data))
+            seq += 1
+        if self._commits and not batch:
+            # What is left is behind us, or beyond a gap, or too big to be announced whole.
+            self.must_look |= max(self._commits) >= seq
+            self._commits.clear()
+        return batch
+
+    async def wait(self) -> None:
+        """Wait for an announcement; after a silence, the log is to be looked at."""
+        try:
+            async with asyncio.timeout(POLL_S):
+                await self._woken.wait()
+        except TimeoutError:
+            self.must_look = True
+        self._woken.clear()
+
+
+def _direct_commit(answer: Message) -> StoredCommit | None:
+    """Read an answer of direct get (NATS ADR-31); None at the end, or where nothing is."""
+    status = answer.headers.get(STATUS)
+    if status in (NOT_FOUND, END_OF_BATCH):
+        return None
+    if status is not None:
+        raise BusError(f"direct get: {status} {answer.headers.get('Description', '')}")
+    seq = int(answer.headers["Nats-Sequence"])
+    return StoredCommit(seq, answer.payload, _micros(answer.headers["Nats-Time-Stamp"]))
+
+
+def _micros(text: str) -> int:
+    """Read RFC 3339 with up to nine digits of a second, cut to microseconds."""
+    at = datetime.fromisoformat(text)
+    return int(at.timestamp()) * 1_000_000 + at.microsecond
+
+
+def _is_ours(stored: StoredCommit, data: bytes, commit_id: str | None) -> bool:
+    if commit_id is None:
+        return stored.data == data
+    try:
+        return _decode_id(stored.data).commit == commit_id
+    except msgspec.DecodeError:
+        return False
+
+
+def _last_in(description: str) -> int | None:
+    """Read the sequence out of "wrong last sequence: 5"."""
+    number = description.rpartition(": ")[2]
+    return int(number) if number.isdigit() else None

@@ -1,0 +1,54 @@
+"""The log in memory, for tests: what ``jetstream`` promises, for as long as the process lives."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from engine.log.port import StoredCommit, WrongLastSequence
+
+BATCH_MAX = 256
+
+
+class MemoryLog:
+    """See ``port.Log``."""
+
+    def __init__(self) -> None:
+        self._commits: list[StoredCommit] = []
+        self._grown = asyncio.Event()
+
+    async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
+        """See ``port.Log.append``. Nothing is lost on the way, so ``commit_id`` is not needed."""
+        del commit_id
+        if expected_last != len(self._commits):
+            raise WrongLastSequence(expected_last, len(self._commits))
+        now = time.time_ns() // 1000
+        self._commits.append(StoredCommit(expected_last + 1, bytes(data), now))
+        self._grown.set()
+        self._grown = asyncio.Event()
+        return expected_last + 1
+
+    async def read(
+        self, after_seq: int = 0, *, follow: bool = False
+    ) -> AsyncGenerator[StoredCommit]:
+        """See ``port.Log.read``."""
+        async for batch in self.read_batches(after_seq, follow=follow):
+            for commit in batch:
+                yield commit
+
+    async def read_batches(
+        self, after_seq: int = 0, *, follow: bool = False
+    ) -> AsyncGenerator[list[StoredCommit]]:
+        """See ``port.Log.read_batches``."""
+        end = len(self._commits)
+        while follow or after_seq < end:
+            grown = self._grown
+            stop = after_seq + BATCH_MAX if follow else min(end, after_seq + BATCH_MAX)
+            if batch := self._commits[after_seq:stop]:
+                yield batch
+                after_seq = batch[-1].seq
+            else:
+                await grown.wait()
+
+    async def last(self) -> StoredCommit | None:
+        """See ``port.Log.last``."""
+        return self._commits[-1] if self._commits else None

@@ -1,0 +1,75 @@
+"""The log, as the engine and its readers see it: append under a fence, read in order.
+
+Kept by ``jetstream.JetStreamLog`` and its twin in memory, ``memory.MemoryLog``, both under
+``tests/contracts/test_log.py``. What an append has returned is durable and never moves.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class LogError(Exception):
+    """The log could not do it."""
+
+
+class WrongLastSequence(LogError):
+    """Somebody else appended first: nothing of ours was stored."""
+
+    def __init__(self, expected: int, found: int | None = None) -> None:
+        super().__init__(f"expected the log to end at {expected}, it ends at {found or '?'}")
+        self.expected = expected
+        self.found = found
+
+
+class LogUnavailable(LogError):
+    """No answer in time. Whether the commit is stored is NOT known: stop, and fold again."""
+
+
+class LogRefused(LogError):
+    """The broker refused to store it (full, too big): nothing of ours was stored."""
+
+
+class StoredCommit(Struct, frozen=True, array_like=True):
+    """A commit as it lies in the log. ``seq`` is the stream's sequence, from 1, without gaps.
+
+    ``ts`` is when the broker stored it, microseconds since the epoch, 0 where it was not told; the
+    product's time is the commit's own ``at``.
+    """
+
+    seq: int
+    data: bytes
+    ts: int = 0
+
+
+class Log(Protocol):
+    """An append-only log of commits in one total order."""
+
+    async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
+        """Store ``data`` after ``expected_last`` and return its sequence, ``expected_last + 1``.
+
+        Several may be under way, each with the predicted sequence: once one is refused, so is every
+        later one. With ``commit_id``, a commit found in our place is ours if it has that id;
+        without, if its bytes are the same.
+
+        Raises:
+            WrongLastSequence: the log does not end there.
+            LogRefused: it cannot be stored.
+            LogUnavailable: the outcome is unknown.
+        """
+        ...
+
+    def read(self, after_seq: int = 0, *, follow: bool = False) -> AsyncGenerator[StoredCommit]:
+        """Yield what follows ``after_seq``, up to the end as of now; with ``follow``, for ever."""
+        ...
+
+    def read_batches(
+        self, after_seq: int = 0, *, follow: bool = False
+    ) -> AsyncGenerator[list[StoredCommit]]:
+        """As ``read``, in lists of what is there, for readers that save once per batch."""
+        ...
+
+    async def last(self) -> StoredCommit | None:
+        """Return the newest commit, None if there is none."""
+        ...

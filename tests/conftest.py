@@ -1,0 +1,72 @@
+"""What all tests share: a real broker for the session, and a cell of its own for each test."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from hypothesis import settings
+
+from engine.bus.client import Bus
+from engine.log import server
+from engine.log.jetstream import JetStreamLog
+from engine.log.stream import ensure_log
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("cumulog", deadline=None)
+settings.load_profile("cumulog")
+
+_cells = itertools.count(1)
+
+
+class Nats:
+    """A cell on the session's broker. Everything here is done as the administrator.
+
+    One account holds streams and talk alike, so one connection does for all; what each user may do
+    is tested where the permissions are.
+    """
+
+    def __init__(self, running: server.NatsServer) -> None:
+        self.server = running
+        self.url = running.url
+        self.user = "admin-store"
+        self.password = running.credentials["admin-store"]
+        self.cell = f"t{os.getpid()}-{next(_cells)}"
+        self._stack = contextlib.AsyncExitStack()
+
+    async def connect(self, name: str = "test") -> Bus:
+        """Return a new connection, closed after the test."""
+        bus = await Bus.connect(
+            self.url, user=self.user, password=self.password, name=name, cell=self.cell
+        )
+        self._stack.push_async_callback(bus.close)
+        return bus
+
+    async def log(self) -> JetStreamLog:
+        """Return the cell's log, made if need be."""
+        bus = await self.connect("log")
+        await ensure_log(bus)
+        return JetStreamLog(bus)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._stack.aclose()
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.NatsServer]:
+    """One nats-server for the session, with a store of its own."""
+    running = server.start(Path(tmp_path_factory.mktemp("nats")))
+    yield running
+    running.stop()
+
+
+@pytest_asyncio.fixture
+async def nats(nats_server: server.NatsServer) -> AsyncIterator[Nats]:
+    """A fresh cell on the session's broker."""
+    cell = Nats(nats_server)
+    yield cell
+    await cell.close()

@@ -1,0 +1,219 @@
+"""The engine as a process among others: answers after the ack, once, and again after a crash."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from engine.bus.client import Bus
+from engine.bus.service import ask_engine, desired_state, submit
+from engine.log import server
+from engine.log.commit import GENESIS, check_commit
+from engine.log.jetstream import JetStreamLog
+from engine.shell import fresh_id, run
+from engine.turns import LeadershipLost
+from schemas.config import Config
+from schemas.envelope import Accepted, Actor, Request, decode_commit, decode_outcome
+from schemas.errors import Unavailable
+from schemas.host import Capacity, RegisterHost
+from schemas.identity import Bootstrap, CreateProject
+from schemas.network import CreateNetwork
+from tests.engine.world import SECRET
+
+CAPACITY = Capacity(vcpus=4, memory_mib=1024, disk_gib=10)
+
+
+class Cell:
+    """A broker, an engine that can be stopped and started, and somebody who asks."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.engine: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self.broker = await asyncio.to_thread(server.start, self.directory)
+        self.config = Config(
+            state_dir=str(self.directory),
+            nats_url=self.broker.url,
+            nats_user="engine",
+            nats_password=self.broker.credentials["engine"],
+        )
+        self.bus = await self.connect("admin")
+        self.start()
+        outcome = decode_outcome(
+            await ask_engine(
+                self.bus, "bootstrap", msgspec.json.encode(Bootstrap(admin_password=SECRET))
+            )
+        )
+        assert isinstance(outcome.verdict, Accepted)
+        self.admin = Actor(kind="user", issued_at=2**50, **outcome.verdict.reply)
+
+    async def connect(self, user: str) -> Bus:
+        return await Bus.connect(
+            self.broker.url,
+            user=user,
+            password=self.broker.credentials[user],
+            name="test",
+            cell="embedded",
+        )
+
+    def start(self) -> None:
+        self.engine = asyncio.create_task(run(self.config))
+
+    async def kill(self) -> None:
+        """End the engine without letting it finish anything."""
+        assert self.engine is not None
+        self.engine.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.engine
+
+    async def close(self) -> None:
+        with contextlib.suppress(LeadershipLost):
+            await self.kill()
+        await self.bus.close()
+        await asyncio.to_thread(self.broker.stop)
+
+    def request(self, action: object, **fields: object) -> Request:
+        values = {"actor": self.admin, "request_id": f"req-{fresh_id()}", **fields}
+        return Request(action=action, submitted_at=1, **values)
+
+    async def messages(self) -> list[bytes]:
+        return [stored.data async for stored in JetStreamLog(self.bus).read()]
+
+
+@pytest_asyncio.fixture
+async def cell(tmp_path: Path) -> AsyncIterator[Cell]:
+    cell = Cell(tmp_path)
+    try:
+        await cell.open()
+        yield cell
+    finally:
+        await cell.close()
+
+
+async def test_the_chain_holds_and_begins_with_a_leader(cell):
+    await submit(cell.bus, cell.request(CreateNetwork(name="n")))
+
+    messages = await cell.messages()
+
+    prev, first = GENESIS, 1
+    for data in messages:
+        head = check_commit(data, prev, first)
+        prev, first = head.hash, head.next_first
+    assert type(decode_commit(messages[0]).records[0].facts[0]).__name__ == "LeaderElected"
+
+
+async def test_requests_that_wait_together_share_a_commit(cell):
+    before = len(await cell.messages())
+    requests = [cell.request(CreateNetwork(name=f"n{n}")) for n in range(200)]
+
+    outcomes = await asyncio.gather(*(submit(cell.bus, r) for r in requests))
+
+    commits = len(await cell.messages()) - before
+    assert commits < len(requests) / 2
+    assert len({o.ordinal for o in outcomes}) == len(requests)
+
+
+async def test_a_request_sent_twice_at_once_is_done_once(cell):
+    request = cell.request(CreateProject(name="p"))
+
+    first, second = await asyncio.gather(submit(cell.bus, request), submit(cell.bus, request))
+
+    assert first.verdict == second.verdict
+    assert {first.repeated, second.repeated} == {False, True}
+
+
+async def test_after_a_crash_the_answer_is_remembered_and_the_state_is_equal(cell):
+    request = cell.request(CreateProject(name="p"), key="k", digest="d")
+    outcome = await submit(cell.bus, request)
+    digest_before = msgspec.json.decode(await ask_engine(cell.bus, "digest"))
+
+    await cell.kill()
+    cell.start()
+    again = await submit(cell.bus, request, timeout_s=30)
+    by_key = await submit(cell.bus, cell.request(CreateProject(name="p"), key="k", digest="d"))
+
+    assert again.verdict == by_key.verdict == outcome.verdict
+    assert again.ordinal == outcome.ordinal
+    status = msgspec.json.decode(await ask_engine(cell.bus, "status"))
+    assert status["epoch"] == 2
+    # The only difference is the new leader's own commit.
+    assert status["ordinal"] == digest_before["ordinal"] + 2
+
+
+async def test_the_log_going_away_loses_no_acknowledged_request(cell):
+    request = cell.request(CreateProject(name="before"))
+    await submit(cell.bus, request)
+
+    cell.broker.process.kill()
+    await asyncio.to_thread(cell.broker.process.wait)
+    waiting = asyncio.create_task(
+        submit(cell.bus, cell.request(CreateProject(name="during")), timeout_s=60)
+    )
+    cell.broker = await asyncio.to_thread(server.start, cell.directory)
+
+    assert isinstance((await waiting).verdict, Accepted)
+    again = await submit(cell.bus, request, timeout_s=30)
+    assert again.repeated
+
+
+async def test_a_second_engine_stops_the_first(cell):
+    """The fence: what the old leader decides after a new one began is void."""
+    old = cell.engine
+    async with asyncio.timeout(60):
+        while not old.done():
+            # The old one may win the race for the new one's first commit: then begin again.
+            if cell.engine is old or cell.engine.done():
+                cell.start()
+            with contextlib.suppress(Unavailable):
+                request = cell.request(CreateNetwork(name="n"))
+                await submit(cell.bus, request, timeout_s=5)
+
+    assert type(old.exception()).__name__ == "LeadershipLost"
+    names = [
+        record.request.request_id
+        for data in await cell.messages()
+        for record in decode_commit(data).records
+    ]
+    assert len(names) == len(set(names))
+
+
+async def test_a_host_is_the_one_its_subject_names(cell):
+    body = RegisterHost(
+        capacity=CAPACITY, hypervisor="simulated", accelerator="none", executors=("hypervisor",)
+    )
+    other = Actor(kind="agent", host_id="host-2")
+
+    outcome = await submit(cell.bus, cell.request(body, actor=other), host="host-1")
+
+    assert outcome.verdict.code == "InvalidInput"
+    honest = Actor(kind="agent", host_id="host-1")
+    await submit(cell.bus, cell.request(body, actor=honest), host="host-1")
+    assert (await desired_state(cell.bus, "host-1")).host_id == "host-1"
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"action": {"type": "Nothing"}}'])
+async def test_what_is_no_request_is_refused_and_not_recorded(cell, payload):
+    before = len(await cell.messages())
+
+    answer = await cell.bus.request(cell.bus.subjects.submit_api, payload, timeout_s=10)
+
+    assert decode_outcome(answer).verdict.status == 400
+    assert len(await cell.messages()) == before
+
+
+async def test_a_dry_run_writes_nothing(cell):
+    before = len(await cell.messages())
+    request = cell.request(CreateProject(name="p"))
+
+    shown = msgspec.json.decode(
+        await ask_engine(cell.bus, "dryrun", msgspec.json.encode(request))
+    )
+
+    assert shown["verdict"]["verdict"] == "accepted"
+    assert shown["facts"][0]["type"] == "identity.project.created.v1"
+    assert len(await cell.messages()) == before
