@@ -1,0 +1,329 @@
+"""What history can be asked: usage, bills, whether all is intact, whether replays agree.
+
+Every answer is a fold of the sealed segments and the log's tail behind them, so it includes each
+ordinal that was acknowledged before the question. Blocking, and pure but for reading: the same log
+gives the same answer. ``archiver`` asks it in threads.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.domain.fold import apply_commit, decode_for_fold
+from engine.domain.state import Cell, digest
+from engine.log.commit import ChainBroken
+from engine.log.verify import verify
+from projections.bill import Bill, derive_bill
+from projections.history import History, HistoryBroken, Segment, about_rows
+from projections.metering import TAGS, Interval, Meters, Usage, usage
+from projections.models import StoredCommit, decode_fact, decode_stored
+from projections.rating import BASE_PER_UNIT, UNITS, UsageRow, shown, usage_row
+from projections.reader import Reader
+from schemas.billing import Meter, PriceList, PriceListPublished
+from schemas.errors import InvalidInput, NotFound, Unavailable
+from schemas.units import Micros, Ordinal
+
+PRICE_LIST = "standard"
+PUBLISHED = str(PriceListPublished.__struct_config__.tag)
+
+type Read = Callable[[int], Iterable[tuple[int, bytes]]]
+
+
+class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question about a stretch of time; ``project`` None means all of them."""
+
+    start: Micros | None = None
+    end: Micros | None = None
+    project: str | None = None
+    price_list: str = PRICE_LIST
+
+
+class MeterTotal(Struct, frozen=True, kw_only=True):
+    """What a meter's rows add up to."""
+
+    meter: Meter
+    base_quantity: str
+    quantity: str
+    unit: str
+
+
+class UsageAnswer(Struct, frozen=True, kw_only=True):
+    """Usage in [start, end); ``as_of`` is the last ordinal that was looked at."""
+
+    as_of: Ordinal
+    start: Micros
+    end: Micros
+    usage: tuple[UsageRow, ...]
+    totals: tuple[MeterTotal, ...]
+
+
+class BillAnswer(Struct, frozen=True, kw_only=True):
+    """A bill for the project asked for, or one for each that used anything."""
+
+    as_of: Ordinal
+    start: Micros
+    end: Micros
+    bills: tuple[Bill, ...]
+
+
+class VerifyAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether the log and its segments are what was written; if not, from which ordinal on."""
+
+    intact: bool
+    commits: int = 0
+    ordinals: Ordinal = 0
+    last_hash: str = ""
+    segments: int = 0
+    ordinal: Ordinal = 0
+    why: str = ""
+
+
+class ReplayAnswer(Struct, frozen=True, kw_only=True):
+    """The state's digest after a replay up to ``ordinal``, beside what the engine says it has.
+
+    ``matches`` is None when the engine could not be asked.
+    """
+
+    matches: bool | None
+    ordinal: Ordinal
+    digest: str
+    engine_digest: str | None
+    commits: int
+    elapsed_ms: int
+
+
+class SegmentsAnswer(Struct, frozen=True, kw_only=True):
+    """The sealed segments, and the last ordinal they hold."""
+
+    ordinal: Ordinal
+    segments: tuple[Segment, ...]
+
+
+class StatusAnswer(Struct, frozen=True, kw_only=True):
+    """How far history reaches: sealed, projected, and the log's end."""
+
+    sealed: Ordinal
+    projected: Ordinal
+    head: Ordinal
+    segments: int
+    bytes: int
+
+
+class _Tagged(Struct, frozen=True):
+    type: str
+
+
+_decode_tagged = msgspec.json.Decoder(_Tagged).decode
+
+
+class Metered(Struct, kw_only=True):
+    """The metered part of history, folded."""
+
+    intervals: list[Interval]
+    price_lists: dict[str, list[PriceList]]
+    as_of: Ordinal
+
+
+class Archive:
+    """Sealed history and the log's tail as one. ``read`` yields what follows a sequence."""
+
+    def __init__(self, history: History, read: Read, reader: Reader) -> None:
+        self._history = history
+        self._read = read
+        self._reader = reader
+
+    def usage(self, window: Window, now: Micros) -> UsageAnswer:
+        """Return what was used in a window, no later than ``now``.
+
+        Raises:
+            InvalidInput: the window ends before it begins.
+        """
+        metered = self.metered()
+        start, end = _bounds(window, now)
+        rows = list(usage(metered.intervals, start, end, window.project))
+        return UsageAnswer(
+            as_of=metered.as_of,
+            start=start,
+            end=end,
+            usage=tuple(usage_row(row) for row in rows),
+            totals=_totals(rows),
+        )
+
+    def bill(self, window: Window, now: Micros) -> BillAnswer:
+        """Return bills for a window, no later than ``now``.
+
+        Raises:
+            InvalidInput: the window ends before it begins.
+            NotFound: there is no such price list.
+        """
+        metered = self.metered()
+        versions = metered.price_lists.get(window.price_list)
+        if not versions:
+            raise NotFound(f"there is no price list {window.price_list!r}")
+        start, end = _bounds(window, now)
+        by_project: dict[str, list[Usage]] = {} if window.project is None else {window.project: []}
+        for row in usage(metered.intervals, start, end, window.project):
+            by_project.setdefault(row.project_id, []).append(row)
+        return BillAnswer(
+            as_of=metered.as_of,
+            start=start,
+            end=end,
+            bills=tuple(
+                derive_bill(project_id, rows, versions, start, end)
+                for project_id, rows in sorted(by_project.items())
+            ),
+        )
+
+    def seal(self, ordinals_max: int, through: Ordinal) -> list[Segment]:
+        """Seal what is not sealed yet, up to ``through``, in segments of bounded size.
+
+        Raises:
+            ChainBroken: the log is not what was written.
+            NotProjected: this node's read model does not reach as far.
+        """
+        sealed: list[Segment] = []
+        while True:
+            segments = self._history.segments()
+            last = segments[-1] if segments else None
+            if last is not None and last.last >= through:
+                return sealed
+            segment = self._history.seal(
+                self._read(last.last_seq if last else 0),
+                about_rows(self._reader.db(), last.last + 1 if last else 1),
+                ordinals_max=ordinals_max,
+                through=through,
+            )
+            if segment is None:
+                return sealed
+            sealed.append(segment)
+
+    def segments(self) -> SegmentsAnswer:
+        """Return what is sealed."""
+        segments = self._history.segments()
+        return SegmentsAnswer(
+            ordinal=segments[-1].last if segments else 0, segments=tuple(segments)
+        )
+
+    def status(self) -> StatusAnswer:
+        """Return how far history reaches."""
+        segments = self._history.segments()
+        return StatusAnswer(
+            sealed=segments[-1].last if segments else 0,
+            projected=self._reader.position(),
+            head=self._head(segments),
+            segments=len(segments),
+            bytes=sum(segment.bytes for segment in segments),
+        )
+
+    def verify(self) -> VerifyAnswer:
+        """Walk the whole log and all segments."""
+        try:
+            report = verify(self._read(0))
+        except ChainBroken as error:
+            return VerifyAnswer(intact=False, ordinal=error.ordinal, why=error.why)
+        try:
+            segments = self._history.verify()
+        except HistoryBroken as error:
+            return VerifyAnswer(intact=False, why=str(error))
+        return VerifyAnswer(
+            intact=True,
+            commits=report.commits,
+            ordinals=report.ordinals,
+            last_hash=report.last_hash,
+            segments=len(segments),
+        )
+
+    def replay(self, engine: tuple[Ordinal, str] | None) -> ReplayAnswer:
+        """Fold the log anew, up to the ordinal at which the engine gave its digest, and compare.
+
+        Raises:
+            Unavailable: the log ends before that ordinal.
+        """
+        began = time.monotonic()
+        cell = Cell()
+        commits = 0
+        for _, data in self._read(0):
+            if engine is not None and cell.state.ordinal >= engine[0]:
+                break
+            apply_commit(cell, decode_for_fold(data))
+            commits += 1
+        if engine is not None and cell.state.ordinal != engine[0]:
+            raise Unavailable(f"the log was read to {cell.state.ordinal}, not to {engine[0]}")
+        found = digest(cell)
+        return ReplayAnswer(
+            matches=None if engine is None else found == engine[1],
+            ordinal=cell.state.ordinal,
+            digest=found,
+            engine_digest=None if engine is None else engine[1],
+            commits=commits,
+            elapsed_ms=int((time.monotonic() - began) * 1000),
+        )
+
+    def metered(self) -> Metered:
+        """Fold the metered facts and price lists of all history."""
+        segments = self._history.segments()
+        meters = Meters()
+        price_lists: dict[str, list[PriceList]] = {}
+        as_of = segments[-1].last if segments else 0
+
+        def fold(ordinal: Ordinal, at: Micros, fact: Any) -> None:
+            if isinstance(fact, PriceListPublished):
+                price_lists.setdefault(fact.price_list.name, []).append(fact.price_list)
+            else:
+                meters.apply(ordinal, at, fact)
+
+        for ordinal, at, _, body in self._history.facts([*TAGS, PUBLISHED], segments):
+            fold(ordinal, at, decode_fact(body))
+        wanted = frozenset((*TAGS, PUBLISHED))
+        for commit in self._tail(segments):
+            as_of = commit.first - 1
+            for record in commit.records:
+                as_of += 1
+                for raw in record.facts:
+                    as_of += 1
+                    if _decode_tagged(raw).type in wanted:
+                        fold(as_of, commit.at, decode_fact(raw))
+        return Metered(intervals=meters.intervals(), price_lists=price_lists, as_of=as_of)
+
+    def _tail(self, segments: Sequence[Segment]) -> Iterator[StoredCommit]:
+        for _, data in self._read(segments[-1].last_seq if segments else 0):
+            yield decode_stored(data)
+
+    def _head(self, segments: Sequence[Segment]) -> Ordinal:
+        head = segments[-1].last if segments else 0
+        for commit in self._tail(segments):
+            head = last_ordinal(commit)
+        return head
+
+
+def last_ordinal(commit: StoredCommit) -> Ordinal:
+    """Return the last ordinal that a commit takes."""
+    return commit.first - 1 + sum(1 + len(record.facts) for record in commit.records)
+
+
+def _bounds(window: Window, now: Micros) -> tuple[Micros, Micros]:
+    """Return the window, cut at now: the future has not been used yet."""
+    end = now if window.end is None else min(window.end, now)
+    start = 0 if window.start is None else window.start
+    if window.end is not None and start >= window.end:
+        raise InvalidInput("the window must begin before it ends")
+    return start, max(start, end)
+
+
+def _totals(rows: Sequence[Usage]) -> tuple[MeterTotal, ...]:
+    totals: dict[Meter, int] = {}
+    for row in rows:
+        totals[row.meter] = totals.get(row.meter, 0) + row.quantity
+    return tuple(
+        MeterTotal(
+            meter=meter,
+            base_quantity=str(totals[meter]),
+            quantity=shown(meter, totals[meter]),
+            unit=UNITS[meter],
+        )
+        for meter in BASE_PER_UNIT
+        if meter in totals
+    )

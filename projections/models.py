@@ -1,0 +1,107 @@
+"""All read models of a node together: what a new file holds, and how one commit changes it.
+
+A fact that no read model knows stops the fold: skipping it would silently show an old truth.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from projections import billing, compute, host, identity, image, network, operation, timeline
+from projections.answers import Position
+from projections.store import Writer
+from schemas.engine import LeaderElected
+from schemas.envelope import Accepted, Fact, Refused, Request, fact_types
+from schemas.units import Micros, Ordinal
+
+AREAS: tuple[ModuleType, ...] = (identity, compute, image, network, host, operation, billing)
+VERSIONS: dict[str, int] = {area.NAME: area.VERSION for area in (*AREAS, timeline)}
+STATEMENTS: tuple[str, ...] = tuple(
+    statement for area in (*AREAS, timeline) for statement in area.STATEMENTS
+)
+
+type Apply = Callable[[Writer, Any, Ordinal, Micros], None]
+
+
+def _leader_elected(_writer: Writer, _fact: LeaderElected, _ordinal: Ordinal, _at: Micros) -> None:
+    """Who leads is in the timeline."""
+
+
+APPLY: dict[type, Apply] = {LeaderElected: _leader_elected}
+for _area in AREAS:
+    APPLY |= _area.APPLY
+assert set(APPLY) == set(fact_types().values()), "every fact has a read model"
+
+
+class StoredRecord(Struct, frozen=True):
+    """A record with its parts as they lie in the log, not yet looked into."""
+
+    request: msgspec.Raw
+    verdict: msgspec.Raw
+    facts: tuple[msgspec.Raw, ...] = ()
+
+
+class StoredCommit(Struct, frozen=True):
+    """A commit whose records keep their bytes."""
+
+    first: Ordinal
+    prev: str
+    hash: str
+    at: Micros
+    records: tuple[StoredRecord, ...]
+
+
+decode_stored = msgspec.json.Decoder(StoredCommit).decode
+decode_fact = msgspec.json.Decoder(Fact).decode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_verdict = msgspec.json.Decoder(Accepted | Refused).decode
+
+
+class LogDiffers(Exception):
+    """The log does not go on where the read model ends: another log, or a part is missing."""
+
+
+def apply_commit(writer: Writer, seq: int, data: bytes) -> Position:
+    """Fold one commit into the pending batch and return where that leads.
+
+    A commit that is folded already changes nothing.
+
+    Args:
+        writer: the read model; ``writer.position`` must be that of the commit before.
+        seq: the commit's place in the stream.
+        data: the commit as it lies in the log.
+
+    Raises:
+        LogDiffers: it does not follow.
+        msgspec.ValidationError: it holds what this version does not know.
+    """
+    commit = decode_stored(data)
+    before = writer.position
+    if commit.first != before.ordinal + 1 or (before.hash and commit.prev != before.hash):
+        if commit.first <= before.ordinal and seq <= before.seq:
+            return before
+        raise LogDiffers(
+            f"commit {seq} begins at ordinal {commit.first} after {commit.prev[:12]}…, "
+            f"the read model ends at {before.ordinal} with {before.hash[:12]}…"
+        )
+    ordinal, at = commit.first, commit.at
+    for record in commit.records:
+        ordinal = _apply_record(writer, record, ordinal, at)
+    writer.position = Position(ordinal=ordinal - 1, seq=seq, hash=commit.hash, at=at)
+    return writer.position
+
+
+def _apply_record(writer: Writer, record: StoredRecord, first: Ordinal, at: Micros) -> Ordinal:
+    request, verdict = decode_request(record.request), decode_verdict(record.verdict)
+    facts = [timeline.Recorded(decode_fact(raw), raw) for raw in record.facts]
+    body = timeline.request_body(record.request, record.verdict)
+    for row in timeline.rows(writer.find, request, verdict, body, facts, first, at):
+        writer.add(timeline.INSERT, row)
+    ordinal = first
+    for said in facts:
+        ordinal += 1
+        APPLY[type(said.fact)](writer, said.fact, ordinal, at)
+    return ordinal + 1

@@ -1,0 +1,222 @@
+"""The projector: follows the log, keeps a node's read model, announces how far it has come.
+
+Invariant: an ordinal is announced only after everything up to it can be read. One transaction holds
+all the commits that were waiting, with the position; a kill at any moment loses nothing but work.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from engine.bus.client import Bus, BusError
+from engine.log.jetstream import JetStreamLog
+from engine.log.port import LogError, StoredCommit
+from projections import files
+from projections.models import LogDiffers, apply_commit
+from projections.store import Superseded, Writer
+from schemas.config import Config
+
+log = structlog.get_logger(__name__)
+
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 2.0
+# A log that differs may be one that was read amiss; the third time in a row it is true.
+DIFFERENCES_MAX = 3
+CHECKPOINT_COMMITS = 250
+
+
+class Announcer(Protocol):
+    """Who is told how far the read model has come."""
+
+    async def __call__(self, ordinal: int) -> None:
+        """Tell; must not fail."""
+        ...
+
+
+class Followed(Protocol):
+    """The part of ``engine.log.port.Log`` that a projector needs."""
+
+    def read_batches(
+        self, after_seq: int = 0, *, follow: bool = False
+    ) -> AsyncIterator[list[StoredCommit]]:
+        """Yield what follows ``after_seq``; with ``follow``, for ever."""
+        ...
+
+
+def read_model_path(config: Config) -> Path:
+    """Return where a node's read model lies."""
+    return Path(config.state_dir) / "read" / f"{config.node}.sqlite"
+
+
+async def run(config: Config) -> None:
+    """Be the projector of a node until SIGTERM or SIGINT.
+
+    Raises:
+        LogDiffers: the log is not the one that the read model was made of.
+    """
+    bus = await Bus.connect(
+        config.nats_url,
+        user=config.nats_user,
+        password=config.nats_password,
+        name=f"projector-{config.node}",
+        cell=config.cell,
+    )
+    stopping = asyncio.create_task(stopped())
+    following = asyncio.create_task(
+        follow(bus, JetStreamLog(bus), read_model_path(config), config.node)
+    )
+    try:
+        await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            following.result()
+    finally:
+        for task in (stopping, following):
+            task.cancel()
+        await asyncio.gather(stopping, following, return_exceptions=True)
+        await bus.close()
+
+
+async def stopped() -> None:
+    """Return once the process is told to stop by SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def follow(bus: Bus, source: Followed, path: Path, node: str) -> None:
+    """Keep the read model at ``path`` and announce it on the bus, for ever.
+
+    Raises:
+        LogDiffers: the log is not the one that the read model was made of.
+    """
+    subject = bus.subjects.projected(node)
+
+    async def announce(ordinal: int) -> None:
+        try:
+            await bus.publish(subject, b"%d" % ordinal)
+        except BusError as error:
+            # Whoever waits looks at the file itself from time to time.
+            log.warning("not_announced", ordinal=ordinal, error=str(error))
+
+    projector = Projector(source, path, announce)
+    bus.on_reconnect.append(projector.announce_again)
+    try:
+        await projector.run()
+    finally:
+        bus.on_reconnect.remove(projector.announce_again)
+        projector.close()
+
+
+class Projector:
+    """Follows one log into one read model. Only one task may run it."""
+
+    def __init__(self, source: Followed, path: Path, announce: Announcer) -> None:
+        self._source = source
+        self._path = path
+        self._announce = announce
+        self._writer: Writer | None = None
+        self._since_checkpoint = 0
+        self._checkpointing: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Follow for ever; read again from the position after whatever interrupts.
+
+        Raises:
+            LogDiffers: the log is not the one that the read model was made of.
+        """
+        differences = 0
+        wait_s = RETRY_FIRST_S
+        while True:
+            writer = self._writer = self._writer or await self._open()
+            start = writer.position.ordinal
+            await self._announce(start)
+            try:
+                await self._follow(writer)
+            except Superseded:
+                log.info("read_model_switched")
+                self.close()
+            except LogDiffers as error:
+                differences += 1
+                if differences == DIFFERENCES_MAX:
+                    raise
+                log.warning("log_differs", error=str(error))
+            except (LogError, BusError) as error:
+                log.warning("log_not_read", error=str(error))
+            if writer.position.ordinal > start:
+                differences, wait_s = 0, RETRY_FIRST_S
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MAX_S)
+
+    async def announce_again(self) -> None:
+        """Tell anew how far the read model has come: who listens may have missed it."""
+        if self._writer is not None:
+            await self._announce(self._writer.position.ordinal)
+
+    def close(self) -> None:
+        """Let go of the file; ``run`` opens it again."""
+        if self._writer is not None:
+            self._writer.db.close()
+            self._writer = None
+
+    async def _open(self) -> Writer:
+        writer = files.open_current(self._path)
+        if writer is not None:
+            return writer
+        if files.generation(self._path):
+            await self._build_beside()
+        else:
+            files.open_next(self._path).db.close()
+            files.switch_to_next(self._path)
+        writer = files.open_current(self._path)
+        assert writer is not None, "what was just laid out is there"
+        return writer
+
+    async def _build_beside(self) -> None:
+        """Build a read model of this version while readers keep the old one."""
+        writer = files.open_next(self._path)
+        log.info("read_model_rebuilding", path=str(self._path))
+        try:
+            async for batch in self._source.read_batches(0):
+                _apply(writer, batch)
+        finally:
+            writer.db.close()
+        files.switch_to_next(self._path)
+        log.info("read_model_rebuilt", ordinal=writer.position.ordinal)
+
+    async def _follow(self, writer: Writer) -> None:
+        batches = self._source.read_batches(writer.position.seq, follow=True)
+        try:
+            async for batch in batches:
+                _apply(writer, batch)
+                await self._announce(writer.position.ordinal)
+                self._since_checkpoint += 1
+                if self._since_checkpoint >= CHECKPOINT_COMMITS:
+                    self._checkpoint()
+        finally:
+            if isinstance(batches, AsyncGenerator):
+                await batches.aclose()
+
+    def _checkpoint(self) -> None:
+        """Have the journal copied beside the work, so that no commit has to wait for it."""
+        if self._checkpointing is None or self._checkpointing.done():
+            self._since_checkpoint = 0
+            self._checkpointing = asyncio.create_task(
+                asyncio.to_thread(files.checkpoint, self._path)
+            )
+
+
+def _apply(writer: Writer, batch: list[StoredCommit]) -> None:
+    try:
+        for commit in batch:
+            apply_commit(writer, commit.seq, commit.data)
+        writer.commit()
+    except (LogDiffers, msgspec.ValidationError, AssertionError):
+        writer.abandon()
+        raise

@@ -1,0 +1,297 @@
+"""The timeline: one row an ordinal, every request with its verdict and every fact, as in the log.
+
+It answers who did what, when, with which outcome, and what a resource has been through. A row says
+which resource it is about and whose: ``REQUESTS`` and ``FACTS`` say how each type tells that. The
+project of a row is the resource's, so that its owner finds all that happened to it; only a refused
+request belongs to whoever asked, who may not have known whose the thing was.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from projections.compute import SERVERS
+from projections.image import IMAGES
+from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
+from projections.operation import OPERATIONS
+from projections.store import Table
+from schemas import billing, compute, engine, host, identity, image, network, operation
+from schemas.envelope import Refused, Request
+from schemas.ids import SYSTEM_USER
+from schemas.units import Micros, Ordinal
+
+NAME = "timeline"
+VERSION = 1
+
+
+class About(NamedTuple):
+    """Which resource a row is about. ``project_id`` None: look it up, or take the asker's."""
+
+    kind: str
+    id: str
+    project_id: str | None = None
+
+
+type Tell = Callable[[Any], About]
+
+
+def _named(kind: str, field: str) -> Tell:
+    """Tell by a field that holds the resource's id."""
+    return lambda said: About(kind, getattr(said, field) or "")
+
+
+def _whole(kind: str, field: str, id_field: str) -> Tell:
+    """Tell by a field that holds the resource itself, its project included."""
+
+    def tell(said: Any) -> About:
+        resource = getattr(said, field)
+        return About(kind, getattr(resource, id_field), getattr(resource, "project_id", None))
+
+    return tell
+
+
+def _unnamed(kind: str) -> Tell:
+    """Tell the kind alone: what a request makes is named by the first fact about that kind."""
+    return lambda _said: About(kind, "")
+
+
+def _grant(said: Any) -> About:
+    return About("project", said.grant.project_id, said.grant.project_id)
+
+
+def _operation(said: operation.OperationStarted) -> About:
+    of = said.operation
+    return About(of.resource_kind, of.resource_id, of.project_id)
+
+
+_server = _named("server", "server_id")
+_image = _named("image", "image_id")
+_by_operation = _named("operation", "operation_id")
+
+REQUESTS: dict[type, Tell] = {
+    identity.Bootstrap: _unnamed("domain"),
+    identity.CreateProject: _unnamed("project"),
+    identity.UpdateProject: _named("project", "project_id"),
+    identity.DeleteProject: _named("project", "project_id"),
+    identity.CreateUser: _unnamed("user"),
+    identity.UpdateUser: _named("user", "user_id"),
+    identity.DeleteUser: _named("user", "user_id"),
+    identity.GrantRole: _named("project", "project_id"),
+    identity.RevokeRole: _named("project", "project_id"),
+    identity.RevokeToken: _named("token", "audit_id"),
+    compute.CreateFlavor: _unnamed("flavor"),
+    compute.DeleteFlavor: _named("flavor", "flavor_id"),
+    compute.CreateKeypair: _named("keypair", "name"),
+    compute.DeleteKeypair: _named("keypair", "name"),
+    compute.CreateServer: _unnamed("server"),
+    compute.RenameServer: _server,
+    compute.DeleteServer: _server,
+    compute.StartServer: _server,
+    compute.StopServer: _server,
+    compute.RebootServer: _server,
+    compute.ReportServerState: _server,
+    image.CreateImage: _unnamed("image"),
+    image.UploadImage: _image,
+    image.UpdateImage: _image,
+    image.DeleteImage: _image,
+    network.CreateNetwork: _unnamed("network"),
+    network.DeleteNetwork: _named("network", "network_id"),
+    network.CreateSubnet: _unnamed("subnet"),
+    network.DeleteSubnet: _named("subnet", "subnet_id"),
+    network.CreatePort: _unnamed("port"),
+    network.DeletePort: _named("port", "port_id"),
+    host.RegisterHost: _unnamed("host"),
+    host.MarkHost: _named("host", "host_id"),
+    host.ReportDrift: _unnamed("host"),
+    operation.ReportOperation: _by_operation,
+    operation.PassDeadline: _by_operation,
+    billing.PublishPriceList: _named("price_list", "name"),
+    engine.ElectLeader: _named("leader", "node"),
+}
+
+FACTS: dict[type, Tell] = {
+    identity.DomainCreated: _whole("domain", "domain", "domain_id"),
+    identity.RoleCreated: _whole("role", "role", "role_id"),
+    identity.ProjectCreated: _whole("project", "project", "project_id"),
+    identity.ProjectUpdated: _whole("project", "project", "project_id"),
+    identity.ProjectDeleted: lambda said: About("project", said.project_id, said.project_id),
+    identity.UserCreated: _whole("user", "user", "user_id"),
+    identity.UserUpdated: _whole("user", "user", "user_id"),
+    identity.UserDeleted: _named("user", "user_id"),
+    identity.RoleGranted: _grant,
+    identity.RoleRevoked: _grant,
+    identity.TokenRevoked: _named("token", "audit_id"),
+    compute.FlavorCreated: _whole("flavor", "flavor", "flavor_id"),
+    compute.FlavorDeleted: _named("flavor", "flavor_id"),
+    compute.KeypairCreated: _whole("keypair", "keypair", "name"),
+    compute.KeypairDeleted: _named("keypair", "name"),
+    compute.ServerCreated: _whole("server", "server", "server_id"),
+    compute.ServerPlaced: _server,
+    compute.ServerBuildStarted: _server,
+    compute.ServerRenamed: _server,
+    compute.ServerStartRequested: _server,
+    compute.ServerStarted: _server,
+    compute.ServerStopRequested: _server,
+    compute.ServerStopped: _server,
+    compute.ServerRebootRequested: _server,
+    compute.ServerRebooted: _server,
+    compute.ServerTaskFailed: _server,
+    compute.ServerFailed: _server,
+    compute.ServerDeleteRequested: _server,
+    compute.ServerDeleted: _server,
+    image.ImageCreated: _whole("image", "image", "image_id"),
+    image.ImageUploaded: _image,
+    image.ImageActivated: _image,
+    image.ImageRejected: _image,
+    image.ImageUpdated: _whole("image", "image", "image_id"),
+    image.ImageDeleted: _image,
+    network.NetworkCreated: _whole("network", "network", "network_id"),
+    network.NetworkDeleted: _named("network", "network_id"),
+    network.SubnetCreated: _whole("subnet", "subnet", "subnet_id"),
+    network.SubnetDeleted: _named("subnet", "subnet_id"),
+    network.PortCreated: _whole("port", "port", "port_id"),
+    network.PortUpdated: _whole("port", "port", "port_id"),
+    network.PortDeleted: _named("port", "port_id"),
+    network.SecurityGroupCreated: _whole("security_group", "group", "security_group_id"),
+    network.SecurityGroupDeleted: _named("security_group", "security_group_id"),
+    host.HostRegistered: _whole("host", "host", "host_id"),
+    host.HostMarked: _named("host", "host_id"),
+    host.HostDriftDetected: _named("host", "host_id"),
+    operation.OperationStarted: _operation,
+    operation.OperationSucceeded: _by_operation,
+    operation.OperationFailed: _by_operation,
+    operation.OperationCancelled: _by_operation,
+    operation.OperationTimedOut: _by_operation,
+    billing.PriceListPublished: _whole("price_list", "price_list", "name"),
+    engine.LeaderElected: _named("leader", "node"),
+}
+
+OWNED: dict[str, Table[Any]] = {
+    "server": SERVERS,
+    "image": IMAGES,
+    "network": NETWORKS,
+    "subnet": SUBNETS,
+    "port": PORTS,
+    "security_group": SECURITY_GROUPS,
+}
+
+COLUMNS = (
+    "ordinal, kind, tag, resource_kind, resource_id, project_id, user_id, request_id, cause, at, "
+    "outcome, code, body"
+)
+_TABLE = (
+    "CREATE TABLE timeline (ordinal INTEGER PRIMARY KEY, kind TEXT NOT NULL, tag TEXT NOT NULL, "
+    "resource_kind TEXT NOT NULL, resource_id TEXT NOT NULL, project_id TEXT NOT NULL, "
+    "user_id TEXT NOT NULL, request_id TEXT NOT NULL, cause TEXT NOT NULL, at INTEGER NOT NULL, "
+    "outcome TEXT NOT NULL, code TEXT NOT NULL, body BLOB NOT NULL)"
+)
+STATEMENTS = (
+    _TABLE,
+    "CREATE INDEX timeline_resource ON timeline (resource_id)",
+    "CREATE INDEX timeline_project ON timeline (project_id)",
+    "CREATE INDEX timeline_request ON timeline (request_id) WHERE kind = 'request'",
+    "CREATE INDEX timeline_cause ON timeline (cause) WHERE cause <> ''",
+    "CREATE INDEX timeline_user ON timeline (user_id) WHERE kind = 'request'",
+)
+INSERT = "INSERT INTO timeline VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def request_body(request: msgspec.Raw, verdict: msgspec.Raw) -> bytes:
+    """Return the body of a request's row: request and verdict, byte for byte."""
+    return b'{"request":%b,"verdict":%b}' % (request, verdict)
+
+
+class Recorded(NamedTuple):
+    """A fact as it is and as it lies in the log."""
+
+    fact: msgspec.Struct
+    raw: msgspec.Raw
+
+
+def rows(
+    find: Callable[[Table[Any], str], Any],
+    request: Request,
+    verdict: object,
+    body: bytes,
+    facts: Sequence[Recorded],
+    first: Ordinal,
+    at: Micros,
+) -> list[tuple[Any, ...]]:
+    """Return a record's rows, in the order of ``COLUMNS``.
+
+    Must be called before the record's facts are applied: what a fact removes is found no more.
+
+    Args:
+        find: gives a resource of a table, as it was before this record.
+        request: the wish.
+        verdict: Accepted or Refused.
+        body: the JSON of request and verdict together.
+        facts: what followed.
+        first: the request's ordinal; its facts take the next ones.
+        at: the commit's time.
+    """
+    made: dict[tuple[str, str], str] = {}
+    cause = request.cause or _cause(find, request)
+    told = [_about(find, made, FACTS[type(said.fact)](said.fact)) for said in facts]
+    refused = isinstance(verdict, Refused)
+    about = _about(find, made, REQUESTS[type(request.action)](request.action))
+    if not about.id:
+        about = next((fact for fact in told if fact.kind == about.kind), about)
+    if not about.id and about.kind == "host":
+        about = About("host", request.actor.host_id or "", about.project_id)
+    user_id = request.actor.user_id or (SYSTEM_USER if request.actor.kind == "system" else "")
+    asker = request.actor.project_id
+    project_id = asker if refused else about.project_id or asker
+    common = (user_id, request.request_id, cause, at)
+    result: list[tuple[Any, ...]] = [
+        (
+            first,
+            "request",
+            type(request.action).__name__,
+            about.kind,
+            about.id,
+            project_id,
+            *common,
+            "refused" if refused else "accepted",
+            verdict.code if isinstance(verdict, Refused) else "",
+            body,
+        )
+    ]
+    for ordinal, (said, fact) in enumerate(zip(facts, told, strict=True), first + 1):
+        tag = type(said.fact).__struct_config__.tag
+        owner = asker if fact.project_id is None else fact.project_id
+        result.append((ordinal, "fact", tag, fact.kind, fact.id, owner, *common, "", "", said.raw))
+    return result
+
+
+def _cause(find: Callable[[Table[Any], str], Any], request: Request) -> str:
+    """Return the person's request behind a report on an operation, or a passed deadline."""
+    action: Any = request.action
+    if isinstance(action, operation.ReportOperation | operation.PassDeadline):
+        state = find(OPERATIONS, action.operation_id)
+        return "" if state is None else state.operation.request_id
+    return ""
+
+
+def _about(
+    find: Callable[[Table[Any], str], Any], made: dict[tuple[str, str], str], said: About
+) -> About:
+    """Fill in whose the resource is; an operation speaks of the resource it is about."""
+    if said.kind == "operation":
+        state = find(OPERATIONS, said.id)
+        if state is None:
+            return said
+        of = state.operation
+        return About(of.resource_kind, of.resource_id, of.project_id)
+    if said.project_id is not None:
+        made[said.kind, said.id] = said.project_id
+        return said
+    table = OWNED.get(said.kind)
+    if table is None or not said.id:
+        return said
+    project_id = made.get((said.kind, said.id))
+    if project_id is None:
+        resource = find(table, said.id)
+        project_id = None if resource is None else getattr(resource, "server", resource).project_id
+    return About(said.kind, said.id, project_id)

@@ -1,0 +1,237 @@
+"""The read model is the fold of the log: the decider's state, however it was batched."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.domain.state import Cell
+from projections import models, store
+from projections.models import LogDiffers, apply_commit
+from projections.reader import Reader
+from projections.store import Superseded, Writer
+from schemas.compute import CreateKeypair, DeleteKeypair, DeleteServer, RenameServer
+from schemas.host import MarkHost
+from schemas.identity import CreateUser, DeleteUser, RevokeToken, UpdateProject
+from schemas.image import DeleteImage, UpdateImage
+from schemas.network import CreatePort, DeleteNetwork, DeletePort
+from tests.engine.world import SECRET, SYSTEM
+from tests.projections.story import OPENED, Story, a_small_story, projected, reading
+
+
+def in_memory() -> Writer:
+    db = store.open_file(Path(":memory:"))
+    OPENED.append(db)
+    store.create(db, models.VERSIONS, models.STATEMENTS)
+    return Writer(db)
+
+
+def folded(story: Story, batch: int = 1) -> Writer:
+    writer = in_memory()
+    for number, (seq, data) in enumerate(story.commits, 1):
+        apply_commit(writer, seq, data)
+        if number % batch == 0:
+            writer.commit()
+    writer.commit()
+    return writer
+
+
+def assert_shows(reader: Reader, cell: Cell) -> None:
+    """Everything that can be read is what the decider knows, and nothing else is there."""
+    state = cell.state
+    assert reader.position() == state.ordinal
+    assert {s.server_id: s for s in reader.servers()} == state.servers
+    assert {f.flavor_id: f for f in reader.flavors()} == state.flavors
+    assert {i.image_id: i for i in reader.images()} == state.images
+    assert {n.network_id: n for n in reader.networks()} == state.networks
+    assert {n.subnet_id: n for n in reader.subnets()} == state.subnets
+    assert {p.port_id: p for p in reader.ports()} == state.ports
+    assert {g.security_group_id: g for g in reader.security_groups()} == state.security_groups
+    assert {h.host_id: h for h in reader.hosts()} == state.hosts
+    assert {d.domain_id: d for d in reader.domains()} == state.domains
+    assert {p.project_id: p for p in reader.projects()} == state.projects
+    assert {u.user_id: u for u in reader.users()} == state.users
+    assert {r.role_id: r for r in reader.roles()} == state.roles
+    running = {o.operation.operation_id: o.operation for o in reader.operations(running=True)}
+    assert running == state.operations
+    grants = {(g.user_id, g.project_id, g.role_id) for g in reader.grants()}
+    assert grants == {
+        (user, project, role)
+        for user, projects in state.grants.items()
+        for project, roles in projects.items()
+        for role in roles
+    }
+    for user_id in state.users:
+        keypairs = {k.name: k for k in reader.keypairs(user_id)}
+        assert keypairs == state.keypairs.get(user_id, {})
+    lists: dict[str, tuple[object, ...]] = {}
+    for price_list in reader.price_lists():
+        lists[price_list.name] = (*lists.get(price_list.name, ()), price_list)
+    assert lists == state.price_lists
+    for view in reader.server_views():
+        addresses = [
+            ip.ip_address
+            for port_id in view.server.port_ids
+            if port_id in state.ports
+            for ip in state.ports[port_id].fixed_ips
+        ]
+        assert [a.ip_address for a in view.addresses] == addresses
+
+
+def test_what_is_read_is_what_the_decider_knows(tmp_path):
+    story = a_small_story()
+
+    assert_shows(reading(story, tmp_path / "n.sqlite"), story.cell)
+
+
+def test_what_goes_is_gone(tmp_path):
+    """Deletions, updates and marks of every area reach the read model."""
+    story = a_small_story()
+    user = story.ok(story.admin, CreateUser(name="temp", password=SECRET))["user_id"]
+    story.ok(story.demo, CreateKeypair(name="k1", public_key="ssh-ed25519 AAAA1"))
+    story.ok(story.demo, CreateKeypair(name="k2", public_key="ssh-ed25519 AAAA2"))
+    story.ok(story.demo, DeleteKeypair(name="k1"))
+    story.ok(story.admin, DeleteUser(user_id=user))
+    image = story.image(story.demo)
+    story.ok(story.demo, UpdateImage(image_id=image, name="renamed"))
+    story.ok(story.demo, DeleteImage(image_id=image))
+    spare = story.network(story.other, "10.9.0.0/24")
+    port = story.ok(story.other, CreatePort(network_id=spare))["port_id"]
+    story.ok(story.other, DeletePort(port_id=port))
+    story.ok(story.other, DeleteNetwork(network_id=spare))
+    story.ok(SYSTEM, MarkHost(host_id="host-1", status="down", reason="silent"))
+    story.ok(story.admin, UpdateProject(project_id=story.demo.project_id, description="new"))
+    story.ok(story.demo, RenameServer(server_id=story.first, name="renamed"))
+    story.ok(story.demo, RevokeToken(audit_id="a1", expires_at=story.now + 1))
+
+    reader = reading(story, tmp_path / "n.sqlite")
+
+    assert_shows(reader, story.cell)
+    assert reader.token_revoked("a1")
+    assert not reader.token_revoked("a2")
+
+
+def test_an_expired_revocation_is_forgotten(tmp_path):
+    story = a_small_story()
+    story.ok(story.demo, RevokeToken(audit_id="a1", expires_at=story.now + 1))
+    story.later(1_000_000)
+    story.ok(story.demo, RevokeToken(audit_id="a2", expires_at=story.now + 10**9))
+
+    reader = reading(story, tmp_path / "n.sqlite")
+
+    assert not reader.token_revoked("a1")
+    assert reader.token_revoked("a2")
+
+
+@given(st.integers(1, 100))
+@settings(max_examples=15)
+def test_batching_changes_nothing(batch):
+    story = a_small_story()
+
+    assert store.digest(folded(story, batch).db) == store.digest(folded(story).db)
+
+
+def test_a_commit_that_is_folded_already_changes_nothing():
+    story = a_small_story()
+    writer = folded(story)
+    before = store.digest(writer.db)
+
+    for seq, data in story.commits:
+        apply_commit(writer, seq, data)
+    writer.commit()
+
+    assert store.digest(writer.db) == before
+
+
+def test_a_missing_commit_stops_the_fold():
+    story = a_small_story()
+    writer = in_memory()
+    apply_commit(writer, *story.commits[0])
+
+    with pytest.raises(LogDiffers):
+        apply_commit(writer, *story.commits[2])
+
+
+def test_another_log_stops_the_fold():
+    story, other = a_small_story(), Story(seed=2)
+    writer = in_memory()
+    apply_commit(writer, *story.commits[0])
+    other.host()
+
+    with pytest.raises(LogDiffers):
+        apply_commit(writer, *other.commits[1])
+
+
+def test_an_abandoned_batch_leaves_no_trace():
+    story = a_small_story()
+    writer = folded(story)
+    before, position = store.digest(writer.db), writer.position
+    story.ok(story.demo, RenameServer(server_id=story.first, name="x"))
+
+    apply_commit(writer, *story.commits[-1])
+    writer.abandon()
+    writer.commit()
+
+    assert (store.digest(writer.db), writer.position) == (before, position)
+
+
+def test_two_writers_cannot_both_commit(tmp_path):
+    story = a_small_story()
+    path = tmp_path / "n.sqlite"
+    first = projected(story, path)
+    second = Writer(store.open_file(path.resolve()))
+    OPENED.append(second.db)
+    story.ok(story.demo, RenameServer(server_id=story.first, name="x"))
+    story.ok(story.demo, RenameServer(server_id=story.first, name="y"))
+    apply_commit(first, *story.commits[-2])
+    first.commit()
+
+    apply_commit(second, *story.commits[-2])
+    apply_commit(second, *story.commits[-1])
+    with pytest.raises(Superseded):
+        second.commit()
+
+    assert second.position == first.position
+
+
+def test_a_deleted_server_can_still_be_read(tmp_path):
+    story = a_small_story()
+    reader = reading(story, tmp_path / "n.sqlite")
+
+    gone = reader.server(story.second, deleted=True)
+
+    assert reader.server(story.second) is None
+    assert gone is not None
+    assert (gone.vm_state, gone.task_state, gone.terminated_at is not None) == ("deleted", None, True)
+    assert [s.server_id for s in reader.servers(deleted=True)] == [story.second]
+    assert len(reader.servers(deleted=None)) == len(reader.servers()) + 1
+
+
+def test_every_row_says_which_ordinal_it_follows_from(tmp_path):
+    """No state without its event: the ordinal of each row is a fact of that resource."""
+    story = a_small_story()
+    writer = projected(story, tmp_path / "n.sqlite")
+    tables = [
+        name
+        for (name,) in writer.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        if name not in {"timeline", "position", "read_models", "revoked_tokens"}
+    ]
+
+    for table in tables:
+        loose = writer.db.execute(
+            f"SELECT count(*) FROM {table} WHERE ordinal NOT IN "
+            "(SELECT ordinal FROM timeline WHERE kind = 'fact')"
+        ).fetchone()
+
+        assert loose == (0,), table
+
+
+def test_bodies_are_the_resources_as_json(tmp_path):
+    story = a_small_story()
+    writer = projected(story, tmp_path / "n.sqlite")
+
+    for network_id, body in writer.db.execute("SELECT id, body FROM networks"):
+        assert body == msgspec.json.encode(story.cell.state.networks[network_id])
+    assert story.refused(story.other, DeleteServer(server_id="none")).status == 404
