@@ -1,0 +1,1 @@
+"""What makes desired state real on one host: hypervisor, storage, network, and the agent."""

@@ -1,0 +1,1 @@
+"""Domains on a host, behind one port: libvirt, or simulated."""

@@ -1,0 +1,1 @@
+"""Networks on a host, behind one port: Linux bridges, or simulated."""

@@ -1,0 +1,1 @@
+"""Bytes on a host: blobs, the image cache, root disks."""
