@@ -1,0 +1,97 @@
+"""The edge's application: every service under its prefix, and what operators ask of the process.
+
+Litestar answers what is asked rarely; services are plain ASGI and are reached without its router,
+which would cost more than most of their answers (see ``docs/performance.md``).
+"""
+
+from time import monotonic
+from typing import Any
+
+import uuid_utils
+from litestar import Litestar, Response, get
+from litestar.enums import ScopeType
+
+from api.compute.service import service as compute_service
+from api.edge import Edge
+from api.identity.service import service as identity_service
+from api.image.service import service as image_service
+from api.metrics import exposition
+from api.native.service import service as native_service
+from api.network.service import service as network_service
+from api.routing import Service
+
+LATE_S = 10.0  # how long after a late write this node says that it is not ready
+
+
+class Api(Litestar):
+    """The application. What lies under a service's prefix goes straight to that service."""
+
+    services: dict[str, Service]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Hand a request to its service, and all else to Litestar."""
+        if scope["type"] == ScopeType.HTTP:
+            service = self.services.get(scope["path"].split("/", 2)[1])
+            if service is not None:
+                await service(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def create_app(edge: Edge) -> Api:
+    """Return the application of one edge."""
+
+    @get("/", sync_to_thread=False)
+    def index() -> dict[str, Any]:
+        """Say what is here."""
+        return {
+            "name": "cumulog",
+            "services": ["/identity", "/compute", "/image", "/network"],
+            "native": "/v1/openapi.json",
+        }
+
+    @get("/healthz", sync_to_thread=False)
+    def healthz() -> dict[str, str]:
+        """Say that the process answers."""
+        return {"status": "ok"}
+
+    @get("/readyz", sync_to_thread=False)
+    def readyz() -> Response[dict[str, Any]]:
+        """Say whether this node should be given requests: 503 while it lags or has no engine."""
+        ordinal = edge.position()
+        reasons = []
+        if not edge.bus.connected:
+            reasons.append("the bus is not connected")
+        if ordinal == 0:
+            reasons.append("the read model is empty")
+        if monotonic() - edge.late_at < LATE_S:
+            reasons.append("the read model lags behind the log")
+        if edge.closing.is_set():
+            reasons.append("the process is stopping")
+        body = {"ready": not reasons, "ordinal": ordinal, "reasons": reasons}
+        return Response(body, status_code=503 if reasons else 200)
+
+    @get("/metrics", sync_to_thread=False, media_type="text/plain; version=0.0.4; charset=utf-8")
+    def metrics() -> str:
+        """Return counters in Prometheus' text format."""
+        return exposition(edge)
+
+    app = Api(
+        route_handlers=[index, healthz, readyz, metrics],
+        after_request=_identify,
+        openapi_config=None,
+        logging_config=None,
+    )
+    app.services = {
+        "identity": identity_service(edge),
+        "compute": compute_service(edge),
+        "image": image_service(edge),
+        "network": network_service(edge),
+        "v1": native_service(edge),
+    }
+    return app
+
+
+async def _identify(response: Response[Any]) -> Response[Any]:
+    response.headers["X-Openstack-Request-Id"] = f"req-{uuid_utils.uuid4()}"
+    return response

@@ -1,0 +1,138 @@
+"""Keypairs: public keys that servers can be made with. They belong to users, not to projects.
+
+A private key generated here is returned once and kept nowhere.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import Any, Literal
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from msgspec import Struct
+
+from api.compute.views import keypair_view
+from api.exchange import Answer, Call, json_answer
+from api.pagination import page_of
+from api.routing import Routes
+from api.times import micros_naive
+from api.writing import write
+from schemas.compute import CreateKeypair, DeleteKeypair, Keypair
+from schemas.errors import InvalidInput, NotFound
+
+_NAME = re.compile(r"[A-Za-z0-9 _.@-]{1,255}\Z")
+
+
+class _NewKeypair(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    public_key: str | None = None
+    type: Literal["ssh"] = "ssh"
+
+
+class _NewKeypairBody(Struct, frozen=True, forbid_unknown_fields=True):
+    keypair: _NewKeypair
+
+
+_new_keypair = msgspec.json.Decoder(_NewKeypairBody)
+
+
+def fingerprint(public_key: str) -> str:
+    """Return the MD5 fingerprint of an OpenSSH public key, colon-separated as clients show it.
+
+    Raises:
+        InvalidInput: it is not such a key.
+    """
+    words = public_key.split(None, 2)
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+        size = int.from_bytes(blob[:4], "big")
+    except (IndexError, binascii.Error, ValueError) as error:
+        raise InvalidInput("public_key must be a key in OpenSSH's format") from error
+    if blob[4 : 4 + size] != words[0].encode("utf-8") or len(blob) <= 4 + size:
+        raise InvalidInput("public_key is not of the kind it says it is")
+    digest = hashlib.md5(blob, usedforsecurity=False).hexdigest()
+    return ":".join(digest[at : at + 2] for at in range(0, 32, 2))
+
+
+def generate(comment: str) -> tuple[str, str]:
+    """Return a fresh Ed25519 private key (OpenSSH PEM) and its public key."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return private, f"{public} {comment}\n"
+
+
+async def create(call: Call) -> Answer:
+    """POST /os-keypairs."""
+    wish = (await call.decode(_new_keypair)).keypair
+    name = wish.name.strip()
+    if not _NAME.match(name):
+        raise InvalidInput("a keypair's name has 1 to 255 letters, digits, blanks and _ . @ - only")
+    private: str | None = None
+    public = wish.public_key
+    if public is None:
+        private, public = generate(f"generated-by-cumulog-for-{call.principal.user_id}")
+    await write(call, CreateKeypair(name=name, public_key=public, fingerprint=fingerprint(public)))
+    view: dict[str, Any] = {
+        "name": name,
+        "public_key": public,
+        "fingerprint": fingerprint(public),
+        "user_id": call.principal.user_id,
+    }
+    if private is not None:
+        view["private_key"] = private
+    return json_answer({"keypair": view})
+
+
+def _find(call: Call) -> Keypair:
+    keypair = call.edge.reader.keypair(call.principal.user_id, call.args[0])
+    if keypair is None:
+        raise NotFound(f"there is no keypair {call.args[0][:64]!r}")
+    return keypair
+
+
+async def list_all(call: Call) -> Answer:
+    """GET /os-keypairs: the caller's."""
+    page = page_of(call)
+    keypairs = call.edge.reader.keypairs(
+        call.principal.user_id, marker=page.marker, limit=page.limit
+    )
+    return json_answer({"keypairs": [{"keypair": keypair_view(k)} for k in keypairs]})
+
+
+async def show(call: Call) -> Answer:
+    """GET /os-keypairs/{name}."""
+    keypair = _find(call)
+    view = {
+        **keypair_view(keypair),
+        # Older clients want a number; it identifies nothing.
+        "id": int(hashlib.sha256(keypair.name.encode()).hexdigest()[:7], 16),
+        "user_id": keypair.user_id,
+        "created_at": micros_naive(keypair.created_at),
+        "updated_at": None,
+        "deleted": False,
+        "deleted_at": None,
+    }
+    return json_answer({"keypair": view})
+
+
+async def delete(call: Call) -> Answer:
+    """DELETE /os-keypairs/{name}."""
+    await write(call, DeleteKeypair(name=_find(call).name))
+    return Answer(202)
+
+
+def add(routes: Routes) -> None:
+    """Route what this module answers."""
+    routes.add("GET", "/v2.1/os-keypairs", list_all)
+    routes.add("POST", "/v2.1/os-keypairs", create)
+    routes.add("GET", "/v2.1/os-keypairs/{}", show)
+    routes.add("DELETE", "/v2.1/os-keypairs/{}", delete)

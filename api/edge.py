@@ -1,0 +1,58 @@
+"""What every handler works with: the parts of one edge process, joined.
+
+Built by ``api.run``, and by tests with the parts they have.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+
+from msgspec import Struct, field
+
+from api.auth import Authenticator, Principal
+from api.compute.rendered import Rendered
+from api.exchange import Call
+from api.passwords import Passwords
+from api.tokens import TokenRing
+from api.waiting import Waiter
+from engine.bus.client import Bus
+from engine.bus.keys import Keys
+from executors.storage.blob import Blobs
+from projections.reader import Reader
+from schemas.config import Config
+
+
+class Edge(Struct, kw_only=True):
+    """One edge: its reader, its way to the engine, its keys."""
+
+    config: Config
+    bus: Bus
+    keys: Keys
+    blobs: Blobs
+    reader: Reader
+    waiter: Waiter
+    ring: TokenRing
+    authenticator: Authenticator
+    passwords: Passwords
+    rendered: Rendered = field(default_factory=Rendered)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    late_at: float = float("-inf")  # when a write was last not readable in time (monotonic)
+    answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def position(self) -> int:
+        """Return an ordinal that reads can see: the newest but for what came in a moment ago."""
+        return self.waiter.position()
+
+    async def authenticate(self, call: Call) -> tuple[Principal, int]:
+        """Return who calls, and the position at which that was so.
+
+        Raises:
+            Unauthorized: there is no token, or it does not count.
+        """
+        position = self.waiter.position()
+        return await self.authenticator.principal(call.header(b"x-auth-token")), position
+
+    def count(self, api: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request, for ``/metrics``."""
+        self.answered[api, method, status] += 1
+        self.seconds[api] += seconds

@@ -1,0 +1,243 @@
+"""One HTTP request and its answer, as handlers see them.
+
+Invariant: an answer is bytes and headers, ready to be sent; nothing above this layer knows ASGI. A
+body is never held beyond the limit its route sets.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+import uuid_utils
+
+from api.errors import (
+    BodyTooLarge,
+    ClientGone,
+    UnsupportedMediaType,
+    decoding_reason,
+)
+from schemas.envelope import Client
+from schemas.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from api.auth import Principal
+    from api.edge import Edge
+
+type Scope = dict[str, Any]
+type Receive = Callable[[], Awaitable[dict[str, Any]]]
+type Send = Callable[[dict[str, Any]], Awaitable[None]]
+type Header = tuple[bytes, bytes]
+
+JSON: bytes = b"application/json"
+encode = msgspec.json.Encoder().encode
+
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?\Z")
+
+# Public routes have no principal; every other has one before its handler runs.
+_NOBODY: Any = None
+
+
+class Answer:
+    """What is sent back. ``stream`` replaces ``body`` where it is long or never ends."""
+
+    __slots__ = ("body", "content_type", "headers", "status", "stream")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        content_type: bytes = JSON,
+        headers: Sequence[Header] = (),
+        stream: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+        self.stream = stream
+
+
+def json_answer(value: object, status: int = 200, *, headers: Sequence[Header] = ()) -> Answer:
+    """Return an answer whose body is ``value`` as JSON."""
+    return Answer(status, encode(value), headers=headers)
+
+
+class Call:
+    """One request as it came in, and what became known about it on the way."""
+
+    __slots__ = (
+        "_headers",
+        "_query",
+        "_scope",
+        "api",
+        "args",
+        "awaited",
+        "consumed",
+        "edge",
+        "method",
+        "path",
+        "position",
+        "principal",
+        "raw",
+        "receive",
+        "request_id",
+    )
+
+    def __init__(self, edge: "Edge", api: str, scope: Scope, receive: Receive) -> None:
+        self.edge = edge
+        self.api = api
+        self.method: str = scope["method"]
+        raw = scope.get("raw_path")
+        self.path: str = raw.decode("latin-1") if raw else scope["path"]
+        self.request_id = f"req-{uuid_utils.uuid4()}"
+        self.args: tuple[str, ...] = ()
+        self.position = 0  # of the read model when the request was authenticated
+        self.awaited = 0  # ordinal that the read model had not reached in time
+        self.raw = b""  # the body, once it was read whole
+        self.consumed = False  # whether the body was read to its end
+        self.receive = receive
+        self.principal: Principal = _NOBODY
+        self._scope = scope
+        self._headers: dict[bytes, bytes] | None = None
+        self._query: list[tuple[str, str]] | None = None
+
+    def header(self, name: bytes) -> str:
+        """Return a header's value, "" if it was not sent. ``name`` is in lower case."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = dict(self._scope["headers"])
+        return headers.get(name, b"").decode("latin-1")
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The query's pairs in the order they came, blank values kept.
+
+        Raises:
+            InvalidInput: there are more than a thousand.
+        """
+        if self._query is None:
+            raw = self._scope["query_string"]
+            try:
+                self._query = (
+                    parse_qsl(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+                    if raw
+                    else []
+                )
+            except ValueError as error:
+                raise InvalidInput(f"the query cannot be read: {error}") from error
+        return self._query
+
+    @property
+    def query_string(self) -> str:
+        """The query as it was sent."""
+        raw: bytes = self._scope["query_string"]
+        return raw.decode("latin-1")
+
+    def param(self, name: str, default: str = "") -> str:
+        """Return the last value of a query parameter."""
+        value = default
+        for key, item in self.query:
+            if key == name:
+                value = item
+        return value
+
+    def params(self, name: str) -> list[str]:
+        """Return all values of a query parameter."""
+        return [item for key, item in self.query if key == name]
+
+    @property
+    def base(self) -> str:
+        """Scheme and host as the client used them, for links: ``http://host:port``."""
+        config = self.edge.config
+        if config.public_url:
+            return config.public_url.rstrip("/")
+        host = self.header(b"x-forwarded-host") or self.header(b"host")
+        scheme = self.header(b"x-forwarded-proto") or self._scope["scheme"]
+        if scheme not in {"http", "https"} or not _HOST.match(host):
+            return f"http://{config.listen}"
+        return f"{scheme}://{host}"
+
+    @property
+    def client(self) -> Client:
+        """Where the request came from, for the log."""
+        peer = self._scope.get("client")
+        return Client(
+            address=peer[0] if peer else "",
+            agent=self.header(b"user-agent")[:255],
+            api=self.api,
+            edge=self.edge.config.node,
+        )
+
+    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """Yield the body piece by piece.
+
+        Raises:
+            BodyTooLarge: it is longer than ``limit`` bytes; the rest is not read.
+            ClientGone: the client went away before its end.
+        """
+        announced = self.header(b"content-length")
+        if announced and (not announced.isdecimal() or int(announced) > limit):
+            raise BodyTooLarge(f"the body may have at most {limit} bytes", limit=limit)
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client went away while sending")
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge(f"the body may have at most {limit} bytes", limit=limit)
+            if chunk:
+                yield chunk
+            if not message.get("more_body", False):
+                self.consumed = True
+                return
+
+    async def drain(self, limit: int, timeout_s: float) -> None:
+        """Read and drop what is left of the body, up to ``limit`` bytes and for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while limit > 0 and not self.consumed:
+                    message = await self.receive()
+                    limit -= len(message.get("body", b""))
+                    self.consumed = not message.get("more_body", False)
+
+    async def body(self) -> bytes:
+        """Return the whole body; bounded by the configured limit."""
+        parts = [chunk async for chunk in self.chunks(self.edge.config.body_bytes_max)]
+        self.raw = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self.raw
+
+    async def decode[T](self, decoder: msgspec.json.Decoder[T], what: str = "the body") -> T:
+        """Return the JSON body as the decoder's type.
+
+        Raises:
+            UnsupportedMediaType: the body is said to be something else.
+            InvalidInput: it is not JSON, or not of this shape; the reason names the place.
+        """
+        kind = self.header(b"content-type")
+        if kind and not kind.lower().startswith("application/json"):
+            raise UnsupportedMediaType(f"a JSON body is needed, not {kind[:100]}")
+        return decode_body(await self.body(), decoder, what)
+
+
+def decode_body[T](body: bytes, decoder: msgspec.json.Decoder[T], what: str = "the body") -> T:
+    """Return ``body`` decoded.
+
+    Raises:
+        InvalidInput: it is not JSON, or not of this shape.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"{what} {decoding_reason(error)}") from error
+
+
+def common_headers(pairs: Iterable[tuple[str, str]]) -> list[Header]:
+    """Return headers as the server wants them."""
+    return [(k.encode("latin-1"), v.encode("latin-1")) for k, v in pairs]

@@ -1,0 +1,1 @@
+"""Image v2: records of images, their bytes, and the changing of both."""

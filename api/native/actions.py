@@ -1,0 +1,165 @@
+"""Any action, submitted as an event; and how operations stand."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from api.auth import now
+from api.errors import Denied
+from api.exchange import Answer, Call, json_answer
+from api.pagination import flag, page_of
+from api.routing import Routes
+from api.sealing_inbound import seal_action
+from api.writing import send
+from engine.bus.service import ask_engine
+from schemas.envelope import (
+    Accepted,
+    Action,
+    Refused,
+    Request,
+    action_types,
+    decode_action,
+    encode,
+)
+from schemas.errors import Forbidden, InvalidInput, NotFound
+from schemas.identity import RevokeToken
+
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+async def submit(call: Call) -> Answer:
+    """POST /v1/actions: 202 if an operation follows, else 200. ``?dry_run=1`` changes nothing."""
+    action = await _action(call)
+    if flag(call, "dry_run"):
+        return await _try(call, action)
+    outcome = await send(call, action)
+    verdict = outcome.verdict
+    if isinstance(verdict, Refused):
+        raise Denied(verdict)
+    body = {
+        "request_id": outcome.request_id,
+        "ordinal": outcome.ordinal,
+        "verdict": "accepted",
+        "reply": verdict.reply,
+        "repeated": outcome.repeated,
+    }
+    return json_answer(body, 202 if "operation_id" in verdict.reply else 200)
+
+
+async def _action(call: Call) -> Action:
+    """Return the body as an action, its secrets sealed.
+
+    Raises:
+        InvalidInput: it is none, or has fields that its type does not know.
+        Forbidden: it would end another user's token.
+    """
+    body = await call.decode(_object)
+    kind = body.get("type")
+    if not isinstance(kind, str) or kind not in action_types():
+        raise InvalidInput("type must name an action; GET /v1/openapi.json lists them")
+    sealed = await seal_action(call.edge, call.principal.project, body)
+    try:
+        action = decode_action(msgspec.json.encode(sealed))
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the action is not as expected: {error}") from error
+    unknown = sorted(_unknown(sealed, msgspec.to_builtins(action), ""))
+    if unknown:
+        raise InvalidInput(f"{kind} has no {', '.join(unknown)[:200]}")
+    if isinstance(action, RevokeToken) and not call.principal.is_admin:
+        token = call.principal.token
+        if action.audit_id != token.audit_id:
+            raise Forbidden("another token is ended by its holder, or by an administrator")
+    return action
+
+
+def _unknown(sent: object, understood: object, path: str) -> set[str]:
+    """Return the paths of keys that were sent and not understood."""
+    if isinstance(sent, dict) and isinstance(understood, dict):
+        missing = {f"{path}{k}" for k in sent.keys() - understood.keys()}
+        for key in sent.keys() & understood.keys():
+            missing |= _unknown(sent[key], understood[key], f"{path}{key}.")
+        return missing
+    if isinstance(sent, list) and isinstance(understood, list | tuple):
+        found: set[str] = set()
+        for at, (one, other) in enumerate(zip(sent, understood, strict=False)):
+            found |= _unknown(one, other, f"{path}{at}.")
+        return found
+    return set()
+
+
+class _Tried(Struct, frozen=True):
+    """What the engine would have written; or an outcome that says why it did not try."""
+
+    verdict: Accepted | Refused
+    facts: tuple[msgspec.Raw, ...] = ()
+
+
+_tried = msgspec.json.Decoder(_Tried)
+
+
+async def _try(call: Call, action: Action) -> Answer:
+    """Return what would follow, with nothing recorded."""
+    request = Request(
+        request_id=call.request_id,
+        actor=call.principal.actor,
+        action=action,
+        submitted_at=now(),
+        client=call.client,
+    )
+    tried = _tried.decode(await ask_engine(call.edge.bus, "dryrun", encode(request)))
+    if isinstance(tried.verdict, Refused):
+        raise Denied(tried.verdict)
+    body = {
+        "request_id": call.request_id,
+        "ordinal": 0,
+        "verdict": "accepted",
+        "reply": tried.verdict.reply,
+        "dry_run": True,
+        "facts": tried.facts,
+    }
+    return json_answer(body)
+
+
+def own_project(call: Call) -> str | None:
+    """Return whose records are read: the caller's project's, or any an administrator names.
+
+    Raises:
+        Forbidden: another project's were asked for, or the token has none.
+    """
+    asked = call.param("project") or call.param("project_id") or None
+    principal = call.principal
+    if principal.is_admin:
+        return asked
+    if not principal.project_id:
+        raise Forbidden("this needs a token scoped to a project")
+    if asked not in {None, principal.project_id}:
+        raise Forbidden("another project's records need the role admin")
+    return principal.project_id
+
+
+async def show_operation(call: Call) -> Answer:
+    """GET /v1/operations/{id}."""
+    state = call.edge.reader.operation(call.args[0], project_id=own_project(call))
+    if state is None:
+        raise NotFound(f"there is no operation {call.args[0][:64]!r}")
+    return json_answer(state)
+
+
+async def list_operations(call: Call) -> Answer:
+    """GET /v1/operations."""
+    states = call.edge.reader.operations(
+        resource_id=call.param("resource_id") or None,
+        project_id=own_project(call),
+        request_id=call.param("request_id") or None,
+        running=flag(call, "running"),
+        limit=page_of(call).limit,
+    )
+    return json_answer({"operations": states})
+
+
+def add(routes: Routes) -> None:
+    """Route what this module answers."""
+    routes.add("POST", "/v1/actions", submit)
+    routes.add("GET", "/v1/operations", list_operations)
+    routes.add("GET", "/v1/operations/{}", show_operation)

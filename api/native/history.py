@@ -1,0 +1,82 @@
+"""Usage, bills and proofs: asked of the archiver, which reads the whole history.
+
+Everybody reads their own project's usage and bill; walking the log is for administrators.
+"""
+
+from typing import Any
+
+import msgspec
+
+from api.auth import now
+from api.exchange import Answer, Call, json_answer
+from api.identity.projects import need_admin
+from api.native.actions import own_project
+from api.native.log import moment
+from api.routing import Routes
+from engine.bus.client import BusError, NoResponders
+from schemas.errors import InvalidInput, Unavailable
+
+ANSWER_S = 30.0
+WALK_S = 600.0
+
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+async def ask(call: Call, question: str, payload: dict[str, Any], timeout_s: float) -> Answer:
+    """Ask the archiver and pass on what it says.
+
+    Raises:
+        Unavailable: it does not answer.
+        InvalidInput: it could not do what was asked, and says why.
+    """
+    bus = call.edge.bus
+    try:
+        raw = await bus.request(
+            bus.subjects.history(question), msgspec.json.encode(payload), timeout_s=timeout_s
+        )
+    except NoResponders as error:
+        raise Unavailable("the archiver is not running") from error
+    except BusError as error:
+        raise Unavailable(f"the archiver did not answer within {timeout_s:.0f} s") from error
+    reply = _object.decode(raw)
+    if isinstance(reply.get("error"), str):
+        raise InvalidInput(reply["error"])
+    return json_answer(reply)
+
+
+def _window(call: Call) -> dict[str, Any]:
+    start, end = moment(call, "start"), moment(call, "end")
+    end = now() if end is None else end
+    if start is not None and start > end:
+        raise InvalidInput("start is after end")
+    return {"start": start or 0, "end": end, "project_id": own_project(call)}
+
+
+async def usage(call: Call) -> Answer:
+    """GET /v1/usage: what was held, exactly, from ``start`` to ``end``."""
+    return await ask(call, "usage", _window(call), ANSWER_S)
+
+
+async def bill(call: Call) -> Answer:
+    """GET /v1/bill: what it costs, a line a resource."""
+    return await ask(call, "bill", _window(call), ANSWER_S)
+
+
+async def verify(call: Call) -> Answer:
+    """POST /v1/audit/verify: walk the log's hash chain."""
+    need_admin(call)
+    return await ask(call, "verify", {}, WALK_S)
+
+
+async def replay(call: Call) -> Answer:
+    """POST /v1/replay/verify: fold the log anew and compare with the engine's state."""
+    need_admin(call)
+    return await ask(call, "replay", {}, WALK_S)
+
+
+def add(routes: Routes) -> None:
+    """Route what this module answers."""
+    routes.add("GET", "/v1/usage", usage)
+    routes.add("GET", "/v1/bill", bill)
+    routes.add("POST", "/v1/audit/verify", verify)
+    routes.add("POST", "/v1/replay/verify", replay)

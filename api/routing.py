@@ -1,0 +1,228 @@
+"""Which handler answers which path, and the one way every request goes.
+
+Paths are matched as they were sent: nothing is collapsed, redirected or completed, since clients
+rely on ``/servers/`` not being ``/servers`` (an empty id is a 404). Invariant: every answer has a
+request id and the read model's ordinal; every error has its service's shape; nothing an unexpected
+error says leaves the process.
+"""
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from urllib.parse import unquote
+
+import structlog
+from msgspec import Struct
+
+from api.edge import Edge
+from api.errors import (
+    ClientGone,
+    Denied,
+    MethodNotAllowed,
+    Problem,
+    Render,
+    internal,
+    problem_of,
+)
+from api.exchange import Answer, Call, Header, Receive, Scope, Send
+from engine.bus.client import BusError
+from projections.answers import BadPattern, BadSort, MarkerNotFound
+from schemas.errors import Rejected, Unavailable
+
+type Handler = Callable[[Call], Awaitable[Answer]]
+type Decorate = Callable[[Call], list[Header]]
+
+# Read and dropped before an early answer, so that a client which only writes gets to read it.
+DRAIN_BYTES = 16 * 2**20
+DRAIN_S = 5.0
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+log = structlog.get_logger(__name__)
+
+
+class Route(Struct, frozen=True):
+    """What answers one method of one path. ``public`` routes need no token."""
+
+    handler: Handler
+    public: bool = False
+
+
+class Node:
+    """One step of the path: known words, or anything."""
+
+    __slots__ = ("any", "methods", "words")
+
+    def __init__(self) -> None:
+        self.words: dict[str, Node] = {}
+        self.any: Node | None = None
+        self.methods: dict[str, Route] = {}
+
+
+class Routes:
+    """The paths of one service, relative to its prefix."""
+
+    def __init__(self) -> None:
+        self._root = Node()
+
+    def add(self, method: str, path: str, handler: Handler, *, public: bool = False) -> None:
+        """Let ``handler`` answer ``method`` on ``path``; ``{}`` stands for any one segment."""
+        node = self._root
+        for word in path.split("/")[1:]:
+            if word == "{}":
+                node.any = node.any or Node()
+                node = node.any
+            else:
+                node = node.words.setdefault(word, Node())
+        assert method not in node.methods, f"{method} {path} is routed twice"
+        node.methods[method] = Route(handler, public)
+
+    def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
+        """Return the methods of a path and what stood where it says ``{}``; None if unknown."""
+        node = self._root
+        args: tuple[str, ...] = ()
+        for word in path.split("/")[1:]:
+            known = node.words.get(word)
+            if known is not None:
+                node = known
+            elif node.any is not None and word:
+                node = node.any
+                args += (unquote(word),)
+            else:
+                return None
+        return (node.methods, args) if node.methods else None
+
+    def listing(self) -> list[tuple[str, str]]:
+        """Return every (method, path)."""
+        found: list[tuple[str, str]] = []
+
+        def walk(node: Node, path: str) -> None:
+            found.extend((method, path) for method in node.methods)
+            for word, below in node.words.items():
+                walk(below, f"{path}/{word}")
+            if node.any is not None:
+                walk(node.any, f"{path}/{{}}")
+
+        walk(self._root, "")
+        return found
+
+
+class Service:
+    """One service as an ASGI application under its prefix."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        name: str,
+        prefix: str,
+        routes: Routes,
+        render: Render,
+        *,
+        decorate: Decorate | None = None,
+        admit: Callable[[Call], None] | None = None,
+        error_type: bytes = b"application/json",
+    ) -> None:
+        """``admit`` may refuse a guarded request; ``decorate`` adds headers to every answer."""
+        self.name = name
+        self.prefix = prefix
+        self.routes = routes
+        self._edge = edge
+        self._render = render
+        self._decorate = decorate
+        self._admit = admit
+        self._cut = len(prefix)
+        self._error_type = error_type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        started = perf_counter()
+        call = Call(self._edge, self.name, scope, receive)
+        try:
+            answer = await self._answer(call)
+        except ClientGone:
+            return
+        except Rejected as error:
+            answer = self._failed(call, problem_of(error))
+        except Denied as error:
+            answer = self._failed(call, error.problem)
+        except MarkerNotFound as error:
+            status = 404 if self.name == "network" else 400
+            answer = self._failed(
+                call, Problem(status=status, code="MarkerNotFound", reason=str(error))
+            )
+        except (BadPattern, BadSort) as error:
+            answer = self._failed(call, Problem(status=400, code="InvalidInput", reason=str(error)))
+        except BusError as error:
+            log.warning("bus_failed", request_id=call.request_id, error=str(error))
+            answer = self._failed(call, problem_of(Unavailable("the engine cannot be reached")))
+        except Exception:
+            log.exception("request_failed", request_id=call.request_id, path=call.path)
+            answer = self._failed(call, internal())
+        if not call.consumed and call.method in _WITH_BODY:
+            await call.drain(DRAIN_BYTES, DRAIN_S)
+        await self._send(call, answer, send)
+        self._edge.count(self.name, call.method, answer.status, perf_counter() - started)
+
+    async def _answer(self, call: Call) -> Answer:
+        found = self.routes.find(call.path[self._cut :])
+        if found is not None:
+            methods, call.args = found
+            route = methods.get(call.method)
+            if route is None and call.method == "HEAD":
+                route = methods.get("GET")
+            if route is not None and route.public:
+                return await route.handler(call)
+        call.principal, call.position = await self._edge.authenticate(call)
+        if self._admit is not None:
+            self._admit(call)
+        if found is None:
+            raise _no_route(call)
+        if route is None:
+            allowed = ", ".join(sorted(methods))
+            raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
+        return await route.handler(call)
+
+    def _failed(self, call: Call, problem: Problem) -> Answer:
+        headers: list[Header] = []
+        if problem.status == 401:
+            uri = f'Keystone uri="{call.base}/identity"'
+            headers.append((b"www-authenticate", uri.encode("latin-1")))
+        if problem.status == 405:
+            headers.append((b"allow", str(problem.fields.get("allow", "")).encode("latin-1")))
+        if problem.status == 503:
+            headers.append((b"retry-after", b"1"))
+        body = self._render(problem, call.request_id, call.path)
+        return Answer(problem.status, body, content_type=self._error_type, headers=headers)
+
+    async def _send(self, call: Call, answer: Answer, send: Send) -> None:
+        request_id = call.request_id.encode("ascii")
+        headers: list[Header] = [
+            (b"x-openstack-request-id", request_id),
+            (b"x-cumulog-ordinal", b"%d" % (call.position or self._edge.position())),
+            *answer.headers,
+        ]
+        if call.awaited:
+            headers.append((b"x-cumulog-awaited", b"%d" % call.awaited))
+        if self._decorate is not None:
+            headers += self._decorate(call)
+        bare = answer.status in {204, 205, 304} or call.method == "HEAD"
+        if not bare:
+            headers.append((b"content-type", answer.content_type))
+        if answer.stream is None and not bare:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if answer.stream is not None and not bare:
+            async for chunk in answer.stream:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await send({"type": "http.response.body", "body": b"" if bare else answer.body})
+
+
+def _no_route(call: Call) -> Exception:
+    return NoRoute(f"there is nothing at {call.method} {call.path[:200]}")
+
+
+class NoRoute(Rejected):
+    """No such path."""
+
+    code = "NoRoute"
+    status = 404

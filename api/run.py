@@ -1,0 +1,151 @@
+"""The API process: HTTP in front, the read model and the engine behind.
+
+Granian serves from within this process (its sockets and parsing run in threads of its own). A stop
+lets requests under way end first.
+"""
+
+import asyncio
+import contextlib
+import gc
+import signal
+from pathlib import Path
+
+import structlog
+from granian.constants import Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from api import metadata
+from api.app import create_app
+from api.auth import Authenticator
+from api.edge import Edge
+from api.image import leftovers
+from api.passwords import Passwords
+from api.tokens import TokenRing
+from api.waiting import Waiter
+from engine.bus.client import Bus, BusError, Message
+from engine.bus.keys import Keys
+from executors.storage.blob import Blobs
+from projections.reader import Reader
+from schemas.config import Config
+from schemas.errors import Rejected
+
+log = structlog.get_logger(__name__)
+
+BACKPRESSURE = 512  # requests at once; more wait in the kernel
+SWEEP_S = 600.0
+STOP_S = 5.0
+
+
+async def run(config: Config) -> None:
+    """Be an edge until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(config, stop)
+
+
+async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Be an edge until ``stop`` is set."""
+    bus = await Bus.connect(
+        config.nats_url,
+        user=config.nats_user,
+        password=config.nats_password,
+        name=f"api-{config.node}",
+        cell=config.cell,
+    )
+    edge = make_edge(config, bus)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await _read_keys(edge)
+        await _listen(edge)
+        tasks.append(asyncio.create_task(_sweep(edge)))
+        await _serve_http(edge, stop)
+    finally:
+        edge.closing.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await edge.waiter.close()
+        await bus.close()
+        edge.reader.close()
+
+
+def make_edge(config: Config, bus: Bus) -> Edge:
+    """Join the parts of one edge."""
+    keys = Keys(bus)
+    reader = Reader(Path(config.state_dir) / "read" / f"{config.node}.sqlite")
+    ring = TokenRing(keys.token_keys)
+    return Edge(
+        config=config,
+        bus=bus,
+        keys=keys,
+        blobs=Blobs(Path(config.state_dir) / "blobs"),
+        reader=reader,
+        waiter=Waiter(reader.position),
+        ring=ring,
+        authenticator=Authenticator(ring, reader),
+        passwords=Passwords(),
+    )
+
+
+async def _read_keys(edge: Edge) -> None:
+    """Have the ring that opens tokens, before the first token comes."""
+    while True:
+        try:
+            await edge.keys.ensure_token_keys()
+            await edge.ring.refresh()
+        except (BusError, Rejected) as error:
+            log.warning("keys_not_read", error=str(error))
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+async def _listen(edge: Edge) -> None:
+    async def announced(message: Message) -> None:
+        edge.waiter.announced(int(message.payload))
+
+    await edge.bus.subscribe(edge.bus.subjects.projected(edge.config.node), announced)
+    await metadata.serve(edge)
+
+
+async def _sweep(edge: Edge) -> None:
+    while True:
+        try:
+            removed = await leftovers.sweep(edge.blobs, edge.reader)
+        except OSError as error:
+            log.warning("blobs_not_swept", error=str(error))
+        else:
+            if removed:
+                log.info("blobs_swept", removed=removed)
+        await asyncio.sleep(SWEEP_S)
+
+
+async def _serve_http(edge: Edge, stop: asyncio.Event) -> None:
+    host, _, port = edge.config.listen.rpartition(":")
+    server = Server(
+        create_app(edge),
+        address=host.strip("[]"),
+        port=int(port),
+        interface=Interfaces.ASGI,
+        http1_settings=HTTP1Settings(header_read_timeout=30_000),
+        backlog=1024,
+        backpressure=BACKPRESSURE,
+        websockets=False,
+        log_enabled=False,
+    )
+    # What the process is made of lives as long as it does: leave it out of every collection.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    serving = asyncio.create_task(server.serve())
+    stopping = asyncio.create_task(stop.wait())
+    log.info("serving", listen=edge.config.listen)
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    edge.closing.set()
+    stopping.cancel()
+    server.stop()  # type: ignore[no-untyped-call]  # granian does not say
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(serving, STOP_S)

@@ -1,0 +1,106 @@
+"""Secrets of incoming requests, sealed before they go anywhere.
+
+Passwords are hashed, then sealed under a key of their user's own; user data under its project's.
+Invariant: no plaintext secret leaves this process, and none is kept.
+"""
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+import uuid_utils
+
+from api.edge import Edge
+from engine.bus.keys import KeyMissing
+from engine.sealing import SealBroken, seal, unseal
+from schemas.errors import InvalidInput
+from schemas.identity import Project, User
+from schemas.sealed import Sealed
+
+USER_DATA_CHARS_MAX = 65535  # of base64, as in Nova
+
+
+async def seal_password(edge: Edge, password: str, owner: User | None = None) -> Sealed:
+    """Return the hash of a password, sealed under its owner's key; a new user gets a new key.
+
+    Raises:
+        InvalidInput: the password is empty or too long.
+    """
+    encoded = await edge.passwords.hash(password)
+    key_id = owner.password.key_id if owner is not None and owner.password is not None else ""
+    if not key_id:
+        key_id = f"user-{uuid_utils.uuid4().hex}"
+    return await _seal(edge, key_id, encoded.encode())
+
+
+async def seal_user_data(edge: Edge, project: Project, text: str) -> Sealed:
+    """Return base64 user data, decoded and sealed under its project's key.
+
+    Raises:
+        InvalidInput: it is not base64, or too long.
+    """
+    if len(text) > USER_DATA_CHARS_MAX:
+        raise InvalidInput(f"user_data has at most {USER_DATA_CHARS_MAX} characters of base64")
+    try:
+        plaintext = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput("user_data must be base64") from error
+    return await _seal(edge, project_key_id(project), plaintext)
+
+
+def project_key_id(project: Project) -> str:
+    """Return the name of the key that seals a project's secrets."""
+    return project.key_id or f"project-{project.project_id}"
+
+
+async def password_hash(edge: Edge, user: User) -> str | None:
+    """Return the hash of a user's password; None if nobody can sign in with one.
+
+    That is so for users that are disabled, have no password, or whose key was destroyed.
+    """
+    if not user.enabled or user.password is None:
+        return None
+    try:
+        return (await open_sealed(edge, user.password)).decode()
+    except (KeyMissing, SealBroken):
+        return None
+
+
+async def open_sealed(edge: Edge, value: Sealed) -> bytes:
+    """Return the plaintext of a sealed value.
+
+    Raises:
+        KeyMissing: its key was destroyed, and with it the value.
+        SealBroken: it was altered.
+    """
+    return unseal(await edge.keys.get_key(value.key_id), value)
+
+
+async def _seal(edge: Edge, key_id: str, plaintext: bytes) -> Sealed:
+    return seal(await edge.keys.create_key(key_id), key_id, plaintext)
+
+
+async def seal_action(
+    edge: Edge, project: Project | None, action: dict[str, Any]
+) -> dict[str, Any]:
+    """Return an action of the native API with the plaintext it may hold sealed.
+
+    ``password`` of CreateUser and UpdateUser may be text, and so may ``user_data`` (base64) of
+    CreateServer. All else is left as it is, for the schema to judge.
+
+    Raises:
+        InvalidInput: a secret is malformed, or there is no project to seal it for.
+    """
+    kind = action.get("type")
+    if kind in {"CreateUser", "UpdateUser"} and isinstance(action.get("password"), str):
+        user_id = action.get("user_id")
+        owner = edge.reader.user(user_id) if isinstance(user_id, str) else None
+        sealed = await seal_password(edge, action["password"], owner)
+        return {**action, "password": msgspec.to_builtins(sealed)}
+    if kind == "CreateServer" and isinstance(action.get("user_data"), str):
+        if project is None:
+            raise InvalidInput("user_data needs a token scoped to a project")
+        sealed = await seal_user_data(edge, project, action["user_data"])
+        return {**action, "user_data": msgspec.to_builtins(sealed)}
+    return action

@@ -1,0 +1,83 @@
+"""The way a wish takes to the engine and back.
+
+Invariant: what is submitted is valid by its schema (so that the engine refuses for reasons of state
+only), carries the caller as the edge verified it, and is answered once the node's read model shows
+it, or with a header that says it does not yet.
+"""
+
+import hashlib
+from time import monotonic
+from typing import Any, get_args
+
+import msgspec
+
+from api.auth import now
+from api.errors import Denied
+from api.exchange import Call
+from engine.bus.service import submit
+from schemas.envelope import Accepted, Action, Outcome, Request, decode_action
+from schemas.errors import InvalidInput
+from schemas.identity import IdentityAction
+
+VISIBLE_S = 5.0  # how long a client waits for its own write before it is told to look again
+
+_IDENTITY = get_args(IdentityAction.__value__)
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def write(call: Call, action: Action) -> dict[str, Any]:
+    """Submit ``action`` for the caller, wait until it can be read, and return the engine's reply.
+
+    An ``Idempotency-Key`` header makes a repetition of the call harmless.
+
+    Raises:
+        Denied: the engine refused.
+        InvalidInput: a value is not of its schema.
+        Unavailable: the engine cannot be reached.
+    """
+    outcome = await send(call, action)
+    if isinstance(outcome.verdict, Accepted):
+        return outcome.verdict.reply
+    raise Denied(outcome.verdict)
+
+
+async def send(call: Call, action: Action) -> Outcome:
+    """Submit as ``write`` does, and return the outcome whatever it is."""
+    encoded = _encode(action)
+    try:
+        checked = decode_action(encoded)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"a value is not as expected: {error}") from error
+    key = call.header(b"idempotency-key") or None
+    if key is not None and len(key) > 255:
+        raise InvalidInput("an Idempotency-Key has at most 255 characters")
+    outcome = await submit(
+        call.edge.bus,
+        Request(
+            request_id=call.request_id,
+            actor=call.principal.actor,
+            action=checked,
+            submitted_at=now(),
+            client=call.client,
+            key=key,
+            digest=_digest(call) if key else "",
+        ),
+    )
+    edge = call.edge
+    if outcome.ordinal and not await edge.waiter.reached(outcome.ordinal, VISIBLE_S):
+        call.awaited = outcome.ordinal
+        edge.late_at = monotonic()
+    if isinstance(checked, _IDENTITY):
+        edge.authenticator.forget()
+    call.position = edge.waiter.newest
+    return outcome
+
+
+def _digest(call: Call) -> str:
+    """Return what tells one keyed request from another: method, path and body."""
+    hasher = hashlib.sha256()
+    for part in (call.method.encode(), call.path.encode("latin-1", "replace")):
+        hasher.update(part + b"\0")
+    hasher.update(call.raw)
+    return hasher.hexdigest()

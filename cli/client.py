@@ -1,0 +1,246 @@
+"""An HTTP client of the public API, on the standard library alone, so that commands start fast.
+
+One token per command, one connection kept open. Every failure becomes a Problem that carries the
+API's own words and its request id.
+"""
+
+import http.client
+import json
+import secrets
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from cli.credentials import Cloud
+from cli.problem import REFUSED, UNREACHABLE, Problem
+
+TIMEOUT_S = 60.0
+READ_BYTES_MAX = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer of the API. ``body`` is decoded JSON, or None when there is none."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Client:
+    """Speaks to one cloud as one account. Not for use by several threads."""
+
+    def __init__(self, cloud: Cloud, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.cloud = cloud
+        self.timeout_s = timeout_s
+        self._connection: http.client.HTTPConnection | None = None
+        self._token = cloud.token
+        self._issued: dict[str, Any] = {}
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the body of a GET; parameters that are None are left out."""
+        return self.request("GET", with_query(path, query)).body
+
+    def post(self, path: str, body: Any) -> Any:
+        """Return the body of the answer to a POST of JSON."""
+        return self.request("POST", path, body).body
+
+    def delete(self, path: str) -> None:
+        """Delete what is at the path."""
+        self.request("DELETE", path)
+
+    def submit(self, action: dict[str, Any], key: str | None = None) -> Any:
+        """Submit an action as an event; sending it twice under one key does it once."""
+        headers = {"Idempotency-Key": key or secrets.token_hex(16)}
+        return self.request("POST", "/v1/actions", action, headers=headers).body
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """Send a request with a token and return the answer, its body decoded.
+
+        Raises:
+            Problem: the API refused, or cannot be reached.
+        """
+        sent = {"Accept": "application/json", "X-Auth-Token": self.token(), **(headers or {})}
+        payload = None
+        if body is not None:
+            payload = json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        return _checked(*self._exchange(method, path, payload, sent))
+
+    def upload(self, path: str, content: IO[bytes], size: int) -> None:
+        """Send a file's bytes by PUT."""
+        headers = {
+            "X-Auth-Token": self.token(),
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(size),
+        }
+        _checked(*self._exchange("PUT", path, content, headers))
+
+    def events(self, path: str, headers: dict[str, str] | None = None) -> Iterator[str]:
+        """Yield the data of each server-sent event until the server closes.
+
+        Raises:
+            Problem: the API refused, or the stream broke.
+        """
+        sent = {"Accept": "text/event-stream", "X-Auth-Token": self.token(), **(headers or {})}
+        connection = self._connect()
+        if connection.sock is None:
+            self._guarded(connection.connect)
+        connection.sock.settimeout(None)  # a quiet log is not a broken one; the server pings
+        self._guarded(lambda: connection.request("GET", path, headers=sent))
+        answer = self._guarded(connection.getresponse)
+        if answer.status >= 400:
+            _checked(answer.status, dict(answer.getheaders()), answer.read(READ_BYTES_MAX))
+        data: list[str] = []
+        while raw := self._guarded(answer.readline):
+            line = raw.decode().rstrip("\r\n")
+            if line.startswith("data:"):
+                data.append(line[5:].removeprefix(" "))
+            elif not line and data:
+                yield "\n".join(data)
+                data = []
+
+    def token(self) -> str:
+        """Return a token, asking for one the first time."""
+        if not self._token:
+            self._token = self._issue()
+        return self._token
+
+    def forget_token(self) -> None:
+        """Ask for another token next time; the one there is no longer counts."""
+        self._token = ""
+
+    def issued(self) -> dict[str, Any]:
+        """Return what the API says of the token: user, project, roles, expiry."""
+        self.token()
+        return self._issued
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _issue(self) -> str:
+        cloud = self.cloud
+        domain = {"name": cloud.domain}
+        user = {"name": cloud.username, "domain": domain, "password": cloud.password}
+        auth: dict[str, Any] = {"identity": {"methods": ["password"], "password": {"user": user}}}
+        if cloud.project:
+            auth["scope"] = {"project": {"name": cloud.project, "domain": domain}}
+        payload = json.dumps({"auth": auth}).encode()
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        reply = _checked(*self._exchange("POST", "/identity/v3/auth/tokens", payload, headers))
+        self._issued = reply.body.get("token", {})
+        return reply.headers["x-subject-token"]
+
+    def _exchange(
+        self, method: str, path: str, payload: bytes | IO[bytes] | None, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        again = method == "GET" or "Idempotency-Key" in headers or path.endswith("/auth/tokens")
+        for attempt in (1, 2):
+            connection = self._connect()
+            try:
+                connection.request(method, self._prefix + path, payload, headers)
+                answer = connection.getresponse()
+                content = answer.read(READ_BYTES_MAX)
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                if attempt == 2 or not again:
+                    raise self._unreachable(error) from error
+                continue
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, content
+        raise AssertionError("unreachable")
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            parts = urllib.parse.urlsplit(self.cloud.url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise Problem(
+                    f"{self.cloud.url!r} is not an http(s) address", exit_code=UNREACHABLE
+                )
+            kind = (
+                http.client.HTTPSConnection
+                if parts.scheme == "https"
+                else http.client.HTTPConnection
+            )
+            self._connection = kind(parts.hostname, parts.port, timeout=self.timeout_s)
+        return self._connection
+
+    @property
+    def _prefix(self) -> str:
+        return urllib.parse.urlsplit(self.cloud.url).path
+
+    def _guarded[T](self, act: Callable[[], T]) -> T:
+        try:
+            return act()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> Problem:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Problem(
+            f"cannot reach {self.cloud.url}: {reason or type(error).__name__}",
+            hint="Is the cloud up? `cumulog status` tells; `script/up` starts it.",
+            exit_code=UNREACHABLE,
+        )
+
+
+def with_query(path: str, query: dict[str, Any]) -> str:
+    """Return the path with its parameters, None left out."""
+    given = {key: value for key, value in query.items() if value is not None}
+    return f"{path}?{urllib.parse.urlencode(given)}" if given else path
+
+
+def quoted(text: str) -> str:
+    """Return text as one part of a path."""
+    return urllib.parse.quote(text, safe="")
+
+
+def _checked(status: int, headers: dict[str, str], content: bytes) -> Reply:
+    headers = {key.lower(): value for key, value in headers.items()}
+    body: Any = None
+    if content:
+        try:
+            body = json.loads(content)
+        except ValueError:
+            body = content.decode(errors="replace")
+    if status < 400:
+        return Reply(status, headers, body)
+    message, hint = refusal(body)
+    raise Problem(
+        message or f"the API answered {status} {http.client.responses.get(status, '')}".rstrip(),
+        hint=hint,
+        request_id=headers.get("x-openstack-request-id", headers.get("x-compute-request-id", "")),
+        status=status,
+        exit_code=UNREACHABLE if status in {502, 503, 504} else REFUSED,
+    )
+
+
+def refusal(body: Any) -> tuple[str, str]:
+    """Return what an error body says, and its hint, in whichever service's shape it comes.
+
+    Keystone: {"error": {"message"}}; Nova: {"badRequest": {"message"}}; Neutron:
+    {"NeutronError": {"message", "detail"}}; native: RFC 9457 with "detail" and "hint".
+    """
+    if isinstance(body, str):
+        return " ".join(body.split())[:500], ""
+    if not isinstance(body, dict):
+        return "", ""
+    if isinstance(detail := body.get("detail") or body.get("title"), str):
+        return detail, str(body.get("hint", ""))
+    for inner in body.values():
+        if isinstance(inner, dict) and isinstance(message := inner.get("message"), str):
+            return message, str(inner.get("hint", ""))
+    if isinstance(message := body.get("message"), str):
+        return message, str(body.get("hint", ""))
+    return json.dumps(body)[:500], ""

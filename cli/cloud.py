@@ -1,0 +1,114 @@
+"""The commands that run a cloud on this machine: up, status, destroy, serve.
+
+Only their options are here; each imports what it does when it is called.
+"""
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.session import Session, command, single
+
+STATE_DIR = "./var"
+
+StateDir = Annotated[
+    str, typer.Option(envvar="CUMULOG_STATE_DIR", help="Where the cloud keeps all it has.")
+]
+
+up_app = single()
+status_app = single()
+destroy_app = single()
+serve_app = single()
+
+
+class Driver(enum.StrEnum):
+    """What servers run on."""
+
+    LIBVIRT = "libvirt"
+    SIMULATED = "simulated"
+
+
+class Accelerator(enum.StrEnum):
+    """How guests are run: auto tries whether KVM really works."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@up_app.command("up")
+def up(
+    *,
+    state_dir: StateDir = STATE_DIR,
+    listen: Annotated[str, typer.Option(help="HOST:PORT of the API.")] = "127.0.0.1:8780",
+    ready_file: Annotated[
+        str, typer.Option(help="Write addresses and process ids here once all is up.")
+    ] = "",
+    driver: Annotated[
+        Driver | None, typer.Option(help="Real servers, or simulated ones; none: what can be.")
+    ] = None,
+    accelerator: Annotated[
+        Accelerator, typer.Option(help="How guests run; auto probes KVM.")
+    ] = Accelerator.AUTO,
+    demo: Annotated[
+        bool, typer.Option("--demo/--no-demo", help="Boot a first server and show what happened.")
+    ] = False,
+    image: Annotated[
+        Path | None, typer.Option(help="The tiny guest's image; none: build it.")
+    ] = None,
+) -> None:
+    """Run the whole cloud on this machine, in the foreground.
+
+    The first run makes it, every other one finds it. Ctrl-C stops the control plane; servers keep
+    running, and the next `up` finds them again.
+    """
+    from cli.up import Options, replace_with
+
+    replace_with(
+        Options(
+            state_dir=str(Path(state_dir).expanduser().absolute()),
+            listen=listen,
+            ready_file=str(Path(ready_file).absolute()) if ready_file else "",
+            driver=driver.value if driver else "",
+            demo=demo,
+            image=str(image.absolute()) if image else "",
+            settings={"accelerator": accelerator.value},
+        )
+    )
+
+
+@command(status_app, "status")
+def status(session: Session) -> None:
+    """Show each part, its lag and the log's head. Exit code 0 only if all is well."""
+    from cli.status import show_status
+
+    if not show_status(session):
+        raise typer.Exit(1)
+
+
+@destroy_app.command("destroy")
+def destroy(
+    *,
+    state_dir: StateDir = STATE_DIR,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove this machine's cloud: servers, disks, networks, the log, everything."""
+    from cli.destroy import destroy_cloud
+
+    destroy_cloud(state_dir, sure=yes)
+
+
+@serve_app.command("serve")
+def serve(
+    process: Annotated[
+        str, typer.Argument(help="engine, projector, archiver, agent or api.", metavar="PROCESS")
+    ],
+    *,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Run one process of a cloud in the foreground, as `up` has configured it."""
+    from cli.serve import run_process
+
+    run_process(process, state_dir)

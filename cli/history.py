@@ -1,0 +1,239 @@
+"""Commands about the log: the feed, the audit log, why a thing is as it is, and proofs."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from cli.client import quoted, with_query
+from cli.output import Column, Output, Row, show_item, when
+from cli.problem import UNREACHABLE, USAGE, Problem
+from cli.session import Session, command, group, single
+
+RECONNECT_S = 1.0
+PROOF_S = 3600.0  # a long log takes its time
+
+events_app = group("The log's requests and facts, as they happen.")
+audit_app = group("Who asked for what, and what came of it.")
+why_app = single()
+replay_app = single()
+
+
+def _about(event: Row) -> str:
+    return " ".join(part for part in (event["resource_kind"], event["resource_id"]) if part)
+
+
+def _outcome(event: Row) -> str:
+    return " ".join(part for part in (event["outcome"], event["code"]) if part)
+
+
+EVENT_COLUMNS: list[Column] = [
+    ("ORDINAL", "ordinal"),
+    ("AT", lambda event: when(event["at"])),
+    ("WHAT", "tag"),
+    ("ABOUT", _about),
+    ("OUTCOME", _outcome),
+    ("REQUEST", "request_id"),
+]
+
+
+def journey(events: list[Row]) -> list[dict[str, Any]]:
+    """Return a request's way through the log with the milliseconds since it was submitted.
+
+    The first row is the moment the edge took it; the others are commits.
+    """
+    request = next((event for event in events if event["kind"] == "request"), None)
+    if request is None:
+        return []
+    submitted = request["body"]["request"]["submitted_at"]
+    rows: list[dict[str, Any]] = [
+        {"ordinal": None, "at": when(submitted), "ms": 0.0, "what": f"{request['tag']} submitted"}
+    ]
+    for event in events:
+        what = event["tag"]
+        if event["kind"] == "request":
+            what = f"{what} {_outcome(event)}"
+        rows.append(
+            {
+                "ordinal": event["ordinal"],
+                "at": when(event["at"]),
+                "ms": (event["at"] - submitted) / 1000,
+                "what": what,
+            }
+        )
+    return rows
+
+
+JOURNEY_COLUMNS: list[Column] = [
+    ("ORDINAL", "ordinal"),
+    ("AT", "at"),
+    ("AFTER MS", lambda row: f"{row['ms']:.1f}"),
+    ("WHAT", "what"),
+]
+
+
+@command(events_app, "tail")
+def tail(
+    session: Session,
+    *,
+    after: Annotated[int | None, typer.Option(min=0, help="Begin after this ordinal.")] = None,
+    lines: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they happen.")] = False,
+    resource: Annotated[str | None, typer.Option(help="Only what is about this id.")] = None,
+) -> None:
+    """Print the newest events; with --follow, go on for as long as you listen.
+
+    Example: cumulog events tail --follow -o json
+    """
+    client = session.client
+    if after is None:
+        head = client.get("/v1/events", limit=1)["ordinal"]
+        after = max(0, head - lines)
+    if follow:
+        for event in _feed(session, after, resource):
+            _print_event(session.output, event)
+        return
+    found = client.get("/v1/events", after=after, limit=lines, resource_id=resource)["events"]
+    session.show_all(found, EVENT_COLUMNS)
+
+
+def _feed(session: Session, after: int, resource: str | None) -> Iterator[Row]:
+    """Yield events for ever; a connection that is lost is taken up where it broke."""
+    seen = False
+    while True:
+        path = with_query("/v1/events", {"after": after, "follow": 1, "resource_id": resource})
+        try:
+            for data in session.client.events(path):
+                event = json.loads(data)
+                if not isinstance(event, dict):  # the token has ended; the next one is asked for
+                    session.client.forget_token()
+                    break
+                seen = True
+                after = event["ordinal"]
+                yield event
+        except Problem as problem:
+            if problem.exit_code != UNREACHABLE or not seen:
+                raise
+        session.client.close()
+        time.sleep(RECONNECT_S)
+
+
+def _print_event(output: Output, event: Row) -> None:
+    match output:
+        case Output.JSON:
+            print(json.dumps(event, ensure_ascii=False))
+        case Output.YAML:
+            print("---")
+            show_item(output, event)
+        case Output.TABLE:
+            outcome = _outcome(event)
+            print(
+                f"{event['ordinal']:>8}  {when(event['at'])}  {event['tag']}  {_about(event)}"
+                + (f"  {outcome}" if outcome else "")
+            )
+    sys.stdout.flush()
+
+
+@command(audit_app, "log")
+def log(
+    session: Session,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
+    action: Annotated[str | None, typer.Option(help="Only this action, as CreateServer.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="accepted or refused.")] = None,
+    resource: Annotated[str | None, typer.Option(help="Only about this id.")] = None,
+    since: Annotated[str | None, typer.Option(help="From this time on (ISO 8601).")] = None,
+    people: Annotated[bool, typer.Option(help="Leave out agents and the system.")] = False,
+) -> None:
+    """List requests with what was decided, newest first."""
+    found = session.client.get(
+        "/v1/audit",
+        limit=limit,
+        action=action,
+        outcome=outcome,
+        resource_id=resource,
+        since=since,
+        people=1 if people else None,
+    )["requests"]
+    columns: list[Column] = [*EVENT_COLUMNS[:5], ("USER", "user_id"), EVENT_COLUMNS[5]]
+    session.show_all(found, columns)
+
+
+@command(audit_app, "show")
+def show(
+    session: Session,
+    request_id: Annotated[str, typer.Argument(help="A request's id, as req-….")],
+) -> None:
+    """Show one request's way: who asked, what was decided, what followed, and when."""
+    told = session.client.get(f"/v1/audit/{quoted(request_id)}")
+    if session.output is not Output.TABLE:
+        session.show(told)
+        return
+    session.show_all(journey(told["events"]), JOURNEY_COLUMNS)
+
+
+@command(audit_app, "verify")
+def verify(session: Session) -> None:
+    """Walk the hash chain of the whole log. Exit code 1 if it is broken."""
+    session.client.timeout_s = PROOF_S
+    _proof(session, session.client.post("/v1/audit/verify", {}))
+
+
+@command(why_app, "why")
+def why(
+    session: Session,
+    resource: Annotated[str, typer.Argument(help="Any resource's id; a server's name will do.")],
+) -> None:
+    """Show all that made a resource what it is."""
+    try:
+        told = session.client.get(f"/v1/why/{quoted(resource)}")
+    except Problem as problem:
+        if problem.status != 404:
+            raise
+        from cli.compute import SERVERS
+
+        identity = SERVERS.identify(session.client, resource)
+        told = session.client.get(f"/v1/why/{quoted(identity)}")
+    if session.output is not Output.TABLE:
+        session.show(told)
+        return
+    session.show_all(told["events"], EVENT_COLUMNS)
+    for event in told["events"]:
+        for line in _reasons(event):
+            print(f"{event['ordinal']}: {line}")
+
+
+def _reasons(event: Row) -> Iterator[str]:
+    """Yield what an event says of its own reasons: refusals, failures, placement."""
+    body = event["body"]
+    said = body.get("verdict", {}) if event["kind"] == "request" else body
+    if reason := said.get("reason") or said.get("message") or said.get("cause"):
+        yield str(reason)
+    for host in said.get("removed", ()):
+        yield f"host {host['host_id']} was left out by {host['filter']}: {host['reason']}"
+    for host in said.get("weighed", ()):
+        yield f"host {host['host_id']} was weighed {host['score'] / 1000:.3f}"
+
+
+@command(replay_app, "replay")
+def replay(
+    session: Session,
+    *,
+    verify_: Annotated[
+        bool, typer.Option("--verify", help="Compare with what the engine holds.")
+    ] = False,
+) -> None:
+    """Fold the whole log anew and compare with the engine's state. Exit code 1 if it differs."""
+    if not verify_:
+        raise Problem("say --verify", hint="It folds the log and compares.", exit_code=USAGE)
+    session.client.timeout_s = PROOF_S
+    _proof(session, session.client.post("/v1/replay/verify", {}))
+
+
+def _proof(session: Session, told: dict[str, Any]) -> None:
+    session.show(told)
+    if told.get("ok", told.get("verified", told.get("equal", True))) is not True:
+        raise typer.Exit(1)

@@ -1,0 +1,178 @@
+"""The composition root: the one place that joins a process' parts and runs them.
+
+``run_process`` reads what `up` (or an operator) wrote for the process and runs its ``run(config)``
+under uvloop, logging JSON to standard error. A process whose supervisor dies is told to stop.
+"""
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from cli.problem import USAGE, Problem
+from cli.state import PROCESSES, State
+
+# What runs each process: a module with ``async def run(config) -> None``.
+ENTRIES = {
+    "engine": "engine.shell",
+    "projector": "projections.runner",
+    "archiver": "projections.archiver",
+    "agent": "executors.run",
+    "api": "api.run",
+}
+assert set(ENTRIES) == set(PROCESSES), "every process has its entry"
+
+SUPERVISOR = "CUMULOG_SUPERVISOR"
+PR_SET_PDEATHSIG = 1
+
+
+def run_process(name: str, state_dir: str) -> None:
+    """Run one process until it is told to stop.
+
+    Raises:
+        Problem: it is unknown, or has no configuration.
+    """
+    if name not in ENTRIES:
+        raise Problem(
+            f"no process {name!r}", hint=f"There are {', '.join(ENTRIES)}.", exit_code=USAGE
+        )
+    follow_supervisor()
+    import msgspec
+    import uvloop
+
+    from schemas.config import Config
+
+    path = State.at(state_dir).config_file(name)
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=Config)
+    except OSError as error:
+        raise Problem(
+            f"cannot read {path}: {error.strerror}",
+            hint="`cumulog up` writes it; run the process as the same user.",
+            exit_code=USAGE,
+        ) from error
+    except msgspec.MsgspecError as error:
+        raise Problem(f"{path} is not a configuration: {error}", exit_code=USAGE) from error
+    log_json(name)
+    run = importlib.import_module(ENTRIES[name]).run
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(config))
+
+
+def follow_supervisor() -> None:
+    """Ask the kernel to send SIGTERM when the supervisor dies, so that no process is left over.
+
+    Does nothing when no supervisor started us. prctl(2), PR_SET_PDEATHSIG.
+    """
+    supervisor = os.environ.get(SUPERVISOR)
+    if supervisor is None:
+        return
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(supervisor):  # it died before we asked
+        sys.exit(0)
+
+
+def log_json(process: str) -> None:
+    """Write every log line, ours and libraries', as one JSON object to standard error."""
+    import structlog
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.dict_tracebacks,
+    ]
+
+    def name_process(
+        _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        event["process"] = process
+        return event
+
+    structlog.configure(
+        processors=[*shared, name_process, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                name_process,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def start_broker(directory: str, cell: str, host: str, log_file: str) -> None:
+    """Start nats-server, print its address and process id as JSON, and leave it running.
+
+    The supervisor runs this in a short-lived process of its own, to stay small itself.
+    """
+    import json
+
+    from engine.bus.client import BusError
+    from engine.log import server
+    from engine.log.stream import LogConfigDiffers
+
+    server.end_orphan(Path(directory))
+    try:
+        nats = server.start(Path(directory), cell=cell, host=host, log_file=Path(log_file))
+        try:
+            asyncio.run(_prepare_store(nats.url, nats.credentials["admin"], cell))
+        except BaseException:
+            nats.stop()
+            raise
+    except (server.ServerFailed, LogConfigDiffers, BusError) as error:
+        print(f"cumulog: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(json.dumps({"url": nats.url, "pid": nats.pid, "version": nats.version}), flush=True)
+
+
+async def _prepare_store(url: str, password: str, cell: str) -> None:
+    """Make the streams and keys that are not there yet, before anybody looks for them."""
+    from engine.bus.client import Bus
+    from engine.bus.keys import Keys
+    from engine.bus.work import ensure_work_stream
+    from engine.log.stream import ensure_log
+
+    bus = await Bus.connect(
+        url, user="admin", password=password, name="broker", cell=cell, store=True
+    )
+    try:
+        await ensure_log(bus)
+        await ensure_work_stream(bus)
+        keys = Keys(bus)
+        await keys.ensure_bucket()
+        await keys.ensure_token_keys()
+    finally:
+        await bus.close()
+
+
+def end_broker(directory: str) -> None:
+    """End a nats-server that a killed supervisor left running."""
+    from engine.log import server
+
+    server.end_orphan(Path(directory))
+
+
+if __name__ == "__main__":
+    try:
+        if sys.argv[1] == "broker":
+            start_broker(*sys.argv[2:])
+        elif sys.argv[1] == "end-broker":
+            end_broker(*sys.argv[2:])
+        else:
+            run_process(*sys.argv[1:])
+    except Problem as problem:
+        print(f"cumulog: {problem.line()}", file=sys.stderr)
+        sys.exit(problem.exit_code)

@@ -1,0 +1,105 @@
+"""What every command that talks to a cloud has: an account, a client, a format to print in.
+
+``@command(app, "list")`` adds -o, --os-cloud and --state-dir to a function's own parameters and
+gives it a Session in their place, so that all commands have them and none repeats them.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Concatenate
+
+import typer
+
+from cli.client import Client
+from cli.credentials import find_cloud
+from cli.output import Column, Output, Row, show_item, show_rows
+from cli.parameters import HELP_NAMES
+
+type Body[**P] = Callable[Concatenate["Session", P], None]
+
+
+class Session:
+    """One run of one command. The client signs in when it is first used."""
+
+    def __init__(self, output: Output, os_cloud: str | None, state_dir: str | None) -> None:
+        self.output = output
+        self.os_cloud = os_cloud
+        self.state_dir = state_dir
+
+    @cached_property
+    def client(self) -> Client:
+        """The client of the chosen cloud."""
+        return Client(find_cloud(self.os_cloud, self.state_dir))
+
+    def show(self, item: Row) -> None:
+        """Print one thing."""
+        show_item(self.output, item)
+
+    def show_all(self, rows: Sequence[Row], columns: Sequence[Column]) -> None:
+        """Print a list."""
+        show_rows(self.output, rows, columns)
+
+    def say(self, text: str) -> None:
+        """Tell a person something; programs that asked for JSON or YAML are not told."""
+        if self.output is Output.TABLE:
+            print(text, flush=True)
+
+
+def _common(
+    *,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
+    os_cloud: Annotated[str | None, typer.Option(help="A cloud of clouds.yaml.")] = None,
+    state_dir: Annotated[str | None, typer.Option(help="The state directory of `up`.")] = None,
+) -> None:
+    """Hold the options that every command has."""
+
+
+def command[**P](
+    app: typer.Typer, name: str, *, about: str | None = None
+) -> Callable[[Body[P]], Body[P]]:
+    """Register a function as a command that gets a Session first.
+
+    ``about`` is its help, where that is not the function's docstring.
+    """
+
+    def register(body: Body[P]) -> Body[P]:
+        def call(**values: Any) -> None:
+            session = Session(values.pop("output"), values.pop("os_cloud"), values.pop("state_dir"))
+            body(session, **values)  # type: ignore[call-arg]  # Typer has checked them by the signature
+
+        own = list(inspect.signature(body).parameters.values())[1:]
+        common = list(inspect.signature(_common).parameters.values())
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        signature = inspect.Signature([p.replace(kind=keyword) for p in (*own, *common)])
+        call.__signature__ = signature  # type: ignore[attr-defined]  # inspect and so Typer read it
+        call.__doc__ = about or body.__doc__
+        app.command(name)(call)
+        return body
+
+    return register
+
+
+def group(text: str) -> typer.Typer:
+    """Return an app for a group of commands, as plain as the root."""
+    app = typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": HELP_NAMES},
+    )
+    # With a callback it stays a group even when it has one command only.
+    app.callback()(lambda: None)
+    return app
+
+
+def single() -> typer.Typer:
+    """Return an app whose one command is the command itself."""
+    return typer.Typer(
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": HELP_NAMES},
+    )

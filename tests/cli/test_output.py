@@ -1,0 +1,103 @@
+"""What commands print."""
+
+import json
+
+import pytest
+import yaml
+
+from cli.billing import columns_of, summary
+from cli.history import journey
+from cli.output import Output, cell, show_item, show_rows, table, when
+from cli.problem import Problem
+
+ROWS = [
+    {"name": "web", "size": 3, "tags": ["a"]},
+    {"name": "database", "size": None, "tags": []},
+]
+
+
+def test_a_table_is_aligned_plain_text(capsys):
+    show_rows(Output.TABLE, ROWS, [("NAME", "name"), ("SIZE", "size"), ("TAGS", "tags")])
+
+    assert capsys.readouterr().out == ('NAME      SIZE  TAGS\nweb       3     ["a"]\ndatabase\n')
+
+
+def test_json_and_yaml_carry_whole_rows(capsys):
+    show_rows(Output.JSON, ROWS, [("NAME", "name")])
+    assert json.loads(capsys.readouterr().out) == ROWS
+
+    show_rows(Output.YAML, ROWS, [("NAME", "name")])
+    assert yaml.safe_load(capsys.readouterr().out) == ROWS
+
+
+def test_an_item_is_a_field_a_line_and_whole_as_json(capsys):
+    item = {"id": "1", "flavor": {"id": "42", "links": []}, "links": [1]}
+
+    show_item(Output.TABLE, item)
+    assert capsys.readouterr().out == "FIELD   VALUE\nid      1\nflavor  42\n"
+
+    show_item(Output.JSON, item)
+    assert json.loads(capsys.readouterr().out) == item
+
+
+def test_an_empty_list_is_a_heading_and_an_empty_json_list(capsys):
+    show_rows(Output.TABLE, [], [("NAME", "name")])
+    assert capsys.readouterr().out == "NAME\n"
+
+    show_rows(Output.JSON, [], [("NAME", "name")])
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "true"),
+        (0, "0"),
+        ("two\nlines", "two\\nlines"),
+        ({"a": "ü"}, '{"a": "ü"}'),
+        ({}, ""),
+    ],
+)
+def test_cells(value, text):
+    assert cell(value) == text
+
+
+def test_a_table_has_no_trailing_blanks():
+    assert table(["A", "B"], [["", "x"], ["long", ""]]) == "A     B\n      x\nlong"
+
+
+def test_times_are_told_to_the_microsecond_in_utc():
+    assert when(1_700_000_000_000_001) == "2023-11-14T22:13:20.000001Z"
+    assert when(0) == ""
+
+
+def test_a_problem_is_one_line_with_what_why_next_and_the_request():
+    problem = Problem("no room\nleft", hint="Delete something.", request_id="req-1")
+
+    assert problem.line() == "no room left. Delete something. (req-1)"
+    assert Problem("no (request id req-1)", request_id="req-1").line() == "no (request id req-1)"
+
+
+def test_a_journey_counts_from_the_submission():
+    request = {"request": {"submitted_at": 1_000_000}}
+    events = [
+        {
+            "kind": "request", "tag": "CreateServer", "ordinal": 7, "at": 1_000_500,
+            "outcome": "accepted", "code": "", "body": request,
+        },
+        {"kind": "fact", "tag": "compute.server.started.v1", "ordinal": 9, "at": 1_250_000},
+    ]  # fmt: skip
+
+    assert [(row["ordinal"], row["ms"], row["what"]) for row in journey(events)] == [
+        (None, 0.0, "CreateServer submitted"),
+        (7, 0.5, "CreateServer accepted"),
+        (9, 250.0, "compute.server.started.v1"),
+    ]
+
+
+def test_a_bill_is_summed_up_by_its_own_total_never_by_ours():
+    told = {"lines": [{"amount": "0.1"}, {"amount": "0.2"}], "total": "0.30", "currency": "EUR"}
+
+    assert summary(told) == "0.30 EUR on 2 lines"
+    assert [heading for heading, _ in columns_of(told["lines"])] == ["AMOUNT"]
