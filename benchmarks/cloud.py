@@ -33,10 +33,19 @@ class Cloud:
         state = self.directory / "state"
         cumulog = Path(sys.executable).with_name("cumulog")
         self.log = (self.directory / "up.log").open("wb")
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: ASYNC220  # starts at once
             [
-                str(cumulog), "up", "--state-dir", str(state), "--listen", "127.0.0.1:0",
-                "--ready-file", str(ready), "--driver", self.driver, "--no-demo",
+                str(cumulog),
+                "up",
+                "--state-dir",
+                str(state),
+                "--listen",
+                "127.0.0.1:0",
+                "--ready-file",
+                str(ready),
+                "--driver",
+                self.driver,
+                "--no-demo",
             ],
             stdout=self.log,
             stderr=self.log,
@@ -53,12 +62,20 @@ class Cloud:
         host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
         self.address = (host, int(port))
         self.connection = Connection(*self.address)
-        await self._sign_in(json.loads(Path(self.ready["credentials"]).read_text()))
+        await self._sign_in(self._credentials())
         return self
+
+    def _credentials(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(Path(self.ready["credentials"]).read_text())
+        return found
 
     async def _sign_in(self, credentials: dict[str, Any]) -> None:
         admin = credentials["admin"]
-        user = {"name": admin["username"], "domain": {"id": "default"}, "password": admin["password"]}
+        user = {
+            "name": admin["username"],
+            "domain": {"id": "default"},
+            "password": admin["password"],
+        }
         project = {"name": admin["project_name"], "domain": {"id": "default"}}
         body = {
             "auth": {
@@ -83,7 +100,8 @@ class Cloud:
         if self.driver != "simulated":
             cumulog = Path(sys.executable).with_name("cumulog")
             state = str(self.directory / "state")
-            subprocess.run([str(cumulog), "destroy", "--yes", "--state-dir", state], check=True)
+            destroy = [str(cumulog), "destroy", "--yes", "--state-dir", state]
+            await asyncio.to_thread(subprocess.run, destroy, check=True)
         self.log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 

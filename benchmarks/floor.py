@@ -25,7 +25,7 @@ class Floor:
 
     async def __aenter__(self) -> Self:
         self.directory = tempfile.TemporaryDirectory(prefix="cumulog-floor-")
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: ASYNC220  # starts at once
             [sys.executable, "-m", "benchmarks.floor", self.directory.name],
             cwd=HERE,
             stdout=subprocess.PIPE,
@@ -48,15 +48,13 @@ class Floor:
         """Return the load and CPU ms per POST."""
         body = json.dumps({"server": {"name": "x", "flavorRef": "1", "networks": []}}).encode()
         before = self._cpu_s()
-        result = await load(
-            self.address, clients, count, lambda n: ("POST", "/", {}, body)
-        )
+        result = await load(self.address, clients, count, lambda _: ("POST", "/", {}, body))
         return result, (self._cpu_s() - before) / count * 1000
 
     async def gets(self, count: int, path: str) -> tuple[Load, float]:
         """Return the load and CPU ms per GET."""
         before = self._cpu_s()
-        result = await load(self.address, 1, count, lambda n: ("GET", path, {}, b""))
+        result = await load(self.address, 1, count, lambda _: ("GET", path, {}, b""))
         return result, (self._cpu_s() - before) / count * 1000
 
     def prepare_list(self, body: bytes) -> None:
@@ -66,12 +64,12 @@ class Floor:
 
 async def serve(directory: Path) -> None:
     """Serve the floor until terminated."""
-    import nats  # noqa: PLC0415  # only the floor's own process needs these
-    from granian.constants import Interfaces  # noqa: PLC0415
-    from granian.server.embed import Server  # noqa: PLC0415
+    import nats  # only the floor's own process needs these
+    from granian.constants import Interfaces
+    from granian.server.embed import Server
 
-    from benchmarks.ports import free_port  # noqa: PLC0415
-    from engine.log import server as nats_server  # noqa: PLC0415
+    from benchmarks.ports import free_port
+    from engine.log import server as nats_server
 
     broker = await asyncio.to_thread(nats_server.start, directory / "nats")
     client = await nats.connect(

@@ -119,9 +119,9 @@ async def measure(broker: Any, messages: list[bytes], rounds: int) -> None:
     rows: dict[str, list[float]] = {"read": [], "read, decode, fold": [], "with the chain": []}
     for _ in range(rounds):
         floor = await raw_replay(client, count)
-        for what in rows:
+        for what, found in rows.items():
             used, ordinals = await asyncio.to_thread(ours_replay, broker, store, what)
-            rows[what].append(floor / used)
+            found.append(floor / used)
             rate = count / used
         print(f"floor: {count / floor:,.0f} commits per CPU-second")
     for what, found in rows.items():

@@ -50,9 +50,7 @@ class Bench:
         network = {"network": {"name": "bench"}}
         answer = await self.cloud.call("POST", "/network/v2.0/networks", network)
         self.network = json.loads(answer.body)["network"]["id"]
-        subnet = {
-            "subnet": {"network_id": self.network, "cidr": "10.0.0.0/12", "ip_version": 4}
-        }
+        subnet = {"subnet": {"network_id": self.network, "cidr": "10.0.0.0/12", "ip_version": 4}}
         await self.cloud.call("POST", "/network/v2.0/subnets", subnet)
         flavor = {"flavor": {"name": "bench", "ram": 1, "vcpus": 1, "disk": 1}}
         answer = await self.cloud.call("POST", "/compute/v2.1/flavors", flavor)
@@ -126,16 +124,12 @@ class Bench:
         cpu = (self.cloud.cpu_s() - before) / count * 1000
         return cpu, statistics.median(times) * 1000
 
-    async def gets(
-        self, count: int, path: Callable[[int], str]
-    ) -> tuple[Load, float]:
+    async def gets(self, count: int, path: Callable[[int], str]) -> tuple[Load, float]:
         """Read; return the load and CPU ms per request."""
         await self.settle()
         before = self.cloud.cpu_s()
         headers = self.cloud.headers
-        result = await load(
-            self.cloud.address, 1, count, lambda n: ("GET", path(n), headers, b"")
-        )
+        result = await load(self.cloud.address, 1, count, lambda n: ("GET", path(n), headers, b""))
         cpu = (self.cloud.cpu_s() - before) / count * 1000
         bad = [s for s in result.samples if s.status != 200]
         assert not bad, bad[0].body
@@ -183,9 +177,7 @@ async def main() -> None:
         show("GET one: CPU ms", cpu, f"{cpu / floor_cpu:.2f} x floor ({floor_cpu:.3f} ms)")
         cells2 = []
         for _ in range(options.rounds):
-            result, cpu = await bench.gets(
-                50, lambda n: "/compute/v2.1/servers/detail?limit=1000"
-            )
+            result, cpu = await bench.gets(50, lambda _: "/compute/v2.1/servers/detail?limit=1000")
             floor.prepare_list(result.samples[0].body)
             _, floor_cpu = await floor.gets(50, "/list")
             cells2.append((cpu, floor_cpu))

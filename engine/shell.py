@@ -29,8 +29,9 @@ from engine.turns import LeadershipLost, Turns
 from schemas.config import Config
 from schemas.engine import ElectLeader
 from schemas.envelope import Action, Actor, Outcome, Refused, Request, decode_request, encode
-from schemas.errors import InvalidInput
+from schemas.errors import Rejected
 from schemas.identity import Bootstrap
+from schemas.operation import Operation
 from schemas.units import SECOND, Micros
 from schemas.work import decode_heartbeat
 from schemas.work import encode as encode_work
@@ -92,7 +93,7 @@ class Engine:
             clock=wall_clock,
             new_id=fresh_id,
             dispatch=self._dispatcher.send,
-            began=lambda operation: self.timers.watch(operation),
+            began=self._began,
         )
         self.timers = Timers(
             folded.cell,
@@ -100,6 +101,9 @@ class Engine:
             submit=self._submit_as_system,
             silent_after=int(config.host_silent_s * SECOND),
         )
+
+    def _began(self, operation: Operation) -> None:
+        self.timers.watch(operation)
 
     async def lead(self) -> None:
         """Begin an epoch, listen, and send out again what nobody has reported on."""
@@ -135,7 +139,7 @@ class Engine:
         await self._bus.subscribe(subjects.submit_agents, self._on_agent)
         await self._bus.subscribe(subjects.submit_api, self._on_api)
 
-    def _submit_as_system(self, action: Action) -> None:  # type: ignore[valid-type]
+    def _submit_as_system(self, action: Action) -> None:
         request = Request(
             request_id=f"req-{fresh_id()}",
             actor=Actor(kind="system", user_id="system"),
@@ -159,10 +163,11 @@ class Engine:
     async def _take(self, message: Message, may: Callable[[Request], bool]) -> None:
         try:
             request = decode_request(message.payload)
-            if not may(request):
-                raise InvalidInput("the request's actor does not fit the subject it came by")
-        except (msgspec.MsgspecError, InvalidInput) as error:
+        except msgspec.MsgspecError as error:
             await message.respond(_malformed(str(error)))
+            return
+        if not may(request):
+            await message.respond(_malformed("the actor does not fit the subject it came by"))
             return
         answer = self.turns.submit(request, message.respond)
         if answer is not None:
@@ -212,11 +217,12 @@ class Engine:
         """The same decision, its facts shown and not written."""
         try:
             request = decode_request(message.payload)
-            if request.actor.kind != "user":
-                raise InvalidInput("only a user's request can be tried")
             roles = authenticate(self.cell, request.actor)
-        except Exception as error:  # whatever it is, the asker is told
+        except (msgspec.MsgspecError, Rejected) as error:
             await message.respond(_malformed(str(error)))
+            return
+        if request.actor.kind != "user":
+            await message.respond(_malformed("only a user's request can be tried"))
             return
         record = decide(self.cell, request, now=wall_clock(), new_id=fresh_id, roles=roles, salt="")
         await self.turns.barrier()

@@ -68,7 +68,7 @@ class Turns:
         clock: Callable[[], Micros],
         new_id: Callable[[], str],
         dispatch: Callable[[WorkItem], None],
-        began: Callable[[Operation], None] = lambda operation: None,
+        began: Callable[[Operation], None],
     ) -> None:
         """``prev`` and ``sequence`` are the hash and stream sequence of the last commit.
 
@@ -167,7 +167,7 @@ class Turns:
 
     def _work(self, record: Record) -> list[WorkItem]:
         grace_s = 60
-        items = []
+        items: list[WorkItem] = []
         for fact in record.facts:
             if isinstance(fact, ServerStopRequested):
                 grace_s = fact.grace_s

@@ -47,7 +47,9 @@ class PublishPriceList(Struct, frozen=True, kw_only=True, tag=True, tag_field="t
 type BillingAction = PublishPriceList
 
 
-class PriceListPublished(Struct, frozen=True, kw_only=True, tag="billing.price_list.published.v1", tag_field="type"):
+class PriceListPublished(
+    Struct, frozen=True, kw_only=True, tag="billing.price_list.published.v1", tag_field="type"
+):
     """Usage from the list's ``valid_from`` on is rated by it, until the next version's."""
 
     price_list: PriceList

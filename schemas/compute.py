@@ -239,38 +239,50 @@ type ComputeAction = (
 # Facts
 
 
-class FlavorCreated(Struct, frozen=True, kw_only=True, tag="compute.flavor.created.v1", tag_field="type"):
+class FlavorCreated(
+    Struct, frozen=True, kw_only=True, tag="compute.flavor.created.v1", tag_field="type"
+):
     """A flavor can be chosen. Not metered."""
 
     flavor: Flavor
 
 
-class FlavorDeleted(Struct, frozen=True, kw_only=True, tag="compute.flavor.deleted.v1", tag_field="type"):
+class FlavorDeleted(
+    Struct, frozen=True, kw_only=True, tag="compute.flavor.deleted.v1", tag_field="type"
+):
     """A flavor can no longer be chosen. Not metered."""
 
     flavor_id: FlavorId
 
 
-class KeypairCreated(Struct, frozen=True, kw_only=True, tag="compute.keypair.created.v1", tag_field="type"):
+class KeypairCreated(
+    Struct, frozen=True, kw_only=True, tag="compute.keypair.created.v1", tag_field="type"
+):
     """A public key can be put into servers. Not metered."""
 
     keypair: Keypair
 
 
-class KeypairDeleted(Struct, frozen=True, kw_only=True, tag="compute.keypair.deleted.v1", tag_field="type"):
+class KeypairDeleted(
+    Struct, frozen=True, kw_only=True, tag="compute.keypair.deleted.v1", tag_field="type"
+):
     """The key can no longer be chosen. Not metered."""
 
     user_id: UserId
     name: KeypairName
 
 
-class ServerCreated(Struct, frozen=True, kw_only=True, tag="compute.server.created.v1", tag_field="type"):
+class ServerCreated(
+    Struct, frozen=True, kw_only=True, tag="compute.server.created.v1", tag_field="type"
+):
     """A server was asked for and its room, ports and addresses are being found. Not metered yet."""
 
     server: Server
 
 
-class ServerPlaced(Struct, frozen=True, kw_only=True, tag="compute.server.placed.v1", tag_field="type"):
+class ServerPlaced(
+    Struct, frozen=True, kw_only=True, tag="compute.server.placed.v1", tag_field="type"
+):
     """Placement holds room on a host. Records who else was considered. Not metered."""
 
     server_id: ServerId
@@ -279,7 +291,9 @@ class ServerPlaced(Struct, frozen=True, kw_only=True, tag="compute.server.placed
     removed: tuple[Removed, ...]
 
 
-class ServerBuildStarted(Struct, frozen=True, kw_only=True, tag="compute.server.build_started.v1", tag_field="type"):
+class ServerBuildStarted(
+    Struct, frozen=True, kw_only=True, tag="compute.server.build_started.v1", tag_field="type"
+):
     """The host was told to make the disk, plug the ports and start the domain. Not metered."""
 
     server_id: ServerId
@@ -287,7 +301,9 @@ class ServerBuildStarted(Struct, frozen=True, kw_only=True, tag="compute.server.
     boot: int
 
 
-class ServerRenamed(Struct, frozen=True, kw_only=True, tag="compute.server.renamed.v1", tag_field="type"):
+class ServerRenamed(
+    Struct, frozen=True, kw_only=True, tag="compute.server.renamed.v1", tag_field="type"
+):
     """The server has another name. Not metered."""
 
     server_id: ServerId
@@ -304,7 +320,9 @@ class ServerStartRequested(
     boot: int
 
 
-class ServerStarted(Struct, frozen=True, kw_only=True, tag="compute.server.started.v1", tag_field="type"):
+class ServerStarted(
+    Struct, frozen=True, kw_only=True, tag="compute.server.started.v1", tag_field="type"
+):
     """The domain runs. vCPU and memory are metered from ``observed_at`` on, the disk from the first.
 
     ``observed_at`` is the agent's, clamped between the operation's acceptance and this commit.
@@ -315,7 +333,9 @@ class ServerStarted(Struct, frozen=True, kw_only=True, tag="compute.server.start
     observed_at: Micros
 
 
-class ServerStopRequested(Struct, frozen=True, kw_only=True, tag="compute.server.stop_requested.v1", tag_field="type"):
+class ServerStopRequested(
+    Struct, frozen=True, kw_only=True, tag="compute.server.stop_requested.v1", tag_field="type"
+):
     """Its owner wants the server off. It still runs, and is still metered."""
 
     server_id: ServerId
@@ -323,8 +343,10 @@ class ServerStopRequested(Struct, frozen=True, kw_only=True, tag="compute.server
     grace_s: int
 
 
-class ServerStopped(Struct, frozen=True, kw_only=True, tag="compute.server.stopped.v1", tag_field="type"):
-    """The domain is off. vCPU and memory are no longer metered from ``observed_at`` on; disk is."""
+class ServerStopped(
+    Struct, frozen=True, kw_only=True, tag="compute.server.stopped.v1", tag_field="type"
+):
+    """The domain is off: from ``observed_at`` on, disk is metered, vCPU and memory are not."""
 
     server_id: ServerId
     boot: int
@@ -343,7 +365,9 @@ class ServerRebootRequested(
     boot: int
 
 
-class ServerRebooted(Struct, frozen=True, kw_only=True, tag="compute.server.rebooted.v1", tag_field="type"):
+class ServerRebooted(
+    Struct, frozen=True, kw_only=True, tag="compute.server.rebooted.v1", tag_field="type"
+):
     """The server runs again under the boot number of the request. Metering went on all the time."""
 
     server_id: ServerId
@@ -351,7 +375,9 @@ class ServerRebooted(Struct, frozen=True, kw_only=True, tag="compute.server.rebo
     observed_at: Micros
 
 
-class ServerTaskFailed(Struct, frozen=True, kw_only=True, tag="compute.server.task_failed.v1", tag_field="type"):
+class ServerTaskFailed(
+    Struct, frozen=True, kw_only=True, tag="compute.server.task_failed.v1", tag_field="type"
+):
     """What was under way did not happen; the server is as the host saw it (``running``).
 
     Metering follows ``running``: a stop that failed leaves the server metered.
@@ -362,7 +388,9 @@ class ServerTaskFailed(Struct, frozen=True, kw_only=True, tag="compute.server.ta
     message: str
 
 
-class ServerFailed(Struct, frozen=True, kw_only=True, tag="compute.server.failed.v1", tag_field="type"):
+class ServerFailed(
+    Struct, frozen=True, kw_only=True, tag="compute.server.failed.v1", tag_field="type"
+):
     """The server is in ERROR. Whatever was metered stops being metered at this commit's time."""
 
     server_id: ServerId
@@ -380,7 +408,9 @@ class ServerDeleteRequested(
     operation_id: OperationId | None
 
 
-class ServerDeleted(Struct, frozen=True, kw_only=True, tag="compute.server.deleted.v1", tag_field="type"):
+class ServerDeleted(
+    Struct, frozen=True, kw_only=True, tag="compute.server.deleted.v1", tag_field="type"
+):
     """Domain, disk and taps are gone. Nothing of it is metered from ``observed_at`` on."""
 
     server_id: ServerId

@@ -12,7 +12,9 @@ class ElectLeader(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
     node: str
 
 
-class LeaderElected(Struct, frozen=True, kw_only=True, tag="engine.leader.elected.v1", tag_field="type"):
+class LeaderElected(
+    Struct, frozen=True, kw_only=True, tag="engine.leader.elected.v1", tag_field="type"
+):
     """From here on every commit carries this epoch. Not metered."""
 
     epoch: int

@@ -5,7 +5,8 @@ its facts; the request takes an ordinal, then each of its facts. Encoded as JSON
 (equal to RFC 8785 for our shapes), so that digests can be checked with any JSON program.
 """
 
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAliasType
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,25 +22,25 @@ from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
 from schemas.units import Micros, Ordinal
 
-Action = (
-    IdentityAction.__value__
-    | ComputeAction.__value__
-    | ImageAction.__value__
-    | NetworkAction.__value__
-    | HostAction.__value__
-    | OperationAction.__value__
-    | BillingAction.__value__
-    | EngineAction.__value__
+type Action = (
+    IdentityAction
+    | ComputeAction
+    | ImageAction
+    | NetworkAction
+    | HostAction
+    | OperationAction
+    | BillingAction
+    | EngineAction
 )
-Fact = (
-    IdentityFact.__value__
-    | ComputeFact.__value__
-    | ImageFact.__value__
-    | NetworkFact.__value__
-    | HostFact.__value__
-    | OperationFact.__value__
-    | BillingFact.__value__
-    | EngineFact.__value__
+type Fact = (
+    IdentityFact
+    | ComputeFact
+    | ImageFact
+    | NetworkFact
+    | HostFact
+    | OperationFact
+    | BillingFact
+    | EngineFact
 )
 
 
@@ -70,7 +71,7 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     request_id: RequestId  # "req-" and a UUID
     actor: Actor
-    action: Action  # type: ignore[valid-type]  # a union built from each area's own
+    action: Action
     submitted_at: Micros
     client: Client = Client()
     key: FreeId | None = None
@@ -103,7 +104,7 @@ class Record(Struct, frozen=True, kw_only=True):
     salt: str
     request: Request
     verdict: Accepted | Refused
-    facts: tuple[Fact, ...] = ()  # type: ignore[valid-type]  # as above
+    facts: tuple[Fact, ...] = ()
 
 
 class Commit(Struct, frozen=True, kw_only=True):
@@ -145,9 +146,18 @@ decode_action = msgspec.json.Decoder(Action).decode
 
 def fact_types() -> dict[str, type[Struct]]:
     """Return every fact type by its tag."""
-    return {t.__struct_config__.tag: t for t in Fact.__args__}
+    return {str(t.__struct_config__.tag): t for t in _members(Fact)}
 
 
 def action_types() -> dict[str, type[Struct]]:
     """Return every action type by its name."""
-    return {t.__struct_config__.tag: t for t in Action.__args__}
+    return {str(t.__struct_config__.tag): t for t in _members(Action)}
+
+
+def _members(union: Any) -> list[type[Struct]]:
+    """Return the types of a union of unions, in order."""
+    if isinstance(union, TypeAliasType):
+        return _members(union.__value__)
+    if isinstance(union, UnionType):
+        return [member for part in union.__args__ for member in _members(part)]
+    return [union]

@@ -72,7 +72,9 @@ class ReportDrift(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
 type HostAction = RegisterHost | MarkHost | ReportDrift
 
 
-class HostRegistered(Struct, frozen=True, kw_only=True, tag="host.host.registered.v1", tag_field="type"):
+class HostRegistered(
+    Struct, frozen=True, kw_only=True, tag="host.host.registered.v1", tag_field="type"
+):
     """A host offers room, or offers another amount than before. Not metered."""
 
     host: Host
@@ -86,7 +88,9 @@ class HostMarked(Struct, frozen=True, kw_only=True, tag="host.host.marked.v1", t
     reason: str
 
 
-class HostDriftDetected(Struct, frozen=True, kw_only=True, tag="host.host.drift_detected.v1", tag_field="type"):
+class HostDriftDetected(
+    Struct, frozen=True, kw_only=True, tag="host.host.drift_detected.v1", tag_field="type"
+):
     """What was real differed from what was desired, and was put right. Not metered."""
 
     host_id: HostId

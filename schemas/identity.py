@@ -173,67 +173,89 @@ type IdentityAction = (
 # Facts
 
 
-class DomainCreated(Struct, frozen=True, kw_only=True, tag="identity.domain.created.v1", tag_field="type"):
+class DomainCreated(
+    Struct, frozen=True, kw_only=True, tag="identity.domain.created.v1", tag_field="type"
+):
     """A domain exists. Not metered."""
 
     domain: Domain
 
 
-class RoleCreated(Struct, frozen=True, kw_only=True, tag="identity.role.created.v1", tag_field="type"):
+class RoleCreated(
+    Struct, frozen=True, kw_only=True, tag="identity.role.created.v1", tag_field="type"
+):
     """A role exists. Not metered."""
 
     role: Role
 
 
-class ProjectCreated(Struct, frozen=True, kw_only=True, tag="identity.project.created.v1", tag_field="type"):
+class ProjectCreated(
+    Struct, frozen=True, kw_only=True, tag="identity.project.created.v1", tag_field="type"
+):
     """A project exists; from now on its resources can be billed to it. Not metered itself."""
 
     project: Project
 
 
-class ProjectUpdated(Struct, frozen=True, kw_only=True, tag="identity.project.updated.v1", tag_field="type"):
+class ProjectUpdated(
+    Struct, frozen=True, kw_only=True, tag="identity.project.updated.v1", tag_field="type"
+):
     """The project as it is after the change. Not metered."""
 
     project: Project
 
 
-class ProjectDeleted(Struct, frozen=True, kw_only=True, tag="identity.project.deleted.v1", tag_field="type"):
+class ProjectDeleted(
+    Struct, frozen=True, kw_only=True, tag="identity.project.deleted.v1", tag_field="type"
+):
     """The project is gone; its history and bills stay. Not metered."""
 
     project_id: ProjectId
 
 
-class UserCreated(Struct, frozen=True, kw_only=True, tag="identity.user.created.v1", tag_field="type"):
+class UserCreated(
+    Struct, frozen=True, kw_only=True, tag="identity.user.created.v1", tag_field="type"
+):
     """A user exists. Not metered."""
 
     user: User
 
 
-class UserUpdated(Struct, frozen=True, kw_only=True, tag="identity.user.updated.v1", tag_field="type"):
+class UserUpdated(
+    Struct, frozen=True, kw_only=True, tag="identity.user.updated.v1", tag_field="type"
+):
     """The user as it is after the change. Not metered."""
 
     user: User
 
 
-class UserDeleted(Struct, frozen=True, kw_only=True, tag="identity.user.deleted.v1", tag_field="type"):
+class UserDeleted(
+    Struct, frozen=True, kw_only=True, tag="identity.user.deleted.v1", tag_field="type"
+):
     """The user is gone with its grants and keypairs. Not metered."""
 
     user_id: UserId
 
 
-class RoleGranted(Struct, frozen=True, kw_only=True, tag="identity.role.granted.v1", tag_field="type"):
+class RoleGranted(
+    Struct, frozen=True, kw_only=True, tag="identity.role.granted.v1", tag_field="type"
+):
     """The user has the role on the project from now on. Not metered."""
 
     grant: Grant
 
 
-class RoleRevoked(Struct, frozen=True, kw_only=True, tag="identity.role.revoked.v1", tag_field="type"):
+class RoleRevoked(
+    Struct, frozen=True, kw_only=True, tag="identity.role.revoked.v1", tag_field="type"
+):
     """The user no longer has the role on the project. Not metered."""
 
     grant: Grant
 
 
-class TokenRevoked(Struct, frozen=True, kw_only=True, tag="identity.token.revoked.v1", tag_field="type"):
+class TokenRevoked(
+    Struct, frozen=True, kw_only=True, tag="identity.token.revoked.v1", tag_field="type"
+):
     """The token with this audit id is no longer good. Forgotten once it would have expired."""
 
     audit_id: str

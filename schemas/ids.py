@@ -24,8 +24,12 @@ SubnetId = Id
 PortId = Id
 SecurityGroupId = Id
 OperationId = Id
-HostId = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")]
-Cell = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")]
+HostId = Annotated[
+    str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
+]
+Cell = Annotated[
+    str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
+]
 
 DEFAULT_DOMAIN: str = "default"
 SYSTEM_USER: str = "system"

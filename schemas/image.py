@@ -53,7 +53,9 @@ class CreateImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
     min_memory_mib: MinMib = 0
     protected: bool = False
     tags: Annotated[tuple[Text, ...], Meta(max_length=128)] = ()
-    properties: Annotated[dict[Text, Annotated[str, Meta(max_length=65535)]], Meta(max_length=128)] = {}
+    properties: Annotated[
+        dict[Text, Annotated[str, Meta(max_length=65535)]], Meta(max_length=128)
+    ] = {}
 
 
 class UploadImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
@@ -76,7 +78,9 @@ class UpdateImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
     min_disk_gib: DiskGib | None = None
     min_memory_mib: MinMib | None = None
     tags: Annotated[tuple[Text, ...], Meta(max_length=128)] | None = None
-    properties: Annotated[dict[Text, Annotated[str, Meta(max_length=65535)]], Meta(max_length=128)] | None = None
+    properties: (
+        Annotated[dict[Text, Annotated[str, Meta(max_length=65535)]], Meta(max_length=128)] | None
+    ) = None
 
 
 class DeleteImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
@@ -88,13 +92,17 @@ class DeleteImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
 type ImageAction = CreateImage | UploadImage | UpdateImage | DeleteImage
 
 
-class ImageCreated(Struct, frozen=True, kw_only=True, tag="image.image.created.v1", tag_field="type"):
+class ImageCreated(
+    Struct, frozen=True, kw_only=True, tag="image.image.created.v1", tag_field="type"
+):
     """An image waits for content. Not metered: it holds no bytes."""
 
     image: Image
 
 
-class ImageUploaded(Struct, frozen=True, kw_only=True, tag="image.image.uploaded.v1", tag_field="type"):
+class ImageUploaded(
+    Struct, frozen=True, kw_only=True, tag="image.image.uploaded.v1", tag_field="type"
+):
     """The bytes are stored and being checked. Not metered until they are found good."""
 
     image_id: ImageId
@@ -105,14 +113,18 @@ class ImageUploaded(Struct, frozen=True, kw_only=True, tag="image.image.uploaded
     sha512: str
 
 
-class ImageActivated(Struct, frozen=True, kw_only=True, tag="image.image.activated.v1", tag_field="type"):
+class ImageActivated(
+    Struct, frozen=True, kw_only=True, tag="image.image.activated.v1", tag_field="type"
+):
     """The content is what it says. Its ``size_bytes`` are metered from this commit's time on."""
 
     image_id: ImageId
     virtual_size_bytes: SizeBytes
 
 
-class ImageRejected(Struct, frozen=True, kw_only=True, tag="image.image.rejected.v1", tag_field="type"):
+class ImageRejected(
+    Struct, frozen=True, kw_only=True, tag="image.image.rejected.v1", tag_field="type"
+):
     """The content was not what it said, and is thrown away; the image waits for another upload."""
 
     image_id: ImageId
@@ -120,17 +132,23 @@ class ImageRejected(Struct, frozen=True, kw_only=True, tag="image.image.rejected
     reason: str
 
 
-class ImageUpdated(Struct, frozen=True, kw_only=True, tag="image.image.updated.v1", tag_field="type"):
+class ImageUpdated(
+    Struct, frozen=True, kw_only=True, tag="image.image.updated.v1", tag_field="type"
+):
     """The image as it is after the change. Metering goes on."""
 
     image: Image
 
 
-class ImageDeleted(Struct, frozen=True, kw_only=True, tag="image.image.deleted.v1", tag_field="type"):
+class ImageDeleted(
+    Struct, frozen=True, kw_only=True, tag="image.image.deleted.v1", tag_field="type"
+):
     """The image is gone and its bytes may be removed. No longer metered."""
 
     image_id: ImageId
     blob_id: str | None
 
 
-type ImageFact = ImageCreated | ImageUploaded | ImageActivated | ImageRejected | ImageUpdated | ImageDeleted
+type ImageFact = (
+    ImageCreated | ImageUploaded | ImageActivated | ImageRejected | ImageUpdated | ImageDeleted
+)

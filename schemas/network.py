@@ -182,48 +182,64 @@ class DeletePort(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     port_id: PortId
 
 
-type NetworkAction = CreateNetwork | DeleteNetwork | CreateSubnet | DeleteSubnet | CreatePort | DeletePort
+type NetworkAction = (
+    CreateNetwork | DeleteNetwork | CreateSubnet | DeleteSubnet | CreatePort | DeletePort
+)
 
 # Facts
 
 
-class NetworkCreated(Struct, frozen=True, kw_only=True, tag="network.network.created.v1", tag_field="type"):
+class NetworkCreated(
+    Struct, frozen=True, kw_only=True, tag="network.network.created.v1", tag_field="type"
+):
     """A network exists. Not metered."""
 
     network: Network
 
 
-class NetworkDeleted(Struct, frozen=True, kw_only=True, tag="network.network.deleted.v1", tag_field="type"):
+class NetworkDeleted(
+    Struct, frozen=True, kw_only=True, tag="network.network.deleted.v1", tag_field="type"
+):
     """The network is gone. Not metered."""
 
     network_id: NetworkId
 
 
-class SubnetCreated(Struct, frozen=True, kw_only=True, tag="network.subnet.created.v1", tag_field="type"):
+class SubnetCreated(
+    Struct, frozen=True, kw_only=True, tag="network.subnet.created.v1", tag_field="type"
+):
     """A subnet exists. Not metered."""
 
     subnet: Subnet
 
 
-class SubnetDeleted(Struct, frozen=True, kw_only=True, tag="network.subnet.deleted.v1", tag_field="type"):
+class SubnetDeleted(
+    Struct, frozen=True, kw_only=True, tag="network.subnet.deleted.v1", tag_field="type"
+):
     """The subnet is gone. Not metered."""
 
     subnet_id: SubnetId
 
 
-class PortCreated(Struct, frozen=True, kw_only=True, tag="network.port.created.v1", tag_field="type"):
+class PortCreated(
+    Struct, frozen=True, kw_only=True, tag="network.port.created.v1", tag_field="type"
+):
     """A port exists and holds its addresses. Not metered."""
 
     port: Port
 
 
-class PortUpdated(Struct, frozen=True, kw_only=True, tag="network.port.updated.v1", tag_field="type"):
+class PortUpdated(
+    Struct, frozen=True, kw_only=True, tag="network.port.updated.v1", tag_field="type"
+):
     """The port as it is after binding, unbinding or a change of status. Not metered."""
 
     port: Port
 
 
-class PortDeleted(Struct, frozen=True, kw_only=True, tag="network.port.deleted.v1", tag_field="type"):
+class PortDeleted(
+    Struct, frozen=True, kw_only=True, tag="network.port.deleted.v1", tag_field="type"
+):
     """The port is gone and its addresses are free. Not metered."""
 
     port_id: PortId

@@ -58,20 +58,26 @@ class PassDeadline(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
 type OperationAction = ReportOperation | PassDeadline
 
 
-class OperationStarted(Struct, frozen=True, kw_only=True, tag="operation.operation.started.v1", tag_field="type"):
+class OperationStarted(
+    Struct, frozen=True, kw_only=True, tag="operation.operation.started.v1", tag_field="type"
+):
     """Somebody owns this work until the deadline. Not metered."""
 
     operation: Operation
 
 
-class OperationSucceeded(Struct, frozen=True, kw_only=True, tag="operation.operation.succeeded.v1", tag_field="type"):
+class OperationSucceeded(
+    Struct, frozen=True, kw_only=True, tag="operation.operation.succeeded.v1", tag_field="type"
+):
     """Terminal: done. Not metered; the resource's own fact is."""
 
     operation_id: OperationId
     generation: int
 
 
-class OperationFailed(Struct, frozen=True, kw_only=True, tag="operation.operation.failed.v1", tag_field="type"):
+class OperationFailed(
+    Struct, frozen=True, kw_only=True, tag="operation.operation.failed.v1", tag_field="type"
+):
     """Terminal: the executor could not do it. Not metered."""
 
     operation_id: OperationId
@@ -79,7 +85,9 @@ class OperationFailed(Struct, frozen=True, kw_only=True, tag="operation.operatio
     cause: str
 
 
-class OperationCancelled(Struct, frozen=True, kw_only=True, tag="operation.operation.cancelled.v1", tag_field="type"):
+class OperationCancelled(
+    Struct, frozen=True, kw_only=True, tag="operation.operation.cancelled.v1", tag_field="type"
+):
     """Terminal: another request made it pointless (a delete). Not metered."""
 
     operation_id: OperationId
@@ -87,7 +95,9 @@ class OperationCancelled(Struct, frozen=True, kw_only=True, tag="operation.opera
     cause: str
 
 
-class OperationTimedOut(Struct, frozen=True, kw_only=True, tag="operation.operation.timed_out.v1", tag_field="type"):
+class OperationTimedOut(
+    Struct, frozen=True, kw_only=True, tag="operation.operation.timed_out.v1", tag_field="type"
+):
     """Terminal: its deadline passed without a report. Not metered."""
 
     operation_id: OperationId

@@ -136,4 +136,3 @@ OPERATION_OWNER: dict[str, Executor] = {"check": "storage"}
 def owner_of(kind: str) -> Executor:
     """Return the executor that owns operations of this kind."""
     return OPERATION_OWNER.get(kind, "hypervisor")
-

@@ -35,7 +35,7 @@ from schemas.operation import (
 from schemas.units import MINUTE, SECOND, Micros
 from schemas.work import owner_of
 
-type Decision = tuple[list[Fact], dict[str, object]]  # type: ignore[valid-type]  # union made at run time
+type Decision = tuple[list[Fact], dict[str, object]]
 
 ZONE = "nova"
 DEADLINE: dict[str, Micros] = {
@@ -153,9 +153,7 @@ def create_server(cell: Cell, ctx: Context, action: s.CreateServer) -> Decision:
         s.ServerCreated(server=server),
         s.ServerPlaced(server_id=server_id, host_id=chosen, weighed=weighed, removed=removed),
         *port_facts,
-        s.ServerBuildStarted(
-            server_id=server_id, operation_id=operation.operation_id, boot=1
-        ),
+        s.ServerBuildStarted(server_id=server_id, operation_id=operation.operation_id, boot=1),
         OperationStarted(operation=operation),
     ], {**reply, "operation_id": operation.operation_id}
 
@@ -241,7 +239,10 @@ def _plug(
             facts.append(
                 PortUpdated(
                     port=changed_port(
-                        ask, ctx.now, device_id=server_id, device_owner=SERVER_OWNER,
+                        ask,
+                        ctx.now,
+                        device_id=server_id,
+                        device_owner=SERVER_OWNER,
                         host_id=host_id,
                     )
                 )
@@ -289,9 +290,7 @@ def rename_server(cell: Cell, ctx: Context, action: s.RenameServer) -> Decision:
     name = action.name.strip()
     if not name:
         raise InvalidInput("a server's name must not be blank")
-    return [s.ServerRenamed(server_id=server.server_id, name=name)], {
-        "server_id": server.server_id
-    }
+    return [s.ServerRenamed(server_id=server.server_id, name=name)], {"server_id": server.server_id}
 
 
 def start_server(cell: Cell, ctx: Context, action: s.StartServer) -> Decision:
@@ -330,7 +329,7 @@ def reboot_server(cell: Cell, ctx: Context, action: s.RebootServer) -> Decision:
     return _begun(requested, operation)
 
 
-def _begun(requested: Fact, operation: Operation) -> Decision:  # type: ignore[valid-type]
+def _begun(requested: Fact, operation: Operation) -> Decision:
     return [requested, OperationStarted(operation=operation)], {
         "server_id": operation.resource_id,
         "operation_id": operation.operation_id,
@@ -343,7 +342,7 @@ def delete_server(cell: Cell, ctx: Context, action: s.DeleteServer) -> Decision:
     under_way = _under_way(cell, server)
     if under_way is not None and under_way.kind == "delete":
         return [], {"server_id": server.server_id, "operation_id": under_way.operation_id}
-    facts: list[Fact] = []  # type: ignore[valid-type]
+    facts: list[Fact] = []
     if under_way is not None:
         facts.append(
             OperationCancelled(
@@ -368,9 +367,9 @@ def delete_server(cell: Cell, ctx: Context, action: s.DeleteServer) -> Decision:
     }
 
 
-def gone(cell: Cell, now: Micros, server: s.Server, observed_at: Micros) -> list[Fact]:  # type: ignore[valid-type]
+def gone(cell: Cell, now: Micros, server: s.Server, observed_at: Micros) -> list[Fact]:
     """Return the facts that a server and the ports made for it are no more."""
-    facts: list[Fact] = []  # type: ignore[valid-type]
+    facts: list[Fact] = []
     for port in server_ports(cell, server):
         if port.made_by_server:
             facts.append(PortDeleted(port_id=port.port_id))
@@ -390,7 +389,7 @@ def server_ports(cell: Cell, server: s.Server) -> list[Port]:
     return [cell.state.ports[p] for p in server.port_ids if p in cell.state.ports]
 
 
-def ports_status(cell: Cell, server: s.Server, status: str, now: Micros) -> list[Fact]:  # type: ignore[valid-type]
+def ports_status(cell: Cell, server: s.Server, status: str, now: Micros) -> list[Fact]:
     """Return the facts that a server's ports are now ACTIVE or DOWN."""
     return [
         PortUpdated(port=changed_port(port, now, status=status))
@@ -455,19 +454,23 @@ def evolve_server(server: s.Server | None, fact: s.ComputeFact, at: Micros) -> s
     return msgspec.structs.replace(server, updated_at=at, **change) if change else server
 
 
-def _changes(server: s.Server, fact: s.ComputeFact, at: Micros) -> dict[str, object]:  # noqa: PLR0911
+def _changes(server: s.Server, fact: s.ComputeFact, at: Micros) -> dict[str, object]:
     match fact:
         case s.ServerPlaced():
             return {"host_id": fact.host_id, "availability_zone": ZONE}
         case s.ServerBuildStarted():
             return {
-                "task_state": "spawning", "operation_id": fact.operation_id, "boot": fact.boot,
+                "task_state": "spawning",
+                "operation_id": fact.operation_id,
+                "boot": fact.boot,
             }
         case s.ServerRenamed():
             return {"name": fact.name}
         case s.ServerStartRequested():
             return {
-                "task_state": "powering-on", "operation_id": fact.operation_id, "boot": fact.boot,
+                "task_state": "powering-on",
+                "operation_id": fact.operation_id,
+                "boot": fact.boot,
             }
         case s.ServerStarted() | s.ServerRebooted():
             return {
@@ -499,15 +502,23 @@ def _changes(server: s.Server, fact: s.ComputeFact, at: Micros) -> dict[str, obj
             }
         case s.ServerDeleteRequested():
             return {"task_state": "deleting", "operation_id": fact.operation_id}
-    return {}
+        case _:
+            return {}
 
 
 _RUNNING: dict[str, object] = {
-    "status": "ACTIVE", "vm_state": "active", "task_state": None, "power_state": 1,
-    "operation_id": None, "fault": None,
+    "status": "ACTIVE",
+    "vm_state": "active",
+    "task_state": None,
+    "power_state": 1,
+    "operation_id": None,
+    "fault": None,
 }
 _STOPPED: dict[str, object] = {
-    "status": "SHUTOFF", "vm_state": "stopped", "task_state": None, "power_state": 4,
+    "status": "SHUTOFF",
+    "vm_state": "stopped",
+    "task_state": None,
+    "power_state": 4,
     "operation_id": None,
 }
 

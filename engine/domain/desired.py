@@ -113,9 +113,7 @@ def desired_state(cell: Cell, host_id: str) -> DesiredState:
     servers = tuple(
         server_spec(cell, state.servers[s]) for s in sorted(index.host_servers.get(host_id, ()))
     )
-    operations = tuple(
-        state.operations[o] for o in sorted(index.host_operations.get(host_id, ()))
-    )
+    operations = tuple(state.operations[o] for o in sorted(index.host_operations.get(host_id, ())))
     checks = tuple(
         image_spec(state.images[o.resource_id])
         for o in operations

@@ -107,7 +107,7 @@ class FoldRecord(Struct, frozen=True):
 
     request: FoldRequest
     verdict: Accepted | Refused
-    facts: tuple[Fact, ...]  # type: ignore[valid-type]  # union made at run time
+    facts: tuple[Fact, ...]
 
 
 class FoldCommit(Struct, frozen=True):

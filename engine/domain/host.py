@@ -9,7 +9,7 @@ from schemas.envelope import Fact
 from schemas.errors import Forbidden, NotFound
 from schemas.units import Micros
 
-type Decision = tuple[list[Fact], dict[str, object]]  # type: ignore[valid-type]  # union made at run time
+type Decision = tuple[list[Fact], dict[str, object]]
 
 
 def register_host(cell: Cell, ctx: Context, action: s.RegisterHost) -> Decision:

@@ -17,7 +17,7 @@ IMPLIED: dict[str, tuple[str, ...]] = {
     "reader": ("reader",),
 }
 
-type Decision = tuple[list[Fact], dict[str, object]]  # type: ignore[valid-type]  # union made at run time
+type Decision = tuple[list[Fact], dict[str, object]]
 
 
 def effective_roles(cell: Cell, user_id: str, project_id: str) -> frozenset[str]:
@@ -53,10 +53,8 @@ def bootstrap(cell: Cell, ctx: Context, action: s.Bootstrap) -> Decision:
         password=action.admin_password,
         default_project_id=project.project_id,
     )
-    grant = s.Grant(
-        user_id=user.user_id, project_id=project.project_id, role_id=roles[0].role_id
-    )
-    facts = [
+    grant = s.Grant(user_id=user.user_id, project_id=project.project_id, role_id=roles[0].role_id)
+    facts: list[Fact] = [
         s.DomainCreated(domain=domain),
         *(s.RoleCreated(role=role) for role in roles),
         s.ProjectCreated(project=project),
@@ -120,7 +118,7 @@ def delete_project(cell: Cell, ctx: Context, action: s.DeleteProject) -> Decisio
         count = len(held.get(project.project_id, ()))
         if count:
             raise InUse(f"the project still has {count} {kind}(s)", count=count, kind=kind)
-    facts: list[Fact] = [  # type: ignore[valid-type]
+    facts: list[Fact] = [
         SecurityGroupDeleted(security_group_id=group_id)
         for group_id in sorted(index.project_groups.get(project.project_id, ()))
     ]
@@ -298,9 +296,7 @@ def user_deleted(cell: Cell, fact: s.UserDeleted, at: Micros) -> None:
 def role_granted(cell: Cell, fact: s.RoleGranted, at: Micros) -> None:
     grant = fact.grant
     projects = cell.state.grants.setdefault(grant.user_id, {})
-    projects[grant.project_id] = tuple(
-        sorted({*projects.get(grant.project_id, ()), grant.role_id})
-    )
+    projects[grant.project_id] = tuple(sorted({*projects.get(grant.project_id, ()), grant.role_id}))
 
 
 def role_revoked(cell: Cell, fact: s.RoleRevoked, at: Micros) -> None:

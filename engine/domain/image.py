@@ -25,7 +25,7 @@ from schemas.operation import (
 )
 from schemas.units import MINUTE, Micros
 
-type Decision = tuple[list[Fact], dict[str, object]]  # type: ignore[valid-type]  # union made at run time
+type Decision = tuple[list[Fact], dict[str, object]]
 
 CHECK_DEADLINE: Micros = 10 * MINUTE
 
@@ -98,7 +98,12 @@ def update_image(cell: Cell, ctx: Context, action: s.UpdateImage) -> Decision:
     given = {
         name: value
         for name in (
-            "name", "visibility", "protected", "min_disk_gib", "min_memory_mib", "tags",
+            "name",
+            "visibility",
+            "protected",
+            "min_disk_gib",
+            "min_memory_mib",
+            "tags",
             "properties",
         )
         if (value := getattr(action, name)) is not None
@@ -112,7 +117,7 @@ def delete_image(cell: Cell, ctx: Context, action: s.DeleteImage) -> Decision:
     image = own_image(cell, ctx, action.image_id)
     if image.protected:
         raise Forbidden("the image is protected; clear `protected` before deleting it")
-    facts: list[Fact] = [  # type: ignore[valid-type]
+    facts: list[Fact] = [
         OperationCancelled(
             operation_id=operation.operation_id,
             generation=operation.generation,
@@ -124,7 +129,7 @@ def delete_image(cell: Cell, ctx: Context, action: s.DeleteImage) -> Decision:
     return [*facts, s.ImageDeleted(image_id=image.image_id, blob_id=image.blob_id)], {}
 
 
-def checked(cell: Cell, ctx: Context, operation: Operation, report: ReportOperation) -> list[Fact]:  # type: ignore[valid-type]
+def checked(cell: Cell, ctx: Context, operation: Operation, report: ReportOperation) -> list[Fact]:
     """Return what follows from the report on an image's content."""
     image = cell.state.images[operation.resource_id]
     if report.succeeded:
@@ -132,9 +137,7 @@ def checked(cell: Cell, ctx: Context, operation: Operation, report: ReportOperat
             OperationSucceeded(
                 operation_id=operation.operation_id, generation=operation.generation
             ),
-            s.ImageActivated(
-                image_id=image.image_id, virtual_size_bytes=report.virtual_size_bytes
-            ),
+            s.ImageActivated(image_id=image.image_id, virtual_size_bytes=report.virtual_size_bytes),
         ]
     return [
         OperationFailed(
@@ -192,7 +195,14 @@ def evolve_image(image: s.Image | None, fact: s.ImageFact, at: Micros) -> s.Imag
             return fact.image
         case s.ImageDeleted():
             return None
-    assert image is not None, f"{type(fact).__name__} about an image that is not there"
+        case _:
+            assert image is not None, f"{type(fact).__name__} about an image that is not there"
+            return _evolve_existing(image, fact, at)
+
+
+def _evolve_existing(
+    image: s.Image, fact: s.ImageUploaded | s.ImageActivated | s.ImageRejected, at: Micros
+) -> s.Image:
     match fact:
         case s.ImageUploaded():
             return msgspec.structs.replace(
@@ -227,7 +237,9 @@ def evolve_image(image: s.Image | None, fact: s.ImageFact, at: Micros) -> s.Imag
 
 def image_changed(cell: Cell, fact: s.ImageFact, at: Micros) -> None:
     images = cell.state.images
-    image_id = fact.image.image_id if isinstance(fact, s.ImageCreated | s.ImageUpdated) else fact.image_id
+    image_id = (
+        fact.image.image_id if isinstance(fact, s.ImageCreated | s.ImageUpdated) else fact.image_id
+    )
     old = images.get(image_id)
     new = evolve_image(old, fact, at)
     if new is None:

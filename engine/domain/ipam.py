@@ -53,14 +53,19 @@ def parse_address(text: str, network: IPv4Network | None = None) -> int:
 def default_pools(network: IPv4Network, gateway: int | None) -> tuple[AllocationPool, ...]:
     """Return every host address but the gateway, as one or two pools."""
     first, last = int(network.network_address) + 1, int(network.broadcast_address) - 1
-    if gateway is None:
-        spans = [(first, last)]
-    else:
-        spans = [(first, gateway - 1), (gateway + 1, last)]
+    spans = [(first, last)] if gateway is None else [(first, gateway - 1), (gateway + 1, last)]
     return tuple(
         AllocationPool(start=str(IPv4Address(a)), end=str(IPv4Address(b)))
         for a, b in spans
         if a <= b
+    )
+
+
+def spans_of(subnet: Subnet) -> tuple[tuple[int, int], ...]:
+    """Return a subnet's allocation pools as numbers, first and last address of each."""
+    return tuple(
+        (int(IPv4Address(pool.start)), int(IPv4Address(pool.end)))
+        for pool in subnet.allocation_pools
     )
 
 
@@ -84,7 +89,7 @@ def allocate(cell: Cell, subnet: Subnet, wanted: str | None, taken: set[tuple[st
         taken.add((key, number))
         return str(IPv4Address(number))
     hint = cell.index.subnet_hint.get(key, 0)
-    spans = [(int(IPv4Address(p.start)), int(IPv4Address(p.end))) for p in subnet.allocation_pools]
+    spans = cell.index.subnet_spans.get(key) or spans_of(subnet)
     for low, high in (
         *((max(a, hint), b) for a, b in spans),
         *((a, min(b, hint - 1)) for a, b in spans),

@@ -7,7 +7,7 @@ from schemas.envelope import Fact
 from schemas.errors import Conflict
 from schemas.units import Micros
 
-type Decision = tuple[list[Fact], dict[str, object]]  # type: ignore[valid-type]  # union made at run time
+type Decision = tuple[list[Fact], dict[str, object]]
 
 
 def elect_leader(cell: Cell, ctx: Context, action: s.ElectLeader) -> Decision:

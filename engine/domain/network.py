@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 import msgspec
 
 from engine.domain.context import Context
-from engine.domain.ipam import allocate, default_pools, parse_address, parse_network
+from engine.domain.ipam import allocate, default_pools, parse_address, parse_network, spans_of
 from engine.domain.state import Cell
 from schemas import network as s
 from schemas.envelope import Fact
@@ -20,7 +20,7 @@ from schemas.errors import (
 )
 from schemas.units import Micros
 
-type Decision = tuple[list[Fact], dict[str, object]]  # type: ignore[valid-type]  # union made at run time
+type Decision = tuple[list[Fact], dict[str, object]]
 
 DHCP_OWNER = "network:dhcp"
 SERVER_OWNER = "compute:nova"
@@ -96,9 +96,7 @@ def delete_network(cell: Cell, ctx: Context, action: s.DeleteNetwork) -> Decisio
             f"the network has {len(in_use)} port(s) in use, the first is {in_use[0].port_id}",
             count=len(in_use),
         )
-    facts: list[Fact] = [  # type: ignore[valid-type]
-        s.PortDeleted(port_id=p) for p in sorted(p.port_id for p in ports)
-    ]
+    facts: list[Fact] = [s.PortDeleted(port_id=p) for p in sorted(p.port_id for p in ports)]
     facts += [
         s.SubnetDeleted(subnet_id=subnet_id)
         for subnet_id in cell.index.network_subnets.get(network.network_id, {})
@@ -138,7 +136,7 @@ def create_subnet(cell: Cell, ctx: Context, action: s.CreateSubnet) -> Decision:
         created_at=ctx.now,
         updated_at=ctx.now,
     )
-    facts: list[Fact] = [s.SubnetCreated(subnet=subnet)]  # type: ignore[valid-type]
+    facts: list[Fact] = [s.SubnetCreated(subnet=subnet)]
     if action.enable_dhcp:
         facts.append(s.PortCreated(port=_dhcp_port(cell, ctx, network, subnet)))
     return facts, {"subnet_id": subnet.subnet_id}
@@ -182,9 +180,7 @@ def _dhcp_port(cell: Cell, ctx: Context, network: s.Network, subnet: s.Subnet) -
         name="",
         mac_address=free_mac(cell, ctx, set()),
         fixed_ips=(
-            s.FixedIp(
-                subnet_id=subnet.subnet_id, ip_address=allocate(cell, subnet, None, set())
-            ),
+            s.FixedIp(subnet_id=subnet.subnet_id, ip_address=allocate(cell, subnet, None, set())),
         ),
         device_id=f"dhcp-{network.network_id}",
         device_owner=DHCP_OWNER,
@@ -331,9 +327,7 @@ def delete_port(cell: Cell, ctx: Context, action: s.DeletePort) -> Decision:
     return [s.PortDeleted(port_id=port.port_id)], {}
 
 
-def own_network(
-    cell: Cell, ctx: Context, network_id: str, *, in_body: bool = False
-) -> s.Network:
+def own_network(cell: Cell, ctx: Context, network_id: str, *, in_body: bool = False) -> s.Network:
     """Return a network that the actor may change.
 
     Raises:
@@ -404,6 +398,7 @@ def subnet_created(cell: Cell, fact: s.SubnetCreated, at: Micros) -> None:
     subnet = fact.subnet
     cell.state.subnets[subnet.subnet_id] = subnet
     cell.index.network_subnets.setdefault(subnet.network_id, {})[subnet.subnet_id] = None
+    cell.index.subnet_spans[subnet.subnet_id] = spans_of(subnet)
 
 
 def subnet_deleted(cell: Cell, fact: s.SubnetDeleted, at: Micros) -> None:
@@ -411,6 +406,7 @@ def subnet_deleted(cell: Cell, fact: s.SubnetDeleted, at: Micros) -> None:
     cell.index.network_subnets[subnet.network_id].pop(subnet.subnet_id)
     cell.index.subnet_used.pop(subnet.subnet_id, None)
     cell.index.subnet_hint.pop(subnet.subnet_id, None)
+    cell.index.subnet_spans.pop(subnet.subnet_id, None)
 
 
 def port_created(cell: Cell, fact: s.PortCreated, at: Micros) -> None:

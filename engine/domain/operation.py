@@ -10,7 +10,7 @@ from schemas.envelope import Fact
 from schemas.errors import Forbidden
 from schemas.units import Micros
 
-type Facts = list[Fact]  # type: ignore[valid-type]  # union made at run time
+type Facts = list[Fact]
 type Decision = tuple[Facts, dict[str, object]]
 
 
@@ -65,13 +65,9 @@ def _rebooted(cell: Cell, now: Micros, server: c.Server, observed_at: Micros) ->
     """A hard reboot of a server that was off is a start, and metered as one."""
     if server.power_state == 1:
         return [
-            c.ServerRebooted(
-                server_id=server.server_id, boot=server.boot, observed_at=observed_at
-            )
+            c.ServerRebooted(server_id=server.server_id, boot=server.boot, observed_at=observed_at)
         ]
-    started = c.ServerStarted(
-        server_id=server.server_id, boot=server.boot, observed_at=observed_at
-    )
+    started = c.ServerStarted(server_id=server.server_id, boot=server.boot, observed_at=observed_at)
     return [started, *ports_status(cell, server, "ACTIVE", now)]
 
 

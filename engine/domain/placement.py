@@ -47,13 +47,16 @@ def place(
 def _refusal(host: Host, used: Usage, need: Usage, wanted_host: str | None) -> Removed | None:
     """Return why a host cannot take a server, None if it can."""
     if wanted_host not in (None, host.host_id):
-        return Removed(host_id=host.host_id, filter="requested_host", reason="not the one asked for")
+        return Removed(
+            host_id=host.host_id, filter="requested_host", reason="not the one asked for"
+        )
     if host.status != "up":
         return Removed(host_id=host.host_id, filter="up", reason="has not been heard of")
     if "hypervisor" not in host.executors:
         return Removed(host_id=host.host_id, filter="executor", reason="runs no servers")
     lacks = [
-        f"{asked - (total - held)} {what} too few ({asked} asked, {max(0, total - held)} of {total} free)"
+        f"{asked - (total - held)} {what} too few "
+        f"({asked} asked, {max(0, total - held)} of {total} free)"
         for what, asked, total, held in (
             ("vCPU", need.vcpus, host.capacity.vcpus, used.vcpus),
             ("MiB of memory", need.memory_mib, host.capacity.memory_mib, used.memory_mib),

@@ -60,6 +60,7 @@ class Index:
         self.vnis: set[int] = set()
         self.subnet_used: dict[str, dict[int, str]] = {}  # address as a number -> port
         self.subnet_hint: dict[str, int] = {}  # where to look for the next free address
+        self.subnet_spans: dict[str, tuple[tuple[int, int], ...]] = {}  # pools, as numbers
         self.host_operations: dict[str, set[str]] = {}
 
 

@@ -210,9 +210,7 @@ async def test_a_dry_run_writes_nothing(cell):
     before = len(await cell.messages())
     request = cell.request(CreateProject(name="p"))
 
-    shown = msgspec.json.decode(
-        await ask_engine(cell.bus, "dryrun", msgspec.json.encode(request))
-    )
+    shown = msgspec.json.decode(await ask_engine(cell.bus, "dryrun", msgspec.json.encode(request)))
 
     assert shown["verdict"]["verdict"] == "accepted"
     assert shown["facts"][0]["type"] == "identity.project.created.v1"

@@ -51,9 +51,7 @@ class World:
         )
         assert repeated(self.cell, request) is None
         roles = authenticate(self.cell, actor)
-        record = decide(
-            self.cell, request, now=self.now, new_id=self.new_id, roles=roles, salt="s"
-        )
+        record = decide(self.cell, request, now=self.now, new_id=self.new_id, roles=roles, salt="s")
         commit = Commit(
             commit="c",
             first=self.cell.state.ordinal + 1,
@@ -83,7 +81,9 @@ class World:
     def agent(self, host: str = "host-1") -> Actor:
         return Actor(kind="agent", host_id=host)
 
-    def host(self, host: str = "host-1", vcpus: int = 8, memory: int = 8192, disk: int = 100) -> None:
+    def host(
+        self, host: str = "host-1", vcpus: int = 8, memory: int = 8192, disk: int = 100
+    ) -> None:
         self.ok(
             self.agent(host),
             RegisterHost(
@@ -103,15 +103,21 @@ class World:
         return Actor(kind="user", user_id=user, project_id=project, issued_at=self.now)
 
     def flavor(self, **fields: Any) -> str:
-        action = CreateFlavor(**{"name": "small", "vcpus": 1, "memory_mib": 128, "disk_gib": 1, **fields})
+        action = CreateFlavor(
+            **{"name": "small", "vcpus": 1, "memory_mib": 128, "disk_gib": 1, **fields}
+        )
         return str(self.ok(self.admin, action)["flavor_id"])
 
     def image(self, actor: Actor | None = None, **fields: Any) -> str:
         """Return an image whose content has been checked."""
         owner = actor or self.admin
         visibility = "public" if actor is None else "shared"
-        image = self.ok(owner, CreateImage(name="tiny", disk_format="qcow2", visibility=visibility, **fields))["image_id"]
-        upload = UploadImage(image_id=image, blob_id="b1", size_bytes=10, md5="0" * 32, sha512="0" * 128)
+        image = self.ok(
+            owner, CreateImage(name="tiny", disk_format="qcow2", visibility=visibility, **fields)
+        )["image_id"]
+        upload = UploadImage(
+            image_id=image, blob_id="b1", size_bytes=10, md5="0" * 32, sha512="0" * 128
+        )
         operation = self.ok(owner, upload)["operation_id"]
         self.report(operation, virtual_size_bytes=16 * 2**20)
         return str(image)
@@ -121,7 +127,9 @@ class World:
         self.ok(actor, CreateSubnet(network_id=network, cidr=cidr))
         return str(network)
 
-    def report(self, operation: str, *, succeeded: bool = True, host: str = "host-1", **fields: Any) -> Record:
+    def report(
+        self, operation: str, *, succeeded: bool = True, host: str = "host-1", **fields: Any
+    ) -> Record:
         return self.submit(
             self.agent(host),
             ReportOperation(

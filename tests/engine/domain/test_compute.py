@@ -37,14 +37,27 @@ def test_a_server_is_placed_plugged_and_built(world):
 
     record = world.submit(
         world.admin,
-        CreateServer(name="web", flavor_id=next(iter(world.cell.state.flavors)), image_id=next(iter(world.cell.state.images))),
+        CreateServer(
+            name="web",
+            flavor_id=next(iter(world.cell.state.flavors)),
+            image_id=next(iter(world.cell.state.images)),
+        ),
     )
 
     assert facts_of(record) == [
-        "ServerCreated", "ServerPlaced", "PortCreated", "ServerBuildStarted", "OperationStarted",
+        "ServerCreated",
+        "ServerPlaced",
+        "PortCreated",
+        "ServerBuildStarted",
+        "OperationStarted",
     ]
     server = world.cell.state.servers[record.verdict.reply["server_id"]]
-    assert (server.status, server.task_state, server.host_id, server.boot) == ("BUILD", "spawning", "host-1", 1)
+    assert (server.status, server.task_state, server.host_id, server.boot) == (
+        "BUILD",
+        "spawning",
+        "host-1",
+        1,
+    )
     port = world.cell.state.ports[server.port_ids[0]]
     assert port.network_id == network
     assert port.fixed_ips[0].ip_address == "10.0.0.3"  # .1 is the gateway, .2 serves DHCP

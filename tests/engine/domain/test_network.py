@@ -37,11 +37,17 @@ def world() -> World:
         ({"cidr": "10.0.1.0/24", "gateway_ip": "10.0.1.255"}, "InvalidInput"),
         ({"cidr": "10.0.1.0/24", "dns_nameservers": ("x",)}, "InvalidInput"),
         (
-            {"cidr": "10.0.1.0/24", "allocation_pools": (AllocationPool(start="10.0.1.1", end="10.0.1.9"),)},
+            {
+                "cidr": "10.0.1.0/24",
+                "allocation_pools": (AllocationPool(start="10.0.1.1", end="10.0.1.9"),),
+            },
             "Conflict",
         ),
         (
-            {"cidr": "10.0.1.0/24", "allocation_pools": (AllocationPool(start="10.0.1.9", end="10.0.1.5"),)},
+            {
+                "cidr": "10.0.1.0/24",
+                "allocation_pools": (AllocationPool(start="10.0.1.9", end="10.0.1.5"),),
+            },
             "InvalidInput",
         ),
     ],

@@ -1,0 +1,1 @@
+"""The whole cloud on a real guest, driven by unmodified clients."""
