@@ -1,6 +1,5 @@
 """Commands about usage and money. Amounts are decimal text all the way: nothing is rounded here."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,8 +8,6 @@ import typer
 from cli.identity import PROJECTS
 from cli.output import Column, Output, Row, when
 from cli.session import Session, command, single
-
-TIMES = {"start", "end", "at"}
 
 usage_app = single()
 bill_app = single()
@@ -39,7 +36,10 @@ def usage(
 ) -> None:
     """Show what was used: exact integrals of what was held, per resource."""
     told = session.client.get("/v1/usage", **_asked(session, start, end, project))
-    _show(session, told)
+    if session.output is Output.TABLE:
+        _show_usage(session, told)
+    else:
+        session.show(told)
 
 
 @command(bill_app, "bill")
@@ -48,40 +48,71 @@ def bill(
 ) -> None:
     """Show what it costs, one line per resource and price, with the ordinals it rests on."""
     told = session.client.get("/v1/bill", **_asked(session, start, end, project))
-    _show(session, told)
-
-
-def _show(session: Session, told: dict[str, Any]) -> None:
-    if session.output is not Output.TABLE:
-        session.show(told)
-        return
-    lines = next((value for value in told.values() if isinstance(value, list)), [])
-    if lines:
-        session.show_all(lines, columns_of(lines))
+    if session.output is Output.TABLE:
+        _show_bills(session, told)
     else:
-        print("Nothing was used.")
-    rest = {key: value for key, value in told.items() if not isinstance(value, list)}
-    print()
-    session.show(rest)
+        session.show(told)
 
 
-def columns_of(lines: list[dict[str, Any]]) -> list[Column]:
-    """Return a column for each field of the lines."""
-    return [(key.replace("_", " ").upper(), _readable(key)) for key in lines[0]]
+def _ordinals(row: Row) -> str:
+    first, last = row["first_ordinal"], row["last_ordinal"]
+    return str(first) if first == last else f"{first}…{last}"
+
+
+def _quantities(row: Row) -> str:
+    return ", ".join(
+        f"{quantity['quantity']} {quantity['unit']} {quantity['meter'].rpartition('.')[2]}"
+        for quantity in row["quantities"]
+    )
+
+
+USAGE_COLUMNS: list[Column] = [
+    ("RESOURCE", lambda row: f"{row['resource_kind']} {row['resource_id']}"),
+    ("METER", "meter"),
+    ("HELD", "value"),
+    ("FROM", lambda row: when(row["start"])),
+    ("TO", lambda row: when(row["end"])),
+    ("QUANTITY", "quantity"),
+    ("UNIT", "unit"),
+    ("ORDINALS", _ordinals),
+]
+LINE_COLUMNS: list[Column] = [
+    ("RESOURCE", lambda row: f"{row['resource_kind']} {row['resource_id']}"),
+    ("QUANTITIES", _quantities),
+    ("ORDINALS", _ordinals),
+    ("AMOUNT", "amount"),
+]
+
+
+def _show_usage(session: Session, told: dict[str, Any]) -> None:
+    session.show_all(told["usage"], USAGE_COLUMNS)
+    print(f"\nFrom {when(told['start'])} to {when(told['end'])}, as of ordinal {told['as_of']}:")
+    for total in told["totals"]:
+        print(f"  {total['meter']}: {total['quantity']} {total['unit']}")
+
+
+def _show_bills(session: Session, told: dict[str, Any]) -> None:
+    if not told["bills"]:
+        print("Nothing was charged.")
+    for bill in told["bills"]:
+        print(
+            f"Project {bill['project_id']}, {when(bill['start'])} to {when(bill['end'])}, "
+            f"price list {bill['price_list']}, in {bill['currency']}:\n"
+        )
+        session.show_all(bill["lines"], LINE_COLUMNS)
+        for usage in bill["unrated"]:
+            print(f"not charged, no price list was in force: {usage['meter']} {_ordinals(usage)}")
+        print(f"\nSum {bill['subtotal']}, rounding {bill['adjustment']['amount']}")
+        print(f"Total {bill['total']} {bill['currency']}\n")
 
 
 def summary(told: dict[str, Any]) -> str:
-    """Return a bill's total in a few words."""
-    total, currency = told.get("total"), told.get("currency", "")
-    lines = next((value for value in told.values() if isinstance(value, list)), [])
-    return f"{total} {currency} on {len(lines)} lines".strip()
-
-
-def _readable(key: str) -> Callable[[Row], Any]:
-    """Return a function that reads a field of a row, times as text."""
-
-    def read(row: Row) -> Any:
-        value = row.get(key)
-        return when(value) if key in TIMES and isinstance(value, int) else value
-
-    return read
+    """Return bills in a few words: each its exact sum and how many lines it has."""
+    return (
+        "; ".join(
+            f"{bill['subtotal']} {bill['currency']} for {_quantities(line)}"
+            for bill in told["bills"]
+            for line in bill["lines"][:1]
+        )
+        or "nothing yet"
+    )

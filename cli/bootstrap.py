@@ -10,6 +10,8 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from cli.client import Client
 from cli.compute import FLAVORS, HOSTS
 from cli.identity import PROJECTS, ROLES, USERS
 from cli.image import IMAGES, upload_image
-from cli.problem import UNREACHABLE, Problem
+from cli.problem import UNREACHABLE, Problem, run_to_exit
 from cli.progress import poll
 from cli.serve import follow_supervisor
 from cli.state import State, write_private
@@ -27,6 +29,7 @@ from cli.up import url
 
 ENGINE_S = 600.0  # a long log is folded first
 ANSWER_S = 120.0
+ASK_AGAIN_S = 0.1
 BUILD_S = 600.0
 GUEST = "tiny-guest"
 BUILDER = Path(__file__).parents[1] / "script" / "build-guest-image"
@@ -57,6 +60,7 @@ def main(state: State, image: str) -> None:
     """Do all that is left to do."""
     cell = state.cell()
     asyncio.run(_administrator(state, cell))
+    asyncio.run(_others(state, cell))
     address = url(cell["listen"])
     write_accounts(state, address)
     with step("API") as current:
@@ -78,10 +82,10 @@ def main(state: State, image: str) -> None:
     write_private(state.cell_file, json.dumps(cell | {"furnished": True}, indent=1) + "\n")
 
 
-async def _administrator(state: State, cell: dict[str, Any]) -> None:
-    """Wait for the engine, and have it make the first administrator if it has none."""
+@asynccontextmanager
+async def _bus(state: State, cell: dict[str, Any]) -> AsyncIterator[Any]:
+    """Connect to the broker as the administrator."""
     from engine.bus.client import Bus
-    from engine.bus.service import ask_engine
 
     config = json.loads(state.config_file("bootstrap").read_text())
     bus = await Bus.connect(
@@ -92,14 +96,54 @@ async def _administrator(state: State, cell: dict[str, Any]) -> None:
         cell=cell["cell"],
     )
     try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def _administrator(state: State, cell: dict[str, Any]) -> None:
+    """Wait for the engine, and have it make the first administrator if it has none."""
+    from engine.bus.service import ask_engine
+
+    async with _bus(state, cell) as bus:
         with step("Engine") as current:
             status = json.loads(await ask_engine(bus, "status", timeout_s=ENGINE_S))
             current.result = f"epoch {status['epoch']}, ordinal {status['ordinal']}"
         if not status["bootstrapped"]:
             with step("Administrator"):
                 await _make_administrator(bus, state)
-    finally:
-        await bus.close()
+
+
+async def _others(state: State, cell: dict[str, Any]) -> None:
+    """Wait until the processes answer that the API asks in its turn."""
+    from schemas.work import ConsoleAsk, encode
+
+    async with _bus(state, cell) as bus:
+        with step("Archiver"):
+            await _answers(bus, bus.subjects.history("status"), b"")
+        with step("Agent"):
+            nobody = encode(ConsoleAsk(server_id="none"))
+            await _answers(bus, bus.subjects.console(cell["host_id"]), nobody)
+
+
+async def _answers(bus: Any, subject: str, question: bytes) -> None:
+    """Ask until somebody answers, whatever the answer is.
+
+    Raises:
+        Problem: nobody did in time.
+    """
+    from engine.bus.client import BusError
+
+    last: BusError | None = None
+    for _ in range(round(ANSWER_S / ASK_AGAIN_S)):
+        try:
+            await bus.request(subject, question, timeout_s=5.0)
+        except BusError as error:
+            last = error
+            await asyncio.sleep(ASK_AGAIN_S)
+        else:
+            return
+    raise Problem(f"nobody answers on {subject}: {last}")
 
 
 async def _make_administrator(bus: Any, state: State) -> None:
@@ -144,10 +188,13 @@ def _sign_in(client: Client) -> Client:
 def _wait_for_host(client: Client, host_id: str) -> str:
     """Wait until this machine's agent has registered and is heard of."""
     for _ in poll(ANSWER_S):
-        for host in HOSTS.list(client):
-            if host["name"] == host_id and host["state"] == "up":
+        up = {h["host_id"]: h for h in client.get("/v1/status")["hosts"] if h["status"] == "up"}
+        for host in HOSTS.list(client) if host_id in up else []:
+            if host["name"] == host_id:
+                how = {"kvm": " with KVM", "tcg": ", emulated (no KVM here)"}
                 return (
-                    f"{host_id}, {host['hypervisor_type']}, {host['vcpus']} vCPUs, "
+                    f"{host_id}, {host['hypervisor_type']}"
+                    f"{how.get(up[host_id]['accelerator'], '')}, {host['vcpus']} vCPUs, "
                     f"{host['memory_mb'] / 1024:.0f} GiB"
                 )
     raise Problem(f"host {host_id} did not register", hint="log/agent.log says why.")
@@ -209,7 +256,7 @@ def _make_guest(client: Client, state: State, image: Path | None, *, real: bool)
 def _build(file: Path) -> str:
     beside = file.with_name(file.name + ".new")
     done = subprocess.run(
-        [str(BUILDER), str(beside)],
+        [sys.executable, str(BUILDER), str(beside)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -234,8 +281,4 @@ def _write_blank(file: Path) -> str:
 
 if __name__ == "__main__":
     follow_supervisor()
-    try:
-        main(State.at(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
-    except Problem as problem:
-        print(f"cumulog: {problem.line()}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    run_to_exit(lambda: main(State.at(sys.argv[1]), sys.argv[2]))

@@ -50,10 +50,16 @@ class Client:
         """Delete what is at the path."""
         self.request("DELETE", path)
 
-    def submit(self, action: dict[str, Any], key: str | None = None) -> Any:
-        """Submit an action as an event; sending it twice under one key does it once."""
+    def submit(
+        self, action: dict[str, Any], key: str | None = None, *, dry_run: bool = False
+    ) -> Any:
+        """Submit an action as an event; sending it twice under one key does it once.
+
+        ``dry_run`` asks what would follow, and changes nothing.
+        """
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
-        return self.request("POST", "/v1/actions", action, headers=headers).body
+        path = "/v1/actions?dry_run=1" if dry_run else "/v1/actions"
+        return self.request("POST", path, action, headers=headers).body
 
     def request(
         self,

@@ -6,6 +6,7 @@ network's own namespace. Repeating it finds the server that is there.
 """
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from cli.compute import FLAVORS, SERVERS
 from cli.image import IMAGES
 from cli.network import NETWORKS, SUBNETS
 from cli.output import Row, table, when
-from cli.problem import Problem
+from cli.problem import Problem, run_to_exit
 from cli.progress import poll
 from cli.serve import follow_supervisor
 from cli.state import State
@@ -176,20 +177,18 @@ def _show_cost(client: Client) -> None:
 def _show_next(state: State, here: Path) -> None:
     folder = Path(sys.executable).parent
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    clouds = shlex.quote(str(state.clouds_file))
+    cumulog = shlex.quote(str(shown / "cumulog"))
     line(
         "\nThree commands to try next, in another terminal:\n\n"
-        f"    export OS_CLIENT_CONFIG_FILE={state.clouds_file} OS_CLOUD=cumulog-demo\n\n"
-        f"    {shown}/cumulog server list\n"
-        f"    {shown}/cumulog why {NAME}\n"
-        f"    {shown}/cumulog events tail --follow\n\n"
+        f"    export OS_CLIENT_CONFIG_FILE={clouds} OS_CLOUD=cumulog-demo\n\n"
+        f"    {cumulog} server list\n"
+        f"    {cumulog} why {NAME}\n"
+        f"    {cumulog} events tail --follow\n\n"
         "Ctrl-C here stops the control plane; servers keep running.\n"
     )
 
 
 if __name__ == "__main__":
     follow_supervisor()
-    try:
-        main(State.at(sys.argv[1]), Path(sys.argv[2]))
-    except Problem as problem:
-        print(f"cumulog: {problem.line()}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    run_to_exit(lambda: main(State.at(sys.argv[1]), Path(sys.argv[2])))

@@ -93,7 +93,8 @@ def _clear_host(state: State) -> str:
             f"the host could not be cleared: {done.stderr.strip()[-500:]}",
             hint="Run the command again; it goes on where it stopped.",
         )
-    return " ".join(done.stdout.split())
+    removed = len(done.stdout.splitlines())
+    return f"{removed} things removed" if removed else "nothing was there"
 
 
 def _remove_files(state: State) -> None:

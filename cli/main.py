@@ -5,14 +5,13 @@ no rich), so that `cumulog --help` stays below 150 ms of CPU; tests/cli/test_sta
 """
 
 import importlib
-import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Never
 
 import typer
 from typer.core import TyperGroup
 
 from cli.parameters import HELP_NAMES, quicken
-from cli.problem import Problem
+from cli.problem import run_to_exit
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -112,16 +111,10 @@ def root(
     """
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; a Problem becomes one line and its exit code."""
-    try:
-        quicken(typer.main.get_command(app))(args=arguments, prog_name="cumulog")
-    except Problem as problem:
-        print(f"cumulog: {problem.line()}", file=sys.stderr)
-        sys.exit(problem.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; that is no mistake
-        sys.exit(0)
+def main(arguments: list[str] | None = None) -> Never:
+    """Run the command line and exit."""
+    command = quicken(typer.main.get_command(app))
+    run_to_exit(lambda: command(args=arguments, prog_name="cumulog"))
 
 
 if __name__ == "__main__":

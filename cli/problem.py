@@ -3,6 +3,11 @@
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the cloud cannot be reached.
 """
 
+import io
+import sys
+from collections.abc import Callable
+from typing import Never
+
 REFUSED = 1
 USAGE = 2
 UNREACHABLE = 3
@@ -40,3 +45,18 @@ class Problem(Exception):
         if self.request_id and self.request_id not in text:
             text = f"{text} ({self.request_id})"
         return text
+
+
+def run_to_exit(program: Callable[[], int | None]) -> Never:
+    """Run a program and exit with its code; a Problem becomes its line and its code.
+
+    What a terminal cannot show (a tick on one that is not UTF-8) is replaced, never an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        sys.exit(program() or 0)
+    except Problem as problem:
+        print(f"cumulog: {problem.line()}", file=sys.stderr)
+        sys.exit(problem.exit_code)

@@ -6,6 +6,7 @@ Written to standard error, so that standard output stays what was asked for.
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -33,11 +34,9 @@ class Waiting:
         elapsed = time.monotonic() - self.started
         if self._live:
             self._frame = (self._frame + 1) % len(FRAMES)
-            line = f"{FRAMES[self._frame]} {self.name}: {text}  {elapsed:.0f} s"
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
+            self._write(f"\r\x1b[K{FRAMES[self._frame]} {self.name}: {text}  {elapsed:.0f} s")
         elif self._plain and text != self._said:
-            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+            self._write(f"{self.name}: {text}\n")
         self._said = text
 
     def __enter__(self) -> Self:
@@ -54,7 +53,11 @@ class Waiting:
     def wipe(self) -> None:
         """Clear the live line."""
         if self._live:
-            sys.stderr.write("\r\x1b[K")
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # a terminal that was closed must not end what is under way
+            sys.stderr.write(text)
             sys.stderr.flush()
 
 

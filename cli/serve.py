@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from cli.problem import USAGE, Problem
+from cli.problem import USAGE, Problem, run_to_exit
 from cli.state import PROCESSES, State
 
 # What runs each process: a module with ``async def run(config) -> None``.
@@ -166,13 +166,10 @@ def end_broker(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        if sys.argv[1] == "broker":
-            start_broker(*sys.argv[2:])
-        elif sys.argv[1] == "end-broker":
-            end_broker(*sys.argv[2:])
-        else:
-            run_process(*sys.argv[1:])
-    except Problem as problem:
-        print(f"cumulog: {problem.line()}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    match sys.argv[1:]:
+        case ["broker", *arguments]:
+            run_to_exit(lambda: start_broker(*arguments))
+        case ["end-broker", directory]:
+            run_to_exit(lambda: end_broker(directory))
+        case arguments:
+            run_to_exit(lambda: run_process(*arguments))

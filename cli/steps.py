@@ -6,7 +6,7 @@ so that a log of it reads well.
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cli.progress import Waiting
 
@@ -41,5 +41,6 @@ def step(name: str) -> Iterator[Step]:
 
 
 def line(text: str) -> None:
-    """Print a line about what is going on."""
-    print(text, flush=True)
+    """Print a line about what is going on, if somebody still listens."""
+    with suppress(OSError):  # a terminal that was closed must not end the cloud
+        print(text, flush=True)

@@ -31,6 +31,7 @@ def submit(
     key: Annotated[
         str | None, typer.Option(help="Idempotency key: under one key a thing is done once.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show what would follow; change nothing.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the actions there are.")] = False,
     describe: Annotated[bool, typer.Option(help="Describe the action's fields.")] = False,
 ) -> None:
@@ -47,7 +48,7 @@ def submit(
     else:
         _known(action)
         event = {**_fields(body), "type": action}
-        show_outcome(session, session.client.submit(event, key))
+        show_outcome(session, session.client.submit(event, key, dry_run=dry_run))
 
 
 def show_outcome(session: Session, outcome: dict[str, Any]) -> None:
@@ -57,6 +58,11 @@ def show_outcome(session: Session, outcome: dict[str, Any]) -> None:
         return
     verdict = outcome.get("verdict")
     verdict = verdict.get("verdict") if isinstance(verdict, dict) else verdict
+    if outcome.get("dry_run"):
+        print(f"{verdict}; nothing was changed. What would follow:")
+        for fact in outcome["facts"]:
+            print(f"  {fact['type']}")
+        return
     repeated = " (done before, under the same key)" if outcome.get("repeated") else ""
     print(f"ordinal {outcome.get('ordinal')}: {verdict}{repeated} {outcome.get('request_id')}")
     reply = outcome.get("reply") or {}

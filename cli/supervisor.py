@@ -23,7 +23,7 @@ from cli.state import PROCESSES, State, write_private
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 10.0
-SETTLED_S = 30.0  # one that ran so long has earned a quick restart
+SETTLED_S = 5.0  # one that ran so long has earned a quick restart
 HOPELESS = 8  # ends in a row while the cloud comes up
 STOP_S = 10.0
 BROKER_START_S = 60.0

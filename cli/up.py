@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Never
 
-from cli.problem import UNREACHABLE, USAGE, Problem
+from cli.problem import UNREACHABLE, USAGE, Problem, run_to_exit
 from cli.state import PROCESSES, State, is_alive, make_cell, make_directories, write_private
 from cli.steps import line, step
 from cli.supervisor import Supervisor
@@ -155,7 +155,8 @@ def _write_ready(options: Options, supervisor: Supervisor) -> None:
 
 
 def _announce(text: str) -> None:
-    print(f"cumulog: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # see cli.steps.line
+        print(f"cumulog: {text}", file=sys.stderr, flush=True)
 
 
 def _driver(options: Options, state: State) -> str:
@@ -310,8 +311,4 @@ def _own_files(state: State) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(Options(**json.loads(sys.argv[1]))))
-    except Problem as problem:
-        print(f"cumulog: {problem.line()}", file=sys.stderr)
-        sys.exit(problem.exit_code)
+    run_to_exit(lambda: main(Options(**json.loads(sys.argv[1]))))

@@ -38,14 +38,16 @@ def test_a_server_lives_and_dies(cloud, network):
 
 
 def test_a_server_is_charged_from_its_start_to_its_end(cloud, network):
-    bill = cloud.json("bill", cloud=DEMO)
+    bill = cloud.json("bill", cloud=DEMO)["bills"][0]
     usage = cloud.run("usage", cloud=DEMO)
-
-    assert usage.code == 0
-    assert bill["currency"] == "EUR"
     table = cloud.run("bill", cloud=DEMO)
-    assert table.code == 0
-    assert bill["total"] in table.output
+
+    assert usage.code == table.code == 0
+    assert "compute.vcpu" in usage.output
+    assert bill["currency"] == "EUR"
+    assert [line["resource_kind"] for line in bill["lines"]] == ["server"]
+    # The server is gone, so what it cost stays what it is.
+    assert f"Sum {bill['subtotal']}, rounding" in table.output
 
 
 def test_any_action_can_be_submitted_as_an_event(cloud, tmp_path):
@@ -58,6 +60,18 @@ def test_any_action_can_be_submitted_as_an_event(cloud, tmp_path):
     assert done.output.startswith("ordinal ")
     assert "accepted" in done.output
     assert "network_id" in done.output
+
+
+def test_an_action_can_be_tried_without_doing_it(cloud):
+    before = cloud.json("network", "list", cloud=DEMO)
+
+    done = cloud.run(
+        "submit", "CreateNetwork", "--json", '{"name": "tried"}', "--dry-run", cloud=DEMO
+    )
+
+    assert done.code == 0, done.errors
+    assert "network.network.created.v1" in done.output
+    assert cloud.json("network", "list", cloud=DEMO) == before
 
 
 def test_the_same_key_does_it_once(cloud):

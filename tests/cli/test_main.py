@@ -2,12 +2,13 @@
 
 import importlib
 import re
+import subprocess
 
 import pytest
 import typer
 
 from cli.main import COMMANDS
-from tests.cli.running import run
+from tests.cli.running import CUMULOG, run
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -69,3 +70,17 @@ def test_a_cloud_that_is_not_there_is_told_in_one_line_with_exit_code_3():
     assert done.code == 3
     assert done.errors.startswith("cumulog: cannot reach http://127.0.0.1:9")
     assert done.errors.count("\n") == 1
+
+
+def test_a_terminal_that_is_not_utf_8_is_no_error(tmp_path):
+    done = run("server", "show", "\N{SNOWMAN}", HOME=str(tmp_path), PYTHONIOENCODING="ascii")
+
+    assert done.code == 2
+
+
+def test_a_reader_that_has_gone_is_told_nothing():
+    shell = f"{CUMULOG} submit --list -o json | head -n 1"
+
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, check=False)
+
+    assert done.stderr == b""

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from cli.billing import columns_of, summary
+from cli.billing import summary
 from cli.history import journey
 from cli.output import Output, cell, show_item, show_rows, table, when
 from cli.problem import Problem
@@ -96,8 +96,9 @@ def test_a_journey_counts_from_the_submission():
     ]
 
 
-def test_a_bill_is_summed_up_by_its_own_total_never_by_ours():
-    told = {"lines": [{"amount": "0.1"}, {"amount": "0.2"}], "total": "0.30", "currency": "EUR"}
+def test_a_bill_is_summed_up_by_its_own_sum_never_by_ours():
+    quantity = {"quantity": "0.5", "unit": "Core-Hours", "meter": "compute.vcpu"}
+    bill = {"subtotal": "0.3", "currency": "EUR", "lines": [{"quantities": [quantity]}]}
 
-    assert summary(told) == "0.30 EUR on 2 lines"
-    assert [heading for heading, _ in columns_of(told["lines"])] == ["AMOUNT"]
+    assert summary({"bills": [bill]}) == "0.3 EUR for 0.5 Core-Hours vcpu"
+    assert summary({"bills": []}) == "nothing yet"
