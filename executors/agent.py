@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 EXECUTORS: tuple[Executor, ...] = ("hypervisor", "storage", "network")
 _RETRY_FIRST_S = 0.2
 _RETRY_MOST_S = 5.0
-_CLOSE_S = 10.0
+_CLOSE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,15 +240,15 @@ class Agent:
     async def _beat_for_ever(self) -> None:
         while True:
             try:
-                await self._upstream.heartbeat(await self._heartbeat())
-            except (UpstreamError, HostError) as error:
+                await self._upstream.heartbeat(self._heartbeat())
+            except UpstreamError as error:
                 log.warning("heartbeat.lost", why=reason(error))
             await asyncio.sleep(self._pace.heartbeat_s)
 
-    async def _heartbeat(self) -> Heartbeat:
+    def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
             host_id=self.host_id,
-            domains=len(await self._drivers.hypervisor.domains()),
+            domains=self._lanes.wanted_running(),  # libvirt may be busy, or away
             load_milli=round(os.getloadavg()[0] * 1000),
             disk_free_gib=self._drivers.storage.disk_free_gib(),
             position=self._position.highest.ordinal,

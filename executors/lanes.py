@@ -71,6 +71,12 @@ class Lanes:
         """Return the newest wish of every resource that has a lane."""
         return {r: lane.newest for r, lane in self._lanes.items() if lane.newest is not None}
 
+    def wanted_running(self) -> int:
+        """Return how many servers were brought to run here, as far as was last wished."""
+        return sum(
+            lane.last is not None and lane.last.wanted == "running" for lane in self._lanes.values()
+        )
+
     def offer(self, wish: Wish) -> bool:
         """Take a wish, unless a newer one is known; return whether it was taken."""
         if wish.version < self.newest(wish.resource_id):

@@ -7,6 +7,7 @@ then names every operation that still waits for a report.
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
 
 import structlog
@@ -44,9 +45,10 @@ class Reports:
     async def send(self, report: Report) -> Outcome:
         """Submit a report and return the engine's outcome, however long it takes to get one."""
         pause_s = _PAUSE_FIRST_S
+        request_id = f"req-{uuid.uuid4()}"
         while True:
             try:
-                outcome = await self._upstream.submit(report)
+                outcome = await self._upstream.submit(report, request_id)
             except UpstreamError as error:
                 log.warning("report.waits", report=type(report).__name__, why=reason(error))
                 await asyncio.sleep(pause_s)

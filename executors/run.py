@@ -6,7 +6,6 @@ import fcntl
 import importlib.metadata
 import os
 import signal
-import uuid
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -25,7 +24,7 @@ from executors.upstream import AcceptWork, AnswerConsole, Report, UpstreamError
 from schemas.config import Config
 from schemas.envelope import Actor, Client, Outcome, Request
 from schemas.errors import Unavailable
-from schemas.ids import HostId
+from schemas.ids import HostId, RequestId
 from schemas.work import (
     ConsoleAsk,
     DesiredState,
@@ -51,10 +50,10 @@ class BusUpstream:
         self._host_id = host_id
         self._following: asyncio.Task[None] | None = None
 
-    async def submit(self, report: Report) -> Outcome:
-        """Submit a report as this host's agent; resent under one request id by the service."""
+    async def submit(self, report: Report, request_id: RequestId) -> Outcome:
+        """Submit a report as this host's agent."""
         request = Request(
-            request_id=f"req-{uuid.uuid4()}",
+            request_id=request_id,
             actor=Actor(kind="agent", host_id=self._host_id),
             action=report,
             submitted_at=wall_clock(),

@@ -9,6 +9,7 @@ from typing import Protocol
 from schemas.compute import ReportServerState
 from schemas.envelope import Outcome
 from schemas.host import RegisterHost, ReportDrift
+from schemas.ids import RequestId
 from schemas.operation import ReportOperation
 from schemas.work import (
     ConsoleAsk,
@@ -32,8 +33,8 @@ class UpstreamError(Exception):
 class Upstream(Protocol):
     """The engine and the edges, as this host's agent sees them."""
 
-    async def submit(self, report: Report) -> Outcome:
-        """Submit once, under one request id however often it is resent. UpstreamError."""
+    async def submit(self, report: Report, request_id: RequestId) -> Outcome:
+        """Submit a report. Under the same id it is taken once, however often. UpstreamError."""
         ...
 
     async def desired_state(self) -> DesiredState:

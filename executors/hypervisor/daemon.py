@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import structlog
 
@@ -82,7 +83,7 @@ class Daemon:
             if self._socket_directory < 0:
                 self._socket_directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
             path = Path(f"/proc/self/fd/{self._socket_directory}") / path.name
-        return f"qemu+unix:///system?socket={path}"
+        return f"qemu+unix:///system?socket={quote(str(path))}"
 
     def ensure(self) -> None:
         """Have a daemon that answers.
@@ -111,7 +112,7 @@ class Daemon:
 
     def _answers(self) -> bool:
         try:
-            path = self.uri().partition("socket=")[2]
+            path = unquote(self.uri().partition("socket=")[2])
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(1.0)
                 probe.connect(path)

@@ -39,7 +39,7 @@ _CAUSES: dict[int, StopCause] = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crash",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "crash",
 }
-# The last line of libvirt's log of a domain: "… shutting down, reason=crashed".
+# A domain's log begins with "… starting up …" and ends with "… shutting down, reason=crashed".
 _LOGGED_CAUSES: dict[str, StopCause] = {
     "shutdown": "guest",
     "crashed": "crash",
@@ -253,5 +253,7 @@ def _logged_cause(path: Path) -> StopCause:
             tail = file.read().decode(errors="replace")
     except OSError:
         return "host"
-    last = next((line for line in reversed(tail.splitlines()) if "shutting down" in line), "")
+    marks = ("shutting down", "starting up")  # the machine went down with it if it only started
+    lines = (line for line in reversed(tail.splitlines()) if any(mark in line for mark in marks))
+    last = next(lines, "")
     return _LOGGED_CAUSES.get(last.rpartition("reason=")[2].strip(), "host")

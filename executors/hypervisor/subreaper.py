@@ -12,6 +12,7 @@ Detaches, enters the network namespace NETNS, makes a mount namespace in which e
 SOURCE lies over TARGET, starts PROGRAM, and ends when it has no child left. SIGTERM is passed on.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -58,7 +59,12 @@ def main() -> None:
     pid = os.fork()
     if not pid:
         os.execvp(command[0], command)  # noqa: S606  # an argument list, and no shell
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+
+    def pass_on(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
     while True:
         try:
             os.wait()

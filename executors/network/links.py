@@ -1,6 +1,7 @@
 """Bridges and the links into them. All functions block, and work in the thread's namespace."""
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -25,16 +26,22 @@ def kernel(step: str) -> Iterator[None]:
         raise NetworkError(f"{step} failed") from error
 
 
+def up(name: str) -> None:
+    """Set a link up. NetworkError."""
+    with kernel(f"setting {name} up"), IPRoute() as route:
+        route.link("set", index=index(route, name), state="up")
+
+
 def index(route: IPRoute, name: str) -> int | None:
     """Return a link's index, None if there is none of this name."""
     found = route.link_lookup(ifname=name)
     return int(found[0]) if found else None
 
 
-def ensure_bridge(route: IPRoute, network_id: str, mtu: int) -> bool:
+def ensure_bridge(network_id: str, mtu: int) -> bool:
     """Have a network's bridge, up; True if it was made now. NetworkError."""
     name = bridge_name(network_id)
-    with kernel("making a bridge"):
+    with kernel("making a bridge"), IPRoute() as route:
         if index(route, name) is not None:
             return False
         route.link("add", ifname=name, kind="bridge", br_stp_state=0, br_forward_delay=0)
@@ -44,12 +51,12 @@ def ensure_bridge(route: IPRoute, network_id: str, mtu: int) -> bool:
 
 
 def ensure_service_link(
-    route: IPRoute, network_id: str, namespace: str, mtu: int, addresses: list[tuple[str, int]]
+    network_id: str, namespace: str, mtu: int, addresses: list[tuple[str, int]]
 ) -> bool:
     """Join a network's namespace to its bridge, with these addresses; True if joined now."""
     name = dhcp_link_name(network_id)
     made = False
-    with kernel("joining a network's services to its bridge"):
+    with kernel("joining a network's services to its bridge"), IPRoute() as route:
         outer = index(route, name)
         if outer is not None and not _has_service_link(namespace):
             route.link("del", index=outer)  # its other end is not where it should be
@@ -88,19 +95,24 @@ def _has_service_link(namespace: str) -> bool:
         return any(name == SERVICE_LINK for _, name in socket.if_nameindex())
 
 
-def remove(route: IPRoute, name: str) -> bool:
+def remove(name: str) -> bool:
     """Remove a link; False if it was not there. NetworkError."""
-    with kernel("removing a link"):
+    with kernel("removing a link"), IPRoute() as route:
         found = index(route, name)
         if found is None:
             return False
-        route.link("del", index=found)
+        try:
+            route.link("del", index=found)
+        except NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return False  # a veth goes with the namespace of its other end, a little later
+            raise
     return True
 
 
-def all_links(route: IPRoute) -> dict[str, str | None]:
+def all_links() -> dict[str, str | None]:
     """Return every link of the namespace, with the name of the bridge that it is in."""
-    with kernel("listing links"):
+    with kernel("listing links"), IPRoute() as route:
         links = {
             int(link["index"]): (link.get_attr("IFLA_IFNAME"), link.get_attr("IFLA_MASTER"))
             for link in route.get_links()
@@ -112,7 +124,7 @@ def all_links(route: IPRoute) -> dict[str, str | None]:
     }
 
 
-def put_into(route: IPRoute, name: str, bridge: str) -> None:
+def put_into(name: str, bridge: str) -> None:
     """Put a link into a bridge. NetworkError."""
-    with kernel("putting a tap into its bridge"):
+    with kernel("putting a tap into its bridge"), IPRoute() as route:
         route.link("set", index=index(route, name), master=index(route, bridge), state="up")

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from pyroute2 import IPRoute
 
 from executors.commands import run
 from executors.errors import CommandFailed, NetworkError
@@ -21,6 +20,7 @@ from executors.hypervisor.port import Nic
 from executors.layout import Layout, bridge_name, dhcp_link_name, tap_name
 from executors.network import links, namespaces, rules
 from executors.network.dhcp import Dnsmasq, Service, service_of
+from executors.network.flows import forget_flows
 from executors.network.metadata import MetadataListener, open_socket
 from executors.network.numbers import NumberBook
 from executors.network.port import AskMetadata
@@ -72,7 +72,7 @@ class LinuxNetworks:
         for listener in self._listeners.values():
             await listener.close()
         self._listeners.clear()
-        self._threads.close()
+        await asyncio.to_thread(self._threads.close)
 
     async def plug(self, server_id: ServerId, ports: tuple[PortSpec, ...]) -> tuple[Nic, ...]:
         """Have bridges and packet rules for a server's ports.
@@ -118,7 +118,9 @@ class LinuxNetworks:
         if ports is None:
             return
         self._rules_wanted += 1
+        zones = self._numbers.networks()
         await self._apply_rules()
+        await self._threads.run(partial(forget_flows, zones, ports))
         for network_id in {spec.network.network_id: None for spec in ports}:
             async with self._structure:
                 if self._on(network_id):
@@ -160,7 +162,7 @@ class LinuxNetworks:
 
     async def _ensure_bridge(self, spec: PortSpec) -> None:
         network_id, mtu = spec.network.network_id, spec.network.mtu
-        await self._threads.run(lambda route: links.ensure_bridge(route, network_id, mtu))
+        await self._threads.run(partial(links.ensure_bridge, network_id, mtu))
         self._bridged.add(network_id)
 
     async def _serve(self, network_id: NetworkId) -> None:
@@ -173,13 +175,11 @@ class LinuxNetworks:
         dnsmasq = Dnsmasq(self._layout, namespace)
         if before is None or before.addresses != service.addresses:
             mtu, addresses = service.network.mtu, list(service.addresses)
-            await self._threads.run(lambda _: namespaces.ensure(namespace))
+            await self._threads.run(lambda: namespaces.ensure(namespace))
             await self._threads.run(
-                lambda route: links.ensure_service_link(
-                    route, network_id, namespace, mtu, addresses
-                )
+                partial(links.ensure_service_link, network_id, namespace, mtu, addresses)
             )
-        await self._threads.run(lambda _: dnsmasq.ensure(service))
+        await self._threads.run(lambda: dnsmasq.ensure(service))
         if network_id not in self._listeners:
             await self._listen(network_id, namespace)
         self._served[network_id] = service
@@ -190,7 +190,7 @@ class LinuxNetworks:
                 return open_socket()
 
         listener = MetadataListener(network_id, self._ask)
-        await listener.start(await self._threads.run(lambda _: listen()))
+        await listener.start(await self._threads.run(listen))
         self._listeners[network_id] = listener
 
     async def _take_down(self, network_id: NetworkId) -> None:
@@ -200,12 +200,12 @@ class LinuxNetworks:
             await listener.close()
         await self._remove_namespace(self._layout.network_namespace(network_id))
         for name in (dhcp_link_name(network_id), bridge_name(network_id)):
-            await self._threads.run(partial(_remove_link, name))
+            await self._threads.run(partial(links.remove, name))
 
     async def _remove_namespace(self, namespace: str) -> bool:
         dnsmasq = Dnsmasq(self._layout, namespace)
-        await self._threads.run(lambda _: dnsmasq.remove())
-        return await self._threads.run(lambda _: namespaces.remove(namespace))
+        await self._threads.run(dnsmasq.remove)
+        return await self._threads.run(lambda: namespaces.remove(namespace))
 
     # Rules
 
@@ -229,9 +229,7 @@ class LinuxNetworks:
     async def _load(self, text: str) -> None:
         self._rules_text = self._rules_listed = None
         try:
-            await self._threads.run(
-                lambda _: run(["nft", "-f", "-"], stdin=text, deadline_s=_NFT_S)
-            )
+            await self._threads.run(lambda: run(["nft", "-f", "-"], stdin=text, deadline_s=_NFT_S))
         except CommandFailed as error:
             raise NetworkError("the packet rules were refused") from error
         self._rules_text = text
@@ -239,7 +237,7 @@ class LinuxNetworks:
     async def _list(self) -> str:
         command = ["nft", "--stateless", "list", "ruleset"]
         try:
-            return await self._threads.run(lambda _: run(command, deadline_s=_NFT_S))
+            return await self._threads.run(lambda: run(command, deadline_s=_NFT_S))
         except CommandFailed as error:
             raise NetworkError("the packet rules cannot be listed") from error
 
@@ -261,7 +259,7 @@ class LinuxNetworks:
             tap = tap_name(spec.port.port_id)
             if tap in found and found[tap] != bridge:
                 drift.append(_drift("tap", tap, f"in {found[tap]}", f"put into {bridge}"))
-                await self._threads.run(partial(_put_into, tap, bridge))
+                await self._threads.run(partial(links.put_into, tap, bridge))
         drift += await self._audit_service(network_id, namespace, found)
         return drift
 
@@ -279,7 +277,7 @@ class LinuxNetworks:
         if whole and not joined:
             drift.append(_drift("link", dhcp_link_name(network_id), "not joined", "joined"))
         dnsmasq = Dnsmasq(self._layout, namespace)
-        if whole and await self._threads.run(lambda _: dnsmasq.pid()) is None:
+        if whole and await self._threads.run(dnsmasq.pid) is None:
             drift.append(_drift("dnsmasq", namespace, "not running", "started"))
         if drift:
             self._served.pop(network_id, None)
@@ -304,7 +302,7 @@ class LinuxNetworks:
             kind = links.KINDS.get(name.partition("-")[0], "")
             if not kind or name in self._wanted_links():
                 continue
-            if await self._threads.run(partial(_remove_link, name)):
+            if await self._threads.run(partial(links.remove, name)):
                 drift.append(_drift(kind, name, "not wanted", "removed"))
         return drift
 
@@ -313,38 +311,29 @@ class LinuxNetworks:
         return wanted | {tap_name(spec.port.port_id) for spec in self._all_ports()}
 
     async def _audit_rules(self) -> list[DriftFound]:
-        """Compare the kernel's rules with those last seen right; load ours if they differ."""
+        """Compare the kernel's rules with ours, by loading ours where that is not sure."""
         async with self._rules_lock:
             counted, text = self._rules_wanted, self._render()
             before = await self._list()
             if text == self._rules_text and before == self._rules_listed:
                 return []
-            was = text == self._rules_text and self._rules_listed is not None
+            were_ours = text == self._rules_text
             await self._load(text)
             self._rules_applied = counted
             self._rules_listed = await self._list()
-            if not was or self._rules_listed == before:
+            if not were_ours or self._rules_listed == before:
                 return []
         return [_drift("nft", rules.TABLE, "changed", "replaced")]
 
 
-def _put_into(tap: str, bridge: str, route: IPRoute) -> None:
-    links.put_into(route, tap, bridge)
-
-
-def _remove_link(name: str, route: IPRoute) -> bool:
-    return links.remove(route, name)
-
-
-def _prepare(route: IPRoute) -> None:
+def _prepare() -> None:
     """Make the host namespace fit: lo up, no IPv6, bridged packets judged by inet rules.
 
     Raises:
         NetworkError: the kernel cannot do that.
     """
     namespaces.without_ipv6()
-    with links.kernel("preparing the host namespace"):
-        route.link("set", index=links.index(route, "lo"), state="up")
+    links.up("lo")
     if not _BRIDGED.exists():
         try:
             run(["modprobe", "br_netfilter"], deadline_s=_MODPROBE_S)

@@ -7,19 +7,14 @@ namespace is never touched.
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from executors.commands import run
 from executors.errors import CommandFailed, NetworkError
 from executors.layout import namespace_path
 from executors.waiting import in_thread
-
-if TYPE_CHECKING:
-    from pyroute2 import IPRoute
 
 _COMMAND_S = 30.0
 _STEP_S = 60.0
@@ -107,32 +102,23 @@ def without_ipv6() -> None:
 
 
 class Threads:
-    """A few threads that live in one namespace, each with a netlink socket of its own."""
+    """A few threads that live in one namespace."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._local = threading.local()
         self._pool = ThreadPoolExecutor(
             _THREADS, thread_name_prefix="network", initializer=self._enter
         )
 
-    async def run[T](self, work: Callable[["IPRoute"], T]) -> T:
-        """Run blocking work in the namespace; it is given the thread's netlink socket."""
-        return await in_thread(self._pool, lambda: work(self._route()), deadline_s=_STEP_S)
+    async def run[T](self, work: Callable[[], T]) -> T:
+        """Run blocking work in the namespace."""
+        return await in_thread(self._pool, work, deadline_s=_STEP_S)
 
     def close(self) -> None:
-        """Let the threads end."""
-        self._pool.shutdown(wait=False)
+        """Let the threads end. Nothing may be under way."""
+        self._pool.shutdown(wait=True)
 
     def _enter(self) -> None:
         there = os.open(namespace_path(self._namespace), os.O_RDONLY | os.O_CLOEXEC)
         os.setns(there, os.CLONE_NEWNET)
         os.close(there)
-
-    def _route(self) -> "IPRoute":
-        import pyroute2  # noqa: PLC0415  # takes half a second, and others need no netlink
-
-        if not hasattr(self._local, "route"):
-            self._local.route = pyroute2.IPRoute()
-        route: IPRoute = self._local.route
-        return route

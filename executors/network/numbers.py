@@ -30,6 +30,10 @@ class NumberBook:
         except (FileNotFoundError, msgspec.DecodeError):
             self._kept = _Kept()
 
+    def networks(self) -> dict[str, int]:
+        """Return the numbers that networks have now."""
+        return dict(self._kept.networks)
+
     def assign(self, ports: Iterable[str], networks: Iterable[str]) -> Numbers:
         """Return the numbers of exactly these, keeping those that they have.
 

@@ -264,6 +264,9 @@ async def test_reports_wait_for_an_engine_that_is_away(agent, engine):
     engine.away = False
 
     assert (await engine.outcome(item)).succeeded
+    _, *attempts = engine.request_ids
+    assert len(attempts) > 1
+    assert len(set(attempts)) == 1  # taken once, should an answer have been lost
 
 
 async def test_a_console_is_answered_or_says_why_not(agent, engine):

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 import uuid
 from collections.abc import Callable
 
@@ -35,6 +36,13 @@ HOST = "host-1"
 PROJECT = "p" * 32
 
 
+ids = random.Random()  # a test that seeds it gets the same ids each time
+
+
+def new_id():
+    return str(uuid.UUID(int=ids.getrandbits(128), version=4))
+
+
 class Engine:
     """What the agent sees of an engine: desired state, work, and an ear for reports."""
 
@@ -46,6 +54,7 @@ class Engine:
         self.checks: dict[str, ImageSpec] = {}
         self.blobs: tuple[str, ...] = ()
         self.reports = []
+        self.request_ids = []  # of every attempt
         self.beats = []
         self.asked_metadata = []
         self.answer_metadata: Callable = lambda ask: MetadataReply(status=404)
@@ -56,7 +65,8 @@ class Engine:
 
     # The agent's side (executors.upstream.Upstream)
 
-    async def submit(self, report):
+    async def submit(self, report, request_id):
+        self.request_ids.append(request_id)
         if self.away:
             raise UpstreamError("away")
         self.ordinal += 1
@@ -105,7 +115,7 @@ class Engine:
         resource_id = spec.server.server_id if spec is not None else image.image_id
         at = wall() if now is None else now
         operation = Operation(
-            operation_id=str(uuid.uuid4()),
+            operation_id=new_id(),
             kind=kind,
             resource_kind="server" if spec is not None else "image",
             resource_id=resource_id,
@@ -178,9 +188,6 @@ def wall():
     return time.time_ns() // 1000
 
 
-_numbers = itertools.count(10)
-
-
 class Cloud:
     """A network with a security group, and servers and ports on it."""
 
@@ -188,12 +195,12 @@ class Cloud:
         self.cidr = cidr
         self.numbers = itertools.count(10)
         common = {"created_at": 1, "updated_at": 1}
-        network_id = str(uuid.uuid4())
+        network_id = new_id()
         self.network = Network(
             network_id=network_id, name="net", project_id=PROJECT, vni=vni, **common
         )
         self.subnet = Subnet(
-            subnet_id=str(uuid.uuid4()),
+            subnet_id=new_id(),
             network_id=network_id,
             project_id=PROJECT,
             name="sub",
@@ -203,7 +210,7 @@ class Cloud:
             **common,
         )
         self.group = SecurityGroup(
-            security_group_id=str(uuid.uuid4()),
+            security_group_id=new_id(),
             name="default",
             project_id=PROJECT,
             rules=(
@@ -216,13 +223,13 @@ class Cloud:
         self.dhcp_port = self._port(f"{cidr}.2", device_owner="network:dhcp")
 
     def _port(self, address, **fields):
-        n = next(_numbers)
+        n = int(address.rpartition(".")[2]) + 256 * self.network.vni
         return Port(
-            port_id=str(uuid.uuid4()),
+            port_id=new_id(),
             network_id=self.network.network_id,
             project_id=PROJECT,
             name="",
-            mac_address=f"fa:16:3e:00:{n >> 8:02x}:{n & 255:02x}",
+            mac_address=f"fa:16:3e:{n >> 16:02x}:{n >> 8 & 255:02x}:{n & 255:02x}",
             fixed_ips=(FixedIp(subnet_id=self.subnet.subnet_id, ip_address=address),),
             created_at=1,
             updated_at=1,
@@ -242,7 +249,7 @@ class Cloud:
 
 
 def _rule(direction, **fields):
-    return SecurityGroupRule(rule_id=str(uuid.uuid4()), direction=direction, **fields)
+    return SecurityGroupRule(rule_id=new_id(), direction=direction, **fields)
 
 
 rule = _rule
@@ -250,7 +257,7 @@ rule = _rule
 
 def an_image(**changes):
     fields = {
-        "image_id": str(uuid.uuid4()),
+        "image_id": new_id(),
         "blob_id": "blob-1",
         "disk_format": "qcow2",
         "size_bytes": 1 << 20,
@@ -262,7 +269,7 @@ def an_image(**changes):
 
 def a_server(image=None, ports=(), wanted="running", boot=1, disk_gib=1, memory_mib=96, **spec):
     image = image if image is not None else an_image()
-    server_id = spec.pop("server_id", None) or str(uuid.uuid4())
+    server_id = spec.pop("server_id", None) or new_id()
     server = Server(
         server_id=server_id,
         name="web",
