@@ -18,10 +18,23 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js import JetStreamContext
 
+from engine.bus.subscription import LOST, Handler, Message, Subscription
+from engine.bus.waiting import ManyAnswers, OneAnswer, Waiter
 from schemas.subjects import Subjects
+
+__all__ = [
+    "Bus",
+    "BusError",
+    "BusTimeout",
+    "Disconnected",
+    "Handler",
+    "Message",
+    "NoResponders",
+    "NotPermitted",
+    "Subscription",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +45,6 @@ PING_S = 10
 FLUSH_S = 10.0
 STATUS = "Status"
 NO_RESPONDERS = "503"
-LOST = (nats.errors.Error, OSError)  # what nats-py raises
 STORE_USERS = ("engine", "admin")
 
 
@@ -56,41 +68,6 @@ class NotPermitted(BusError):
     """The user may not publish or subscribe there."""
 
 
-class Message:
-    """A received message. ``reply`` is empty when no answer is awaited."""
-
-    __slots__ = ("_bus", "headers", "payload", "reply", "subject")
-
-    def __init__(self, bus: "Bus", message: Msg) -> None:
-        self._bus = bus
-        self.subject = message.subject
-        self.reply = message.reply
-        self.payload = message.data
-        self.headers: dict[str, str] = message.headers or {}
-
-    async def respond(self, payload: bytes) -> None:
-        """Answer the asker; see ``Bus.respond``."""
-        await self._bus.respond(self.reply, payload)
-
-
-Handler = Callable[[Message], Awaitable[None]]
-
-
-class Subscription:
-    """Interest in a subject, until stopped."""
-
-    def __init__(self, subscription: NatsSubscription) -> None:
-        self._subscription = subscription
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    async def stop(self) -> None:
-        """End the interest and what is under way. Can be repeated."""
-        with contextlib.suppress(*LOST):  # closed, or stopped before
-            await self._subscription.unsubscribe()
-        for task in self.tasks:
-            task.cancel()
-
-
 class Bus:
     """A connection to the broker, as one user of one cell.
 
@@ -110,7 +87,7 @@ class Bus:
         self._client = Client()
         self._closing = False
         self._inbox = ""
-        self._waiting: dict[str, _Waiter] = {}
+        self._waiting: dict[str, Waiter] = {}
         self._tokens = itertools.count(1)
         self._refused: list[str] = []
         self._login_refused: asyncio.Future[None] | None = None
@@ -208,7 +185,7 @@ class Bus:
     ) -> Message:
         """Ask and return the answer with its headers. Raises as ``request``."""
         token = str(next(self._tokens))
-        waiter = _One(subject)
+        waiter = OneAnswer(subject)
         self._waiting[token] = waiter
         timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, token)
         try:
@@ -229,7 +206,7 @@ class Bus:
         ``timeout_s`` bounds the wait for each. Raises as ``request``.
         """
         token = str(next(self._tokens))
-        waiter = _Many(subject)
+        waiter = ManyAnswers(subject)
         self._waiting[token] = waiter
         try:
             await self.publish(subject, payload, reply=self._inbox + token)
@@ -239,7 +216,7 @@ class Bus:
                         answer = await waiter.queue.get()
                 except TimeoutError:
                     raise BusTimeout(f"no answer from {subject} in {timeout_s} s") from None
-                if isinstance(answer, BusError):
+                if isinstance(answer, Exception):
                     raise answer
                 message = Message(self, answer)
                 if message.headers.get(STATUS) == NO_RESPONDERS:
@@ -260,37 +237,18 @@ class Bus:
         Raises:
             NotPermitted: the user may not listen there.
         """
-        slots = asyncio.Semaphore(concurrency)
-        holder: list[Subscription] = []
-
-        async def run(message: Msg) -> None:
-            try:
-                await handler(Message(self, message))
-            except Exception:
-                log.exception("handler_failed", subject=message.subject)
-
-        async def spawn(message: Msg) -> None:
-            await slots.acquire()
-            task = asyncio.create_task(run(message))
-            holder[0].tasks.add(task)
-            task.add_done_callback(holder[0].tasks.discard)
-            task.add_done_callback(lambda _: slots.release())
-
+        subscription = Subscription(self, handler, concurrency)
         try:
-            raw = await self._client.subscribe(
-                subject,
-                queue,
-                cb=run if concurrency == 1 else spawn,
-                pending_bytes_limit=4 * PENDING_BYTES_MAX,
-            )
-            holder.append(Subscription(raw))
+            await subscription.start(self._client, subject, queue)
             await self._flush(FLUSH_S)
         except LOST as error:
             raise BusError(f"cannot subscribe to {subject}: {error}") from error
-        if any(f'subscription to "{subject.lower()}"' in refusal for refusal in self._refused):
-            await holder[0].stop()
+        refusal = f'subscription to "{subject.lower()}"'
+        if any(refusal in refused for refused in self._refused):
+            self._refused = [refused for refused in self._refused if refusal not in refused]
+            await subscription.stop()
             raise NotPermitted(f"{self.user} may not subscribe to {subject}")
-        return holder[0]
+        return subscription
 
     async def respond(self, reply: str, payload: bytes) -> None:
         """Answer on ``reply``, if an answer is awaited and goes to an inbox."""
@@ -416,42 +374,3 @@ class Bus:
 
     async def _on_closed(self) -> None:
         self.closed.set()
-
-
-class _Waiter:
-    """Somebody who waits for an answer from ``subject``."""
-
-    __slots__ = ("subject",)
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-
-    def take(self, answer: Msg | BusError) -> None:
-        raise NotImplementedError
-
-
-class _One(_Waiter):
-    __slots__ = ("future",)
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(subject)
-        self.future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-
-    def take(self, answer: Msg | BusError) -> None:
-        if self.future.done():
-            return
-        if isinstance(answer, BusError):
-            self.future.set_exception(answer)
-        else:
-            self.future.set_result(answer)
-
-
-class _Many(_Waiter):
-    __slots__ = ("queue",)
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(subject)
-        self.queue: asyncio.Queue[Msg | BusError] = asyncio.Queue()
-
-    def take(self, answer: Msg | BusError) -> None:
-        self.queue.put_nowait(answer)

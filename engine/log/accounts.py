@@ -92,7 +92,7 @@ def accounts(cell: str, host: str, passwords: Mapping[str, str]) -> dict[str, An
     )
     history = user(
         "history",
-        [names.projected("*"), log_read, *answers("edge")],
+        [names.projected("*"), names.engine("digest"), log_read, *answers("edge")],
         [names.history("*"), names.projected("*"), f"{feed(cell)}.*"],
     )
     engine = user(

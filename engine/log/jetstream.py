@@ -23,7 +23,13 @@ from engine.bus.client import (
     NoResponders,
 )
 from engine.log.accounts import feed as feed_prefix
-from engine.log.port import LogRefused, LogUnavailable, StoredCommit, WrongLastSequence
+from engine.log.port import (
+    LogRefused,
+    LogUnavailable,
+    StoredCommit,
+    WrongLastSequence,
+    is_same,
+)
 
 WRONG_LAST_SEQUENCE = 10071, 10164
 BATCH_MAX = 256
@@ -31,8 +37,9 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 ATTEMPT_S = 5.0
 RETRY_S = 0.05
 POLL_S = 1.0
-ANNOUNCED_BYTES_MAX = 64 * 1024
-ANNOUNCED_MAX = 4096
+ANNOUNCED_BYTES_MAX = 2 * 1024 * 1024
+ANNOUNCED_BYTES_KEPT = 64 * 1024 * 1024
+ENTRY_BYTES = 128
 NOT_FOUND = "404"
 END_OF_BATCH = "204"
 
@@ -58,13 +65,8 @@ class _RawReply(Struct, frozen=True):
     error: _ApiError | None = None
 
 
-class _CommitId(Struct, frozen=True):
-    commit: str
-
-
 _decode_ack = msgspec.json.Decoder(_PubAck).decode
 _decode_raw = msgspec.json.Decoder(_RawReply).decode
-_decode_id = msgspec.json.Decoder(_CommitId).decode
 
 
 class JetStreamLog:
@@ -80,42 +82,46 @@ class JetStreamLog:
 
     async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
         """See ``port.Log.append``."""
+        deadline = asyncio.get_running_loop().time() + self._append_s
         headers = {"Nats-Expected-Last-Sequence": str(expected_last)}
-        try:
-            async with asyncio.timeout(self._append_s):
-                seq = await self._append(data, headers, expected_last, commit_id)
-        except TimeoutError:
-            raise LogUnavailable(f"no outcome of an append in {self._append_s} s") from None
-        announced = data if len(data) <= ANNOUNCED_BYTES_MAX else b""
-        with contextlib.suppress(BusError):  # Readers find it by themselves if this is lost.
-            await self._feed.publish(f"{self._prefix}.{seq}", announced)
-        return seq
-
-    async def _append(
-        self, data: bytes, headers: dict[str, str], expected_last: int, commit_id: str | None
-    ) -> int:
+        unsure = False  # whether an earlier attempt may have been stored
         while True:
             try:
                 answer = await self._bus.ask(
                     self._subject, data, timeout_s=ATTEMPT_S, headers=headers
                 )
-            except (BusTimeout, Disconnected, NoResponders):
-                await asyncio.sleep(RETRY_S)
+            except (BusTimeout, Disconnected) as error:
+                unsure = True
+                await self._pause(deadline, error)
+                continue
+            except NoResponders as error:
+                await self._pause(deadline, error)
                 continue
             except BusError as error:
-                raise LogRefused(str(error)) from error
+                raise (LogUnavailable if unsure else LogRefused)(str(error)) from error
             ack = _decode_ack(answer.payload)
             if ack.error is None:
+                await self._announce(ack.seq, data)
                 return ack.seq
             if ack.error.err_code not in WRONG_LAST_SEQUENCE:
-                raise LogRefused(f"{ack.error.description} ({ack.error.err_code})")
+                refusal = LogRefused(f"{ack.error.description} ({ack.error.err_code})")
+                if not unsure:
+                    raise refusal
+                await self._pause(deadline, refusal)
+                continue
             # An earlier attempt of ours may have been stored without our hearing of it.
-            stored = await self._stored(expected_last + 1)
-            if stored is not None and _is_ours(stored, data, commit_id):
+            stored = await self._stored(expected_last + 1, deadline)
+            if stored is not None and is_same(stored, data, commit_id):
+                await self._announce(stored.seq, data)
                 return stored.seq
             raise WrongLastSequence(expected_last, _last_in(ack.error.description))
 
-    async def _stored(self, seq: int) -> StoredCommit | None:
+    async def _announce(self, seq: int, data: bytes) -> None:
+        announced = data if len(data) <= ANNOUNCED_BYTES_MAX else b""
+        with contextlib.suppress(BusError):  # Readers find it by themselves if this is lost.
+            await self._feed.publish(f"{self._prefix}.{seq}", announced)
+
+    async def _stored(self, seq: int, deadline: float) -> StoredCommit | None:
         """Read one message through the stream's leader, which never answers with old state."""
         request = msgspec.json.encode({"seq": seq})
         while True:
@@ -123,13 +129,18 @@ class JetStreamLog:
                 answer = await self._bus.request(
                     f"$JS.API.STREAM.MSG.GET.{self._stream}", request, timeout_s=ATTEMPT_S
                 )
-            except (BusTimeout, Disconnected, NoResponders):
-                await asyncio.sleep(RETRY_S)
+            except (BusTimeout, Disconnected, NoResponders) as error:
+                await self._pause(deadline, error)
                 continue
             message = _decode_raw(answer).message
             if message is None:
                 return None
             return StoredCommit(message.seq, message.data, _micros(message.time))
+
+    async def _pause(self, deadline: float, error: Exception) -> None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise LogUnavailable(f"no outcome in {self._append_s} s: {error}") from error
+        await asyncio.sleep(RETRY_S)
 
     async def read(
         self, after_seq: int = 0, *, follow: bool = False
@@ -218,12 +229,14 @@ class _Announced:
     def __init__(self) -> None:
         self.must_look = True  # at the start
         self._commits: dict[int, bytes] = {}
+        self._bytes = 0
         self._woken = asyncio.Event()
 
     async def take(self, message: Message) -> None:
-        if len(self._commits) < ANNOUNCED_MAX:
+        if self._bytes < ANNOUNCED_BYTES_KEPT:
             self._commits[int(message.subject.rpartition(".")[2])] = message.payload
-        else:
+            self._bytes += len(message.payload) + ENTRY_BYTES
+        else:  # A reader that lags finds the rest in the log.
             self.must_look = True
         self._woken.set()
 
@@ -236,11 +249,13 @@ class _Announced:
         batch: list[StoredCommit] = []
         while data := self._commits.pop(seq, b""):
             batch.append(StoredCommit(seq, data))
+            self._bytes -= len(data) + ENTRY_BYTES
             seq += 1
         if self._commits and not batch:
             # What is left is behind us, or beyond a gap, or too big to be announced whole.
             self.must_look |= max(self._commits) >= seq
             self._commits.clear()
+            self._bytes = 0
         return batch
 
     async def wait(self) -> None:
@@ -268,15 +283,6 @@ def _micros(text: str) -> int:
     """Read RFC 3339 with up to nine digits of a second, cut to microseconds."""
     at = datetime.fromisoformat(text)
     return int(at.timestamp()) * 1_000_000 + at.microsecond
-
-
-def _is_ours(stored: StoredCommit, data: bytes, commit_id: str | None) -> bool:
-    if commit_id is None:
-        return stored.data == data
-    try:
-        return _decode_id(stored.data).commit == commit_id
-    except msgspec.DecodeError:
-        return False
 
 
 def _last_in(description: str) -> int | None:

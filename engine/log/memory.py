@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
-from engine.log.port import StoredCommit, WrongLastSequence
+from engine.log.port import StoredCommit, WrongLastSequence, is_same
 
 BATCH_MAX = 256
 
@@ -17,9 +17,11 @@ class MemoryLog:
         self._grown = asyncio.Event()
 
     async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
-        """See ``port.Log.append``. Nothing is lost on the way, so ``commit_id`` is not needed."""
-        del commit_id
+        """See ``port.Log.append``."""
         if expected_last != len(self._commits):
+            for stored in self._commits[expected_last : expected_last + 1]:
+                if is_same(stored, data, commit_id):
+                    return stored.seq
             raise WrongLastSequence(expected_last, len(self._commits))
         now = time.time_ns() // 1000
         self._commits.append(StoredCommit(expected_last + 1, bytes(data), now))

@@ -7,6 +7,7 @@ Kept by ``jetstream.JetStreamLog`` and its twin in memory, ``memory.MemoryLog``,
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 
@@ -43,15 +44,34 @@ class StoredCommit(Struct, frozen=True, array_like=True):
     ts: int = 0
 
 
+class _CommitId(Struct, frozen=True):
+    commit: str
+
+
+_decode_id = msgspec.json.Decoder(_CommitId).decode
+
+
+def is_same(stored: StoredCommit, data: bytes, commit_id: str | None) -> bool:
+    """Whether what is stored is what was to be appended: by its id if given, else by its bytes."""
+    if commit_id is None:
+        return stored.data == data
+    try:
+        return _decode_id(stored.data).commit == commit_id
+    except msgspec.DecodeError:
+        return False
+
+
 class Log(Protocol):
     """An append-only log of commits in one total order."""
 
     async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
         """Store ``data`` after ``expected_last`` and return its sequence, ``expected_last + 1``.
 
+        Repeating it is safe: what lies in its place already is not stored again. It is the same if
+        it has the same ``commit_id``, or, with none given, the same bytes.
+
         Several may be under way, each with the predicted sequence: once one is refused, so is every
-        later one. With ``commit_id``, a commit found in our place is ours if it has that id;
-        without, if its bytes are the same.
+        later one.
 
         Raises:
             WrongLastSequence: the log does not end there.

@@ -81,6 +81,17 @@ async def test_an_append_at_the_wrong_place_stores_nothing(log, expected):
     assert [commit.seq async for commit in log.read()] == [1, 2]
 
 
+async def test_the_same_append_again_stores_nothing_and_says_where_it_lies(log):
+    """So a writer that did not hear the answer can find out."""
+    data = await filled(log, 3)
+
+    assert await log.append(data[1], expected_last=1) == 2
+    assert await log.append(b"same id, other bytes", expected_last=1, commit_id="c1") == 2
+    with pytest.raises(WrongLastSequence):
+        await log.append(data[1], expected_last=1, commit_id="another")
+    assert [commit.data async for commit in log.read()] == data
+
+
 async def test_of_two_writers_at_one_place_one_wins(log):
     outcomes = await asyncio.gather(
         log.append(b"one", expected_last=0),

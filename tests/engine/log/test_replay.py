@@ -1,6 +1,7 @@
 """Replaying reads every message, in order, whatever the sizes, and survives a lost connection."""
 
 import asyncio
+import contextlib
 import random
 import socket
 import threading
@@ -82,7 +83,7 @@ def test_at_the_end_there_is_nothing(running, written, user, beyond):
 
 
 @pytest.mark.parametrize("user", READERS)
-def test_an_empty_log_is_read_to_its_end(nats, tmp_path, user):
+def test_an_empty_log_is_read_to_its_end(tmp_path, user):
     started = server.start(tmp_path, cell=CELL)
     asyncio.run(append(started, []))
 
@@ -115,7 +116,7 @@ def test_a_user_who_may_not_read_is_told(running, written):
 
 
 def test_a_stream_that_is_not_there_is_told(running):
-    with pytest.raises(ReplayRefused, match="Permissions Violation|not found"):
+    with pytest.raises(ReplayRefused, match=r"Permissions Violation|not found"):
         list(replay(running.url, "engine", running.credentials["engine"], "NONE"))
     with pytest.raises(ReplayRefused, match="not found"):
         list(replay(running.url, "admin", running.credentials["admin"], "NONE"))
@@ -167,10 +168,8 @@ class Proxy:
                     except OSError:
                         break
                 for end in (client, upstream):
-                    try:
+                    with contextlib.suppress(OSError):
                         end.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        pass
                 passing.join()
 
     @staticmethod
