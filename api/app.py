@@ -10,6 +10,7 @@ from typing import Any
 import uuid_utils
 from litestar import Litestar, Response, get
 from litestar.enums import ScopeType
+from litestar.types import Message, Scope
 
 from api.compute.service import service as compute_service
 from api.edge import Edge
@@ -31,7 +32,7 @@ class Api(Litestar):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand a request to its service, and all else to Litestar."""
         if scope["type"] == ScopeType.HTTP:
-            service = self.services.get(scope["path"].split("/", 2)[1])
+            service = self.services.get(scope["path"][1:].partition("/")[0])
             if service is not None:
                 await service(scope, receive, send)
                 return
@@ -78,7 +79,7 @@ def create_app(edge: Edge) -> Api:
 
     app = Api(
         route_handlers=[index, healthz, readyz, metrics],
-        after_request=_identify,
+        before_send=[_identify],
         openapi_config=None,
         logging_config=None,
     )
@@ -92,6 +93,8 @@ def create_app(edge: Edge) -> Api:
     return app
 
 
-async def _identify(response: Response[Any]) -> Response[Any]:
-    response.headers["X-Openstack-Request-Id"] = f"req-{uuid_utils.uuid4()}"
-    return response
+async def _identify(message: Message, _scope: Scope) -> None:
+    """Give what Litestar answers a request id too, errors included."""
+    if message["type"] == "http.response.start":
+        request_id = f"req-{uuid_utils.uuid4()}".encode("ascii")
+        message["headers"] = [*message.get("headers", ()), (b"x-openstack-request-id", request_id)]

@@ -3,8 +3,11 @@
 Only what works is listed. Ids are derived from names, so that every edge says the same.
 """
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
+
+import msgspec
 
 REGION = "RegionOne"
 INTERFACES = ("public", "internal", "admin")
@@ -22,9 +25,10 @@ def _id(*names: str) -> str:
     return sha256("/".join(names).encode()).hexdigest()[:32]
 
 
-def catalog(base: str) -> list[dict[str, Any]]:
-    """Return the catalog with addresses below ``base`` (scheme and host)."""
-    return [
+@lru_cache(maxsize=64)
+def catalog(base: str) -> msgspec.Raw:
+    """Return the catalog, as JSON, with addresses below ``base`` (scheme and host)."""
+    found: list[dict[str, Any]] = [
         {
             "type": kind,
             "id": _id(kind),
@@ -42,6 +46,7 @@ def catalog(base: str) -> list[dict[str, Any]]:
         }
         for kind, path in SERVICES
     ]
+    return msgspec.Raw(msgspec.json.encode(found))
 
 
 def services(base: str) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ from engine.bus.keys import Keys
 from executors.storage.blob import Blobs
 from projections.reader import Reader
 from schemas.config import Config
+from schemas.errors import InvalidInput
+
+VISIBLE_S = 5.0  # how long a client waits for what it knows to be written
 
 
 class Edge(Struct, kw_only=True):
@@ -49,8 +52,18 @@ class Edge(Struct, kw_only=True):
         Raises:
             Unauthorized: there is no token, or it does not count.
         """
-        position = self.waiter.position()
+        position = await self._position(call)
         return await self.authenticator.principal(call.header(b"x-auth-token")), position
+
+    async def _position(self, call: Call) -> int:
+        """Return where reads are, once they show the ordinal that the client saw elsewhere."""
+        wanted = call.header(b"x-cumulog-min-ordinal")
+        if wanted:
+            if not wanted.isascii() or not wanted.isdecimal() or len(wanted) > 16:
+                raise InvalidInput("X-Cumulog-Min-Ordinal must be a whole number")
+            if not await self.waiter.reached(int(wanted), VISIBLE_S):
+                call.awaited = int(wanted)
+        return self.waiter.position()
 
     def count(self, api: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request, for ``/metrics``."""

@@ -39,6 +39,13 @@ class BodyTooLarge(Rejected):
     hint = "Send less at once."
 
 
+class BodyTooSlow(Rejected):
+    """The body stopped coming."""
+
+    code = "BodyTooSlow"
+    status = 408
+
+
 class UnsupportedMediaType(Rejected):
     """The body's type is not one this call reads."""
 

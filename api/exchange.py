@@ -16,6 +16,7 @@ import uuid_utils
 
 from api.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     ClientGone,
     UnsupportedMediaType,
     decoding_reason,
@@ -31,6 +32,8 @@ type Scope = dict[str, Any]
 type Receive = Callable[[], Awaitable[dict[str, Any]]]
 type Send = Callable[[dict[str, Any]], Awaitable[None]]
 type Header = tuple[bytes, bytes]
+
+IDLE_S = 60.0  # how long a client may pause within a body
 
 JSON: bytes = b"application/json"
 encode = msgspec.json.Encoder().encode
@@ -178,6 +181,7 @@ class Call:
 
         Raises:
             BodyTooLarge: it is longer than ``limit`` bytes; the rest is not read.
+        BodyTooSlow: nothing of it came for too long.
             ClientGone: the client went away before its end.
         """
         announced = self.header(b"content-length")
@@ -185,7 +189,11 @@ class Call:
             raise BodyTooLarge(f"the body may have at most {limit} bytes", limit=limit)
         size = 0
         while True:
-            message = await self.receive()
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    message = await self.receive()
+            except TimeoutError as error:
+                raise BodyTooSlow(f"nothing of the body came for {IDLE_S:.0f} s") from error
             if message["type"] == "http.disconnect":
                 raise ClientGone("the client went away while sending")
             chunk: bytes = message.get("body", b"")

@@ -10,6 +10,7 @@ import gc
 import signal
 from pathlib import Path
 
+import msgspec
 import structlog
 from granian.constants import Interfaces
 from granian.http import HTTP1Settings
@@ -25,6 +26,7 @@ from api.tokens import TokenRing
 from api.waiting import Waiter
 from engine.bus.client import Bus, BusError, Message
 from engine.bus.keys import Keys
+from engine.bus.service import ask_engine
 from executors.storage.blob import Blobs
 from projections.reader import Reader
 from schemas.config import Config
@@ -35,6 +37,15 @@ log = structlog.get_logger(__name__)
 BACKPRESSURE = 512  # requests at once; more wait in the kernel
 SWEEP_S = 600.0
 STOP_S = 5.0
+
+
+class _Status(msgspec.Struct, frozen=True):
+    """The part of the engine's status that is needed here."""
+
+    ordinal: int
+
+
+_decode_status = msgspec.json.Decoder(_Status).decode
 
 
 async def run(config: Config) -> None:
@@ -113,14 +124,17 @@ async def _listen(edge: Edge) -> None:
 
 async def _sweep(edge: Edge) -> None:
     while True:
+        await asyncio.sleep(SWEEP_S)
         try:
+            engine = _decode_status(await ask_engine(edge.bus, "status"))
+            if edge.reader.position() < engine.ordinal:
+                continue  # What lags does not know every image.
             removed = await leftovers.sweep(edge.blobs, edge.reader)
-        except OSError as error:
+        except (OSError, BusError, Rejected, msgspec.MsgspecError) as error:
             log.warning("blobs_not_swept", error=str(error))
         else:
             if removed:
                 log.info("blobs_swept", removed=removed)
-        await asyncio.sleep(SWEEP_S)
 
 
 async def _serve_http(edge: Edge, stop: asyncio.Event) -> None:

@@ -1,8 +1,8 @@
 """The way a wish takes to the engine and back.
 
-Invariant: what is submitted is valid by its schema (so that the engine refuses for reasons of state
-only), carries the caller as the edge verified it, and is answered once the node's read model shows
-it, or with a header that says it does not yet.
+Invariant: what is submitted carries the caller as the edge verified it, and is answered once the
+node's read model shows it, or with a header that says it does not yet. The engine judges values by
+their schema as it reads the request, so they are not judged here as well.
 """
 
 import hashlib
@@ -12,18 +12,15 @@ from typing import Any, get_args
 import msgspec
 
 from api.auth import now
+from api.edge import VISIBLE_S
 from api.errors import Denied
 from api.exchange import Call
 from engine.bus.service import submit
-from schemas.envelope import Accepted, Action, Outcome, Request, decode_action
+from schemas.envelope import Accepted, Action, Outcome, Refused, Request
 from schemas.errors import InvalidInput
 from schemas.identity import IdentityAction
 
-VISIBLE_S = 5.0  # how long a client waits for its own write before it is told to look again
-
 _IDENTITY = get_args(IdentityAction.__value__)
-
-_encode = msgspec.json.Encoder().encode
 
 
 async def write(call: Call, action: Action) -> dict[str, Any]:
@@ -33,22 +30,32 @@ async def write(call: Call, action: Action) -> dict[str, Any]:
 
     Raises:
         Denied: the engine refused.
-        InvalidInput: a value is not of its schema.
         Unavailable: the engine cannot be reached.
     """
     outcome = await send(call, action)
     if isinstance(outcome.verdict, Accepted):
         return outcome.verdict.reply
-    raise Denied(outcome.verdict)
+    raise denied(outcome)
+
+
+def denied(outcome: Outcome) -> Denied:
+    """Return what to raise for a refusal.
+
+    One without an ordinal was not even read as a request: a value is not of its schema. Its reason
+    then says where in the request; our clients know the action only.
+    """
+    verdict = outcome.verdict
+    assert isinstance(verdict, Refused), "only a refusal is denied"
+    if outcome.ordinal == 0:
+        reason = verdict.reason.replace("`$.action", "`$").removesuffix(" - at `$`")
+        verdict = msgspec.structs.replace(
+            verdict, reason=f"a value is not as expected: {reason}", hint=InvalidInput.hint
+        )
+    return Denied(verdict)
 
 
 async def send(call: Call, action: Action) -> Outcome:
     """Submit as ``write`` does, and return the outcome whatever it is."""
-    encoded = _encode(action)
-    try:
-        checked = decode_action(encoded)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"a value is not as expected: {error}") from error
     key = call.header(b"idempotency-key") or None
     if key is not None and len(key) > 255:
         raise InvalidInput("an Idempotency-Key has at most 255 characters")
@@ -57,7 +64,7 @@ async def send(call: Call, action: Action) -> Outcome:
         Request(
             request_id=call.request_id,
             actor=call.principal.actor,
-            action=checked,
+            action=action,
             submitted_at=now(),
             client=call.client,
             key=key,
@@ -68,7 +75,7 @@ async def send(call: Call, action: Action) -> Outcome:
     if outcome.ordinal and not await edge.waiter.reached(outcome.ordinal, VISIBLE_S):
         call.awaited = outcome.ordinal
         edge.late_at = monotonic()
-    if isinstance(checked, _IDENTITY):
+    if isinstance(action, _IDENTITY):
         edge.authenticator.forget()
     call.position = edge.waiter.newest
     return outcome

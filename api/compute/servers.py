@@ -260,8 +260,8 @@ def _reference(text: str) -> str | None:
     return text.rstrip("/").rpartition("/")[2] or None
 
 
-def _page(call: Call, servers: list[ServerView], rendered: list[bytes], page: Page) -> Answer:
-    body = b'{"servers":[%b]' % b",".join(rendered)
+def _page(call: Call, servers: list[ServerView], rendered: bytes, page: Page) -> Answer:
+    body = b'{"servers":%b' % rendered
     if servers and len(servers) == page.limit:
         href = next_href(call, servers[-1].server.server_id)
         body += b',"servers_links":%b' % encode([{"rel": "next", "href": href}])
@@ -272,7 +272,7 @@ async def list_brief(call: Call) -> Answer:
     """GET /servers."""
     servers, page = _listed(call)
     base = call.base
-    return _page(call, servers, [encode(server_brief(s.server, base)) for s in servers], page)
+    return _page(call, servers, encode([server_brief(s.server, base) for s in servers]), page)
 
 
 async def list_full(call: Call) -> Answer:
@@ -280,7 +280,8 @@ async def list_full(call: Call) -> Answer:
     servers, page = _listed(call)
     base, admin = call.base, call.principal.is_admin
     render = call.edge.rendered.server
-    return _page(call, servers, [render(s, base, admin=admin) for s in servers], page)
+    rendered = b",".join([render(s, base, admin=admin) for s in servers])
+    return _page(call, servers, b"[%b]" % rendered, page)
 
 
 async def change(call: Call) -> Answer:

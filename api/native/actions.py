@@ -11,7 +11,7 @@ from api.exchange import Answer, Call, json_answer
 from api.pagination import flag, page_of
 from api.routing import Routes
 from api.sealing_inbound import seal_action
-from api.writing import send
+from api.writing import denied, send
 from engine.bus.service import ask_engine
 from schemas.envelope import (
     Accepted,
@@ -36,7 +36,7 @@ async def submit(call: Call) -> Answer:
     outcome = await send(call, action)
     verdict = outcome.verdict
     if isinstance(verdict, Refused):
-        raise Denied(verdict)
+        raise denied(outcome)
     body = {
         "request_id": outcome.request_id,
         "ordinal": outcome.ordinal,
@@ -60,7 +60,7 @@ async def _action(call: Call) -> Action:
         raise InvalidInput("type must name an action; GET /v1/openapi.json lists them")
     sealed = await seal_action(call.edge, call.principal.project, body)
     try:
-        action = decode_action(msgspec.json.encode(sealed))
+        action: Action = decode_action(msgspec.json.encode(sealed))
     except msgspec.ValidationError as error:
         raise InvalidInput(f"the action is not as expected: {error}") from error
     unknown = sorted(_unknown(sealed, msgspec.to_builtins(action), ""))

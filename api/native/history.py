@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 
-from api.auth import now
+from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
 from api.identity.projects import need_admin
 from api.native.actions import own_project
 from api.native.log import moment
 from api.routing import Routes
 from engine.bus.client import BusError, NoResponders
+from schemas.envelope import Refused
 from schemas.errors import InvalidInput, Unavailable
 
 ANSWER_S = 30.0
@@ -27,7 +28,7 @@ async def ask(call: Call, question: str, payload: dict[str, Any], timeout_s: flo
 
     Raises:
         Unavailable: it does not answer.
-        InvalidInput: it could not do what was asked, and says why.
+        Denied: it could not do what was asked, and says why.
     """
     bus = call.edge.bus
     try:
@@ -39,17 +40,17 @@ async def ask(call: Call, question: str, payload: dict[str, Any], timeout_s: flo
     except BusError as error:
         raise Unavailable(f"the archiver did not answer within {timeout_s:.0f} s") from error
     reply = _object.decode(raw)
-    if isinstance(reply.get("error"), str):
-        raise InvalidInput(reply["error"])
+    if "error" in reply:
+        raise Denied(msgspec.convert(reply["error"], Refused))
     return json_answer(reply)
 
 
 def _window(call: Call) -> dict[str, Any]:
     start, end = moment(call, "start"), moment(call, "end")
-    end = now() if end is None else end
-    if start is not None and start > end:
+    if start is not None and end is not None and start > end:
         raise InvalidInput("start is after end")
-    return {"start": start or 0, "end": end, "project_id": own_project(call)}
+    given = {"start": start, "end": end, "project": own_project(call)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 async def usage(call: Call) -> Answer:
@@ -59,7 +60,10 @@ async def usage(call: Call) -> Answer:
 
 async def bill(call: Call) -> Answer:
     """GET /v1/bill: what it costs, a line a resource."""
-    return await ask(call, "bill", _window(call), ANSWER_S)
+    question = _window(call)
+    if price_list := call.param("price_list"):
+        question["price_list"] = price_list
+    return await ask(call, "bill", question, ANSWER_S)
 
 
 async def verify(call: Call) -> Answer:

@@ -20,6 +20,7 @@ from schemas.units import SECOND
 
 PING_S = 15.0
 BATCH = 500
+GATHER_S = 0.02  # under load, several commits are looked for at once
 
 _encode = msgspec.json.Encoder().encode
 
@@ -99,6 +100,7 @@ async def _feed(
                 after = found[-1].ordinal
                 if len(found) == BATCH:
                     continue
+            after = max(after, position)  # Up to there all was looked at, whosever it was.
             moved = asyncio.create_task(edge.waiter.changed(position, PING_S))
             await asyncio.wait({gone, closing, moved}, return_when=asyncio.FIRST_COMPLETED)
             if not moved.done():
@@ -106,6 +108,7 @@ async def _feed(
                 break
             if moved.result() <= position:
                 yield b": still here\n\n"
+            await asyncio.sleep(GATHER_S)
             try:
                 await edge.authenticate(call)
             except Unauthorized as error:

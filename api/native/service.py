@@ -29,7 +29,9 @@ def service(edge: Edge) -> Service:
         return json_answer(description(routes))
 
     routes.add("GET", "/v1/openapi.json", describe, public=True)
-    return Service(edge, "native", "", routes, render_native)
+    return Service(
+        edge, "native", "", routes, render_native, error_type=b"application/problem+json"
+    )
 
 
 async def status(call: Call) -> Answer:

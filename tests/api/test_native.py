@@ -1,0 +1,207 @@
+"""The native API: actions as events, the feed, the audit log, usage and proofs."""
+
+import http.client
+import json
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.api.conftest import Api, Cloud, fresh
+
+ACTIONS = "/v1/actions"
+
+
+def test_an_action_is_answered_with_its_ordinal(demo: Api):
+    name = fresh("native")
+    reply = demo("POST", ACTIONS, {"type": "CreateNetwork", "name": name})
+
+    assert reply.status == 200
+    body = reply.body
+    assert body["verdict"] == "accepted"
+    assert body["ordinal"] > 0
+    assert body["request_id"] == reply.headers["x-openstack-request-id"]
+    shown = demo("GET", f"/network/v2.0/networks/{body['reply']['network_id']}").body
+    assert shown["network"]["name"] == name
+
+
+def test_an_operation_is_answered_with_202_and_followed(cloud: Cloud):
+    network = cloud.network(cloud.demo)
+    action = {
+        "type": "CreateServer",
+        "name": fresh("native"),
+        "image_id": cloud.image_id(),
+        "flavor_id": "42",
+        "networks": [{"network_id": network["id"]}],
+        "user_data": "aGVsbG8=",
+    }
+    reply = cloud.demo("POST", ACTIONS, action)
+
+    assert reply.status == 202, reply
+    made = reply.body["reply"]
+    cloud.settled(cloud.demo, made["server_id"])
+    state = cloud.demo("GET", f"/v1/operations/{made['operation_id']}").body
+    assert state["status"] == "succeeded"
+    mine = cloud.demo("GET", f"/v1/operations?resource_id={made['server_id']}").body["operations"]
+    assert [o["operation"]["kind"] for o in mine] == ["build"]
+    assert cloud.stranger()("GET", f"/v1/operations/{made['operation_id']}").status == 404
+    cloud.gone(cloud.demo, made["server_id"])
+
+
+def test_a_key_makes_a_repetition_harmless(demo: Api):
+    key = {"Idempotency-Key": fresh("key")}
+    action = {"type": "CreateNetwork", "name": fresh("once")}
+
+    first = demo("POST", ACTIONS, action, headers=key)
+    again = demo("POST", ACTIONS, action, headers=key)
+    other = demo("POST", ACTIONS, action | {"name": "other"}, headers=key)
+
+    assert again.body["reply"] == first.body["reply"]
+    assert (first.body["repeated"], again.body["repeated"]) == (False, True)
+    assert (other.status, other.body["code"]) == (409, "KeyReused")
+    long = demo("POST", ACTIONS, action, headers={"Idempotency-Key": "k" * 256})
+    assert long.status == 400
+
+
+def test_a_dry_run_changes_nothing(demo: Api):
+    before = demo("GET", "/network/v2.0/networks").body
+
+    reply = demo("POST", f"{ACTIONS}?dry_run=1", {"type": "CreateNetwork", "name": "maybe"})
+
+    assert reply.status == 200
+    assert reply.body["facts"][0]["type"] == "network.network.created.v1"
+    assert demo("GET", "/network/v2.0/networks").body == before
+
+
+REFUSED = [
+    ({"type": "Nonsense"}, 400, "InvalidInput"),
+    ({"name": "x"}, 400, "InvalidInput"),
+    ({"type": "CreateNetwork", "name": 5}, 400, "InvalidInput"),
+    ({"type": "CreateNetwork", "nmae": "x"}, 400, "InvalidInput"),
+    ({"type": "CreateNetwork", "name": "x" * 256}, 400, "InvalidInput"),
+    ({"type": "CreateServer", "name": "x", "flavor_id": "42", "image_id": "x",
+      "networks": [{"network": "x"}]}, 400, "InvalidInput"),
+    ({"type": "CreateUser", "name": "x", "password": ""}, 400, "InvalidInput"),
+    ({"type": "CreateUser", "name": "x", "password": "pw"}, 403, "Forbidden"),
+    ({"type": "MarkHost", "host_id": "host-1", "status": "down"}, 403, "Forbidden"),
+    ({"type": "ReportDrift", "drift": [], "observed_at": 1}, 403, "Forbidden"),
+    ({"type": "ElectLeader", "epoch": 9, "node": "x"}, 403, "Forbidden"),
+    ({"type": "RevokeToken", "audit_id": "another", "expires_at": 1}, 403, "Forbidden"),
+    ({"type": "DeleteNetwork", "network_id": "nothing"}, 404, "NotFound"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "status", "code"), REFUSED)
+def test_refusals_are_problem_documents(demo: Api, action: dict, status: int, code: str):
+    reply = demo("POST", ACTIONS, action)
+
+    assert (reply.status, reply.body["status"], reply.body["code"]) == (status, status, code)
+    assert reply.body["request_id"] == reply.headers["x-openstack-request-id"]
+    assert reply.body["detail"].endswith(".")
+
+
+def test_one_refused_by_the_engine_is_in_the_audit_log(demo: Api):
+    reply = demo("POST", ACTIONS, {"type": "DeleteNetwork", "network_id": fresh("nothing")})
+
+    told = demo("GET", f"/v1/audit/{reply.body['request_id']}").body["events"]
+
+    assert (told[0]["outcome"], told[0]["code"]) == ("refused", "NotFound")
+    refused = demo("GET", "/v1/audit?outcome=refused&limit=1").body
+    assert refused["requests"][0]["request_id"] == reply.body["request_id"]
+
+
+def test_members_read_their_own_projects_records(cloud: Cloud):
+    made = cloud.demo("POST", ACTIONS, {"type": "CreateNetwork", "name": fresh("mine")}).body
+    ident, request_id = made["reply"]["network_id"], made["request_id"]
+    stranger = cloud.stranger()
+
+    assert cloud.demo("GET", f"/v1/why/{ident}").status == 200
+    assert cloud.admin("GET", f"/v1/why/{ident}").status == 200
+    for path in (f"/v1/why/{ident}", f"/v1/audit/{request_id}"):
+        assert stranger("GET", path).status == 404
+    for path in ("/v1/events", "/v1/audit"):
+        assert ident.encode() not in stranger("GET", f"{path}?limit=1000").raw
+        assert stranger("GET", f"{path}?project=admin").status == 403
+    for path in ("/v1/usage", "/v1/bill"):
+        assert stranger("GET", f"{path}?project=admin").status == 403
+    for path in ("/v1/audit/verify", "/v1/replay/verify"):
+        assert stranger("POST", path, {}).status == 403
+
+
+def test_the_feed_follows_the_log(cloud: Cloud):
+    head = cloud.demo("GET", "/v1/events?limit=1").body["ordinal"]
+    connection = http.client.HTTPConnection(urlsplit(cloud.url).netloc, timeout=30)
+    connection.request(
+        "GET", f"/v1/events?after={head}&follow=1", headers={"X-Auth-Token": cloud.demo.token}
+    )
+    stream = connection.getresponse()
+    assert stream.getheader("content-type") == "text/event-stream"
+    made = [
+        cloud.demo("POST", ACTIONS, {"type": "CreateNetwork", "name": fresh("fed")}).body
+        for _ in range(3)
+    ]
+
+    seen = []
+    while len(seen) < 6:
+        line = stream.readline().decode()
+        if line.startswith("data: "):
+            seen.append(json.loads(line[6:]))
+    connection.close()
+
+    ordinals = [e["ordinal"] for e in seen]
+    assert ordinals == sorted(ordinals)
+    assert {e["request_id"] for e in seen} == {m["request_id"] for m in made}
+    assert {e["project_id"] for e in seen} == {seen[0]["project_id"]}
+
+
+def test_a_reader_can_wait_for_what_was_written_elsewhere(demo: Api):
+    made = demo("POST", ACTIONS, {"type": "CreateNetwork", "name": fresh("far")}).body
+    wanted = {"X-Cumulog-Min-Ordinal": str(made["ordinal"])}
+
+    reply = demo("GET", "/network/v2.0/networks", headers=wanted)
+
+    assert int(reply.headers["x-cumulog-ordinal"]) >= made["ordinal"]
+    assert "x-cumulog-awaited" not in reply.headers
+    far = demo("GET", "/network/v2.0/networks", headers={"X-Cumulog-Min-Ordinal": "9" * 15})
+    assert (far.status, far.headers["x-cumulog-awaited"]) == (200, "9" * 15)
+    odd = demo("GET", "/network/v2.0/networks", headers={"X-Cumulog-Min-Ordinal": "soon"})
+    assert odd.status == 400
+
+
+def test_usage_and_proofs_are_passed_on(cloud: Cloud):
+    network = cloud.network(cloud.demo, "10.91.0.0/24")
+    server = cloud.server(cloud.demo, network["id"])
+
+    usage = cloud.demo("GET", "/v1/usage").body
+    assert server["id"] in {row["resource_id"] for row in usage["usage"]}
+    assert cloud.stranger()("GET", "/v1/usage").body["usage"] == []
+    bill = cloud.demo("GET", "/v1/bill")
+    assert bill.status == 200, bill
+    assert cloud.demo("GET", "/v1/bill?price_list=nothing").status == 404
+    assert cloud.demo("GET", "/v1/usage?start=2&end=1").status == 400
+    assert cloud.demo("GET", "/v1/usage?start=whenever").status == 400
+    assert cloud.admin("POST", "/v1/audit/verify", {}).body["intact"] is True
+    assert cloud.admin("POST", "/v1/replay/verify", {}).body["commits"] > 0
+    cloud.gone(cloud.demo, server["id"])
+
+
+def test_status_and_description(cloud: Cloud):
+    status = cloud.admin("GET", "/v1/status").body
+    assert status["engine"]["hosts"] == {"host-1": "up"}
+    assert status["bus"] == {"connected": True}
+    assert cloud.demo("GET", "/v1/status").body.keys() == {"projection", "lag"}
+    described = cloud.anyone("GET", "/v1/openapi.json").body
+    assert described["openapi"] == "3.1.0"
+    assert "CreateServer" in described["components"]["schemas"]
+
+
+def test_operators_pages(cloud: Cloud):
+    assert cloud.anyone("GET", "/healthz").body == {"status": "ok"}
+    ready = cloud.anyone("GET", "/readyz")
+    assert (ready.status, ready.body["reasons"]) == (200, [])
+    metrics = cloud.anyone("GET", "/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    for line in metrics.raw.decode().splitlines():
+        assert re.fullmatch(r"# .*|[a-z_]+(\{[^}]*\})? [0-9.e+-]+", line), line
+    for path in ("/", "/nothing"):
+        assert "x-openstack-request-id" in cloud.anyone("GET", path).headers
