@@ -2,7 +2,7 @@
 
 Run: ``script/bench log``. Floors, interleaved in the same run: nats-py alone publishing messages of
 the same size with one in flight; nats-py alone reading (ordered consumer) the same history with one
-message an ordinal, as a log that does not pack its facts would hold it. So both sides are counted in
+message an ordinal, as a log that does not pack its facts would hold it: both sides count
 ordinals. Figures are per second of this process' CPU.
 """
 

@@ -323,7 +323,7 @@ class ServerStartRequested(
 class ServerStarted(
     Struct, frozen=True, kw_only=True, tag="compute.server.started.v1", tag_field="type"
 ):
-    """The domain runs. vCPU and memory are metered from ``observed_at`` on, the disk from the first.
+    """The domain runs. vCPU and memory are metered from ``observed_at`` on, disk from the first.
 
     ``observed_at`` is the agent's, clamped between the operation's acceptance and this commit.
     """
