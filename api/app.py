@@ -96,5 +96,5 @@ def create_app(edge: Edge) -> Api:
 async def _identify(message: Message, _scope: Scope) -> None:
     """Give what Litestar answers a request id too, errors included."""
     if message["type"] == "http.response.start":
-        request_id = f"req-{uuid_utils.uuid4()}".encode("ascii")
+        request_id = f"req-{uuid_utils.uuid7()}".encode("ascii")
         message["headers"] = [*message.get("headers", ()), (b"x-openstack-request-id", request_id)]

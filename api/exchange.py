@@ -97,7 +97,7 @@ class Call:
         self.method: str = scope["method"]
         raw = scope.get("raw_path")
         self.path: str = raw.decode("latin-1") if raw else scope["path"]
-        self.request_id = f"req-{uuid_utils.uuid4()}"
+        self.request_id = f"req-{uuid_utils.uuid7()}"
         self.args: tuple[str, ...] = ()
         self.position = 0  # of the read model when the request was authenticated
         self.awaited = 0  # ordinal that the read model had not reached in time

@@ -5,6 +5,7 @@ under uvloop, logging JSON to standard error. A process whose supervisor dies is
 """
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -25,6 +26,8 @@ ENTRIES = {
 }
 assert set(ENTRIES) == set(PROCESSES), "every process has its entry"
 
+# State is long-lived and without cycles, so full collections are made rare (Python: gc module).
+GC_THRESHOLDS = (20_000, 50, 100)
 SUPERVISOR = "CUMULOG_SUPERVISOR"
 PR_SET_PDEATHSIG = 1
 
@@ -58,6 +61,9 @@ def run_process(name: str, state_dir: str) -> None:
         raise Problem(f"{path} is not a configuration: {error}", exit_code=USAGE) from error
     log_json(name)
     run = importlib.import_module(ENTRIES[name]).run
+    # What is loaded now stays: a collection that looked at it each time would find nothing.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(config))
 

@@ -47,8 +47,8 @@ def wall_clock() -> Micros:
 
 
 def fresh_id() -> str:
-    """Return a fresh UUID."""
-    return str(uuid_utils.uuid4())
+    """Return a fresh UUID, version 7: ids made together lie together in every index (RFC 9562)."""
+    return str(uuid_utils.uuid7())
 
 
 class Folded(msgspec.Struct, kw_only=True):

@@ -14,9 +14,12 @@ _LINK_NAME_BYTES = 15  # IFNAMSIZ without its zero byte
 
 
 def _hex(identifier: str, digits: int) -> str:
-    """Return a short form of an id: its first hex digits, or those of its hash."""
+    """Return a short form of an id: its last hex digits, or the first of its hash.
+
+    The first digits of a UUID may be a clock's (version 7), and equal for ids made together.
+    """
     try:
-        return uuid.UUID(identifier).hex[:digits]
+        return uuid.UUID(identifier).hex[-digits:]
     except ValueError:
         return hashlib.sha256(identifier.encode()).hexdigest()[:digits]
 

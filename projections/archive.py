@@ -5,6 +5,7 @@ ordinal that was acknowledged before the question. Blocking, and pure but for re
 gives the same answer. ``archiver`` asks it in threads.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -17,11 +18,12 @@ from engine.domain.state import Cell, digest
 from engine.log.commit import ChainBroken
 from engine.log.verify import verify
 from projections.bill import Bill, derive_bill
-from projections.history import History, HistoryBroken, Segment, about_rows
+from projections.history import History
 from projections.metering import TAGS, Interval, Meters, Usage, usage
 from projections.models import StoredCommit, decode_fact, decode_stored
 from projections.rating import BASE_PER_UNIT, UNITS, UsageRow, shown, usage_row
 from projections.reader import Reader
+from projections.segment import HistoryBroken, Segment, about_rows
 from schemas.billing import Meter, PriceList, PriceListPublished
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.units import Micros, Ordinal
@@ -190,12 +192,14 @@ class Archive:
             last = segments[-1] if segments else None
             if last is not None and last.last >= through:
                 return sealed
-            segment = self._history.seal(
-                self._read(last.last_seq if last else 0),
-                about_rows(self._reader.db(), last.last + 1 if last else 1),
-                ordinals_max=ordinals_max,
-                through=through,
-            )
+            rows = about_rows(self._reader.db(), last.last + 1 if last else 1)
+            with contextlib.closing(rows) as about:
+                segment = self._history.seal(
+                    self._read(last.last_seq if last else 0),
+                    about,
+                    ordinals_max=ordinals_max,
+                    through=through,
+                )
             if segment is None:
                 return sealed
             sealed.append(segment)

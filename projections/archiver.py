@@ -32,10 +32,11 @@ from engine.log.jetstream import JetStreamLog
 from engine.log.port import Log, LogError
 from engine.log.replay import replay
 from projections.archive import Archive, SegmentsAnswer, Window, last_ordinal
-from projections.history import History, HistoryBroken, NotProjected
+from projections.history import History
 from projections.models import decode_stored
 from projections.reader import Reader
 from projections.runner import read_model_path, stopped
+from projections.segment import HistoryBroken, NotProjected
 from schemas.config import Config
 from schemas.errors import InvalidInput, Rejected, Unavailable
 from schemas.units import SECOND, Micros, Ordinal
@@ -46,6 +47,8 @@ QUESTIONS_AT_ONCE = 2
 CHECK_S_MAX = 30.0
 PROJECTED_WITHIN_S = 10.0
 PROJECTED_POLL_S = 0.05
+# Whoever asked is told rather than kept waiting, and stopping does not wait for a lost broker.
+LOST_S = 2.0
 
 type Answer = Struct
 
@@ -82,6 +85,7 @@ async def run(config: Config) -> None:
             config.nats_password,
             bus.subjects.log_stream,
             after_seq,
+            lost_s=LOST_S,
         )
 
     reader = Reader(read_model_path(config))

@@ -20,7 +20,7 @@ from projections.answers import Position
 BUSY_TIMEOUT_MS = 10_000
 CACHED_RESOURCES_MAX = 50_000
 # Pages of the journal after which a commit copies them into the file itself, if the runner has not.
-JOURNAL_PAGES_MAX = 16_000
+JOURNAL_PAGES_MAX = 8_000
 BEGINNING = Position(ordinal=0, seq=0, hash=GENESIS, at=0)
 
 type Key = str | tuple[str | int, ...]

@@ -34,9 +34,7 @@ class Story(World):
     def submit(self, actor: Actor, action: Any, **fields: Any) -> Record:
         first = self.cell.state.ordinal + 1
         record = super().submit(actor, action, **fields)
-        data, self._hash = seal_commit(
-            f"c-{first}", first, self._hash, 1, self.now, [record]
-        )
+        data, self._hash = seal_commit(f"c-{first}", first, self._hash, 1, self.now, [record])
         self.commits.append((len(self.commits) + 1, data))
         return record
 

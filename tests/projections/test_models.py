@@ -12,11 +12,22 @@ from projections import models, store
 from projections.models import LogDiffers, apply_commit
 from projections.reader import Reader
 from projections.store import Superseded, Writer
-from schemas.compute import CreateKeypair, DeleteKeypair, DeleteServer, RenameServer
+from schemas.compute import (
+    CreateKeypair,
+    CreateServer,
+    DeleteKeypair,
+    DeleteServer,
+    RebootServer,
+    RenameServer,
+    ReportServerState,
+    StartServer,
+    StopServer,
+)
 from schemas.host import MarkHost
 from schemas.identity import CreateUser, DeleteUser, RevokeToken, UpdateProject
 from schemas.image import DeleteImage, UpdateImage
 from schemas.network import CreatePort, DeleteNetwork, DeletePort
+from schemas.operation import PassDeadline
 from tests.engine.world import SECRET, SYSTEM
 from tests.projections.story import OPENED, Story, a_small_story, projected, reading
 
@@ -125,6 +136,60 @@ def test_an_expired_revocation_is_forgotten(tmp_path):
     assert reader.token_revoked("a2")
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_people_do_is_read_as_decided(tmp_path, seed):
+    """A walk through what may be asked for, in any order, accepted or refused."""
+    story = Story(seed)
+    choose = story.random
+    story.host(vcpus=6)
+    demo = story.member("demo")
+    story.network(demo)
+    story.flavor()
+    story.image()
+    story.prices()
+    for _ in range(60):
+        story.later(choose.randrange(10**9))
+        servers = list(story.cell.state.servers)
+        operations = list(story.cell.state.operations.values())
+        server = choose.choice(servers) if servers else "none"
+        operation = choose.choice(operations) if operations else None
+        match choose.randrange(9):
+            case 0 | 1:
+                image = next(iter(story.cell.state.images))
+                flavor = next(iter(story.cell.state.flavors))
+                story.submit(demo, CreateServer(name="w", flavor_id=flavor, image_id=image))
+            case 2:
+                story.submit(demo, StopServer(server_id=server))
+            case 3:
+                story.submit(demo, StartServer(server_id=server))
+            case 4:
+                story.submit(demo, RebootServer(server_id=server, hard=choose.random() < 0.5))
+            case 5:
+                story.submit(demo, DeleteServer(server_id=server))
+            case 6 if operation is not None:
+                running = operation.kind not in {"stop", "delete"}
+                succeeded = choose.random() < 0.8
+                story.report(operation.operation_id, succeeded=succeeded, running=running)
+            case 7 if operation is not None:
+                story.now = max(story.now, operation.deadline)
+                action = PassDeadline(operation_id=operation.operation_id, generation=1)
+                story.submit(SYSTEM, action)
+            case 8 if servers:
+                boot = story.cell.state.servers[server].boot
+                story.submit(
+                    story.agent(),
+                    ReportServerState(
+                        server_id=server, boot=boot, running=False, observed_at=story.now
+                    ),
+                )
+
+    reader = reading(story, tmp_path / "n.sqlite")
+
+    assert_shows(reader, story.cell)
+    for server in story.cell.state.servers:
+        assert all(a.finish_at or a.result is None for a in reader.instance_actions(server))
+
+
 @given(st.integers(1, 100))
 @settings(max_examples=15)
 def test_batching_changes_nothing(batch):
@@ -204,7 +269,11 @@ def test_a_deleted_server_can_still_be_read(tmp_path):
 
     assert reader.server(story.second) is None
     assert gone is not None
-    assert (gone.vm_state, gone.task_state, gone.terminated_at is not None) == ("deleted", None, True)
+    assert (gone.vm_state, gone.task_state, gone.terminated_at is not None) == (
+        "deleted",
+        None,
+        True,
+    )
     assert [s.server_id for s in reader.servers(deleted=True)] == [story.second]
     assert len(reader.servers(deleted=None)) == len(reader.servers()) + 1
 
