@@ -12,8 +12,8 @@ from schemas.ids import (
     FlavorId,
     FreeId,
     HostId,
+    Id,
     ImageId,
-    NetworkId,
     OperationId,
     PortId,
     ProjectId,
@@ -47,9 +47,9 @@ class Flavor(Struct, frozen=True, kw_only=True):
 class Keypair(Struct, frozen=True, kw_only=True):
     """A public key of a user (not of a project)."""
 
-    name: KeypairName
+    name: str
     user_id: UserId
-    public_key: PublicKey
+    public_key: str
     fingerprint: str
     created_at: Micros
 
@@ -124,7 +124,7 @@ class CreateFlavor(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
     vcpus: Vcpus
     memory_mib: MemoryMib
     disk_gib: DiskGib = 0
-    flavor_id: FlavorId | None = None
+    flavor_id: FreeId | None = None
     is_public: bool = True
     description: Text = ""
 
@@ -132,7 +132,7 @@ class CreateFlavor(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
 class DeleteFlavor(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Remove a flavor. Servers keep the size they were made with."""
 
-    flavor_id: FlavorId
+    flavor_id: FreeId
 
 
 class CreateKeypair(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
@@ -152,8 +152,8 @@ class DeleteKeypair(Struct, frozen=True, kw_only=True, tag=True, tag_field="type
 class NetworkRequest(Struct, frozen=True, kw_only=True):
     """One interface asked for: a network, or an existing port; perhaps a fixed address."""
 
-    network_id: NetworkId | None = None
-    port_id: PortId | None = None
+    network_id: Id | None = None
+    port_id: Id | None = None
     fixed_ip: IpAddress | None = None
 
 
@@ -164,8 +164,8 @@ class CreateServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
     """
 
     name: Name
-    flavor_id: FlavorId
-    image_id: ImageId
+    flavor_id: FreeId
+    image_id: Id
     networks: Annotated[tuple[NetworkRequest, ...], Meta(max_length=16)] | None = None
     key_name: FreeId | None = None
     user_data: Sealed | None = None
@@ -179,33 +179,33 @@ class CreateServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
 class RenameServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Give a server another name; the guest's own host name stays."""
 
-    server_id: ServerId
+    server_id: Id
     name: Name
 
 
 class DeleteServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Delete a server, in whatever state it is."""
 
-    server_id: ServerId
+    server_id: Id
 
 
 class StartServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Start a server that is SHUTOFF."""
 
-    server_id: ServerId
+    server_id: Id
 
 
 class StopServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Stop a server: ACPI power button first, power off after ``grace_s`` seconds."""
 
-    server_id: ServerId
+    server_id: Id
     grace_s: Annotated[int, Meta(ge=0, le=3600)] = 60
 
 
 class RebootServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Reboot a server; hard means reset, also from SHUTOFF and ERROR."""
 
-    server_id: ServerId
+    server_id: Id
     hard: bool = False
 
 
@@ -215,7 +215,7 @@ class ReportServerState(Struct, frozen=True, kw_only=True, tag=True, tag_field="
     ``observed_at`` is the agent's clock. ``boot`` is the start the observation is about.
     """
 
-    server_id: ServerId
+    server_id: Id
     boot: int
     running: bool
     observed_at: Micros

@@ -16,7 +16,7 @@ from schemas.compute import ComputeAction, ComputeFact
 from schemas.engine import EngineAction, EngineFact
 from schemas.host import HostAction, HostFact
 from schemas.identity import IdentityAction, IdentityFact
-from schemas.ids import FreeId, HostId, RequestId
+from schemas.ids import FreeId, GivenHostId, Id, RequestId
 from schemas.image import ImageAction, ImageFact
 from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
@@ -53,7 +53,7 @@ class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
     roles: tuple[str, ...] = ()
     audit_id: Annotated[str, Meta(max_length=64)] = ""  # the token's, never the token
     issued_at: Micros = 0  # the token's
-    host_id: HostId | None = None
+    host_id: GivenHostId | None = None
 
 
 class Client(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,7 +69,7 @@ class Client(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A wish, as it was made. ``key`` and ``digest`` make a repetition harmless."""
 
-    request_id: RequestId  # "req-" and a UUID
+    request_id: Id  # "req-" and a UUID
     actor: Actor
     action: Action
     submitted_at: Micros

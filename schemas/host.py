@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.ids import HostId
+from schemas.ids import GivenHostId, HostId
 from schemas.units import Micros
 
 type Executor = Literal["hypervisor", "storage", "network"]
@@ -48,7 +48,7 @@ class RegisterHost(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
 class MarkHost(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """The engine's clock has (not) heard of a host for too long. From the system only."""
 
-    host_id: HostId
+    host_id: GivenHostId
     status: HostStatus
     reason: str = ""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.ids import DomainId, FreeId, ProjectId, RoleId, UserId
+from schemas.ids import DomainId, FreeId, Id, ProjectId, RoleId, UserId
 from schemas.sealed import Sealed
 from schemas.units import Micros, Text
 
@@ -83,7 +83,7 @@ class CreateProject(Struct, frozen=True, kw_only=True, tag=True, tag_field="type
     """Make a project with its default security group."""
 
     name: IdentityName
-    domain_id: DomainId = "default"
+    domain_id: Id = "default"
     description: Text = ""
     enabled: bool = True
     key_id: str = ""
@@ -92,7 +92,7 @@ class CreateProject(Struct, frozen=True, kw_only=True, tag=True, tag_field="type
 class UpdateProject(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Change what is given; None leaves a value as it is."""
 
-    project_id: ProjectId
+    project_id: Id
     name: IdentityName | None = None
     description: Text | None = None
     enabled: bool | None = None
@@ -101,16 +101,16 @@ class UpdateProject(Struct, frozen=True, kw_only=True, tag=True, tag_field="type
 class DeleteProject(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Remove a project that owns no server, image or network any more."""
 
-    project_id: ProjectId
+    project_id: Id
 
 
 class CreateUser(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Make a user. The edge hashes and seals the password."""
 
     name: IdentityName
-    domain_id: DomainId = "default"
+    domain_id: Id = "default"
     password: Sealed | None = None
-    default_project_id: ProjectId | None = None
+    default_project_id: Id | None = None
     email: Text = ""
     description: Text = ""
     enabled: bool = True
@@ -119,35 +119,35 @@ class CreateUser(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
 class UpdateUser(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Change what is given; a new password or ``enabled: false`` ends the user's tokens."""
 
-    user_id: UserId
+    user_id: Id
     name: IdentityName | None = None
     password: Sealed | None = None
     email: Text | None = None
     description: Text | None = None
     enabled: bool | None = None
-    default_project_id: ProjectId | None = None
+    default_project_id: Id | None = None
 
 
 class DeleteUser(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Remove a user, its grants and its keypairs. What it made stays."""
 
-    user_id: UserId
+    user_id: Id
 
 
 class GrantRole(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Give a user a role on a project. Repeating it changes nothing."""
 
-    user_id: UserId
-    project_id: ProjectId
-    role_id: RoleId
+    user_id: Id
+    project_id: Id
+    role_id: Id
 
 
 class RevokeRole(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Take a role away."""
 
-    user_id: UserId
-    project_id: ProjectId
-    role_id: RoleId
+    user_id: Id
+    project_id: Id
+    role_id: Id
 
 
 class RevokeToken(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from schemas.ids import ImageId, OperationId, ProjectId, UserId
+from schemas.ids import Id, ImageId, OperationId, ProjectId, UserId
 from schemas.units import DiskGib, Micros, SizeBytes, Text
 
 type DiskFormat = Literal["qcow2", "raw"]
@@ -46,7 +46,7 @@ class CreateImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
 
     name: ImageName = ""
     disk_format: DiskFormat
-    image_id: ImageId | None = None
+    image_id: Id | None = None
     container_format: Literal["bare"] = "bare"
     visibility: Visibility = "shared"
     min_disk_gib: DiskGib = 0
@@ -61,7 +61,7 @@ class CreateImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
 class UploadImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """The edge has stored the bytes under ``blob_id``; a host shall check what they are."""
 
-    image_id: ImageId
+    image_id: Id
     blob_id: BlobId
     size_bytes: SizeBytes
     md5: Annotated[str, Meta(min_length=32, max_length=32)]
@@ -71,7 +71,7 @@ class UploadImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
 class UpdateImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Change what is given; None leaves a value as it is."""
 
-    image_id: ImageId
+    image_id: Id
     name: ImageName | None = None
     visibility: Visibility | None = None
     protected: bool | None = None
@@ -86,7 +86,7 @@ class UpdateImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
 class DeleteImage(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Remove an image. Servers made from it keep running: hosts keep the base of their disks."""
 
-    image_id: ImageId
+    image_id: Id
 
 
 type ImageAction = CreateImage | UploadImage | UpdateImage | DeleteImage

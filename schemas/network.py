@@ -71,7 +71,7 @@ class Port(Struct, frozen=True, kw_only=True):
     network_id: NetworkId
     project_id: ProjectId
     name: Text
-    mac_address: MacAddress
+    mac_address: str
     fixed_ips: tuple[FixedIp, ...]
     security_group_ids: tuple[SecurityGroupId, ...] = ()
     device_id: Text = ""
@@ -90,7 +90,7 @@ class Port(Struct, frozen=True, kw_only=True):
 class SecurityGroupRule(Struct, frozen=True, kw_only=True):
     """What a group lets through. Ports are TCP/UDP ports, or ICMP type and code."""
 
-    rule_id: Id
+    rule_id: str
     direction: Direction
     ethertype: Ethertype = "IPv4"
     protocol: Annotated[str, Meta(max_length=32)] | None = None
@@ -130,7 +130,7 @@ class CreateNetwork(Struct, frozen=True, kw_only=True, tag=True, tag_field="type
 class DeleteNetwork(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Remove a network with its subnets and DHCP ports; refused while another port is on it."""
 
-    network_id: NetworkId
+    network_id: Id
 
 
 class CreateSubnet(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
@@ -140,7 +140,7 @@ class CreateSubnet(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
     None means every address but network, broadcast and gateway.
     """
 
-    network_id: NetworkId
+    network_id: Id
     cidr: Cidr
     name: Text = ""
     ip_version: Literal[4] = 4
@@ -154,24 +154,24 @@ class CreateSubnet(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
 class DeleteSubnet(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Remove a subnet; refused while a port other than its DHCP port has an address of it."""
 
-    subnet_id: SubnetId
+    subnet_id: Id
 
 
 class FixedIpRequest(Struct, frozen=True, kw_only=True):
     """An address asked for: any of a subnet, a certain one, or both said."""
 
-    subnet_id: SubnetId | None = None
+    subnet_id: Id | None = None
     ip_address: IpAddress | None = None
 
 
 class CreatePort(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Make a port. Without ``fixed_ips`` it is given one address of the network's first subnet."""
 
-    network_id: NetworkId
+    network_id: Id
     name: Text = ""
     mac_address: MacAddress | None = None
     fixed_ips: Annotated[tuple[FixedIpRequest, ...], Meta(max_length=8)] | None = None
-    security_group_ids: Annotated[tuple[SecurityGroupId, ...], Meta(max_length=16)] | None = None
+    security_group_ids: Annotated[tuple[Id, ...], Meta(max_length=16)] | None = None
     description: Text = ""
     admin_state_up: bool = True
 
@@ -179,7 +179,7 @@ class CreatePort(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
 class DeletePort(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Remove a port that no server uses."""
 
-    port_id: PortId
+    port_id: Id
 
 
 type NetworkAction = (

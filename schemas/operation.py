@@ -22,14 +22,14 @@ class Operation(Struct, frozen=True, kw_only=True):
     operation_id: OperationId
     kind: OperationKind
     resource_kind: ResourceKind
-    resource_id: Id
+    resource_id: str
     host_id: HostId
     executor: Executor
     generation: int
     accepted_at: Micros
     deadline: Micros
-    request_id: Id
-    project_id: Id
+    request_id: str
+    project_id: str
 
 
 class ReportOperation(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
@@ -39,7 +39,7 @@ class ReportOperation(Struct, frozen=True, kw_only=True, tag=True, tag_field="ty
     checks. Repeating a report changes nothing.
     """
 
-    operation_id: OperationId
+    operation_id: Id
     generation: int
     succeeded: bool
     observed_at: Micros
@@ -51,7 +51,7 @@ class ReportOperation(Struct, frozen=True, kw_only=True, tag=True, tag_field="ty
 class PassDeadline(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """The engine's clock: an operation's deadline has passed. From the system only."""
 
-    operation_id: OperationId
+    operation_id: Id
     generation: int
 
 
