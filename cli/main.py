@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("cli.history:audit_app", "Who asked for what, and what came of it."),
     "why": ("cli.history:why_app", "Why a resource is as it is."),
     "replay": ("cli.history:replay_app", "Fold the log anew and compare."),
+    "projection": ("cli.projection:projection_app", "What people read, built anew."),
     "usage": ("cli.billing:usage_app", "What was used, as exact integrals over time."),
     "bill": ("cli.billing:bill_app", "What it costs, one line per resource."),
 }

@@ -135,6 +135,16 @@ def test_the_log_verifies_and_replays(cloud):
         assert done.code == 0, done.errors
 
 
+def test_the_read_model_is_rebuilt_beside_the_running_cloud_and_is_the_same(cloud, network):
+    done = cloud.run("projection", "rebuild", "--state-dir", str(cloud.state_dir), "-o", "json")
+
+    assert done.code == 0, done.errors
+    assert json.loads(done.output)["identical"] is True
+    # The projector goes on with the new one.
+    cloud.json("network", "create", "after-rebuild")
+    assert "after-rebuild" in cloud.run("network", "list").output
+
+
 def test_projects_users_and_roles(cloud):
     cloud.json("project", "create", "lab")
     made = cloud.run(

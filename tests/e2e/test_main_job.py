@@ -123,11 +123,13 @@ def test_the_log_explains_verifies_replays_and_bills(real, server):
     assert replay["matches"] is True
     why = real.run("why", server["id"], cloud="cumulog-demo")
     assert "compute.server.placed.v1" in why.output
-    bill = real.json("bill", cloud="cumulog-demo")
+    (bill,) = real.json("bill", cloud="cumulog-demo")["bills"]
     lines = [line for line in bill["lines"] if line["resource_id"] == server["id"]]
     assert len(lines) == 1
     assert lines[0]["first_ordinal"] < lines[0]["last_ordinal"]
-    assert Decimal(bill["sum"]) == sum(Decimal(line["amount"]) for line in bill["lines"])
+    assert Decimal(bill["subtotal"]) == sum(Decimal(line["amount"]) for line in bill["lines"])
+    adjustment = Decimal(bill["adjustment"]["amount"])
+    assert Decimal(bill["total"]) == Decimal(bill["subtotal"]) + adjustment
 
 
 def test_status_is_well(real):
