@@ -5,13 +5,16 @@ It works in the host namespace (where the bridges are) and takes directories und
 cloud's. It outlives the agent, as guests must; the next agent finds it by its socket.
 """
 
+import grp
 import os
+import pwd
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -36,6 +39,12 @@ BINDS = {
     "cache": "/var/cache/libvirt",
     "run": "/run/libvirt",
 }
+
+# libvirt looks these up before it reads which user we name instead, and fails without; the package
+# that makes them also starts services. The number is the one Debian reserves for that user.
+_ACCOUNT = "libvirt-qemu"
+_ACCOUNT_ID = 64055
+_GROUPS = (_ACCOUNT, "kvm")
 
 # The monolithic daemon first, then the one that takes its place on newer systems.
 _SOCKETS = {"libvirtd": "libvirt-sock", "virtqemud": "virtqemud-sock"}
@@ -134,10 +143,29 @@ class Daemon:
         for name in ("libvirtd.conf", "virtqemud.conf"):
             (self._directory / "etc" / name).write_text(conf)
         (self._directory / "etc/qemu.conf").write_text(_QEMU_CONF)
+        self._prepare_accounts()
         for target in BINDS.values():
             if not Path(target).is_dir():
                 Path(target).mkdir(mode=0o755, parents=True)
                 self._note_made(target)
+
+    def _prepare_accounts(self) -> None:
+        """Give the daemon, and it alone, the accounts it insists on where there are none."""
+        for name in ("passwd", "group"):
+            (self._directory / name).unlink(missing_ok=True)
+        if not _known(pwd.getpwnam, _ACCOUNT):
+            line = f"{_ACCOUNT}:x:{_ACCOUNT_ID}:{_ACCOUNT_ID}::/nonexistent:/usr/sbin/nologin\n"
+            text = Path("/etc/passwd").read_text() + line
+            (self._directory / "passwd").write_text(text)
+        groups = [name for name in _GROUPS if not _known(grp.getgrnam, name)]
+        if groups:
+            lines = "".join(f"{name}:x:{_ACCOUNT_ID + n}:\n" for n, name in enumerate(groups))
+            (self._directory / "group").write_text(Path("/etc/group").read_text() + lines)
+
+    def _binds(self) -> dict[str, str]:
+        """Return what lies over what in the daemon's mount namespace."""
+        accounts = {n: f"/etc/{n}" for n in ("passwd", "group") if (self._directory / n).exists()}
+        return BINDS | accounts
 
     def _forget_before_machine_boot(self) -> None:
         """Clear what would be in /run: after a restart of the machine it speaks of no process."""
@@ -158,7 +186,7 @@ class Daemon:
         command = [
             *(sys.executable, "-I", "-S", subreaper.__file__),
             *(str(namespace_path(self._layout.host_namespace)), str(log_path)),
-            *(f"{self._directory / name}:{target}" for name, target in BINDS.items()),
+            *(f"{self._directory / name}:{target}" for name, target in self._binds().items()),
             *("--", str(_program()), "--pid-file", str(self.pid_file)),
             *("--config", str(self._directory / "etc" / f"{_program().name}.conf")),
         ]
@@ -183,9 +211,17 @@ class Daemon:
         return " / ".join(lines[-3:])[-600:] or "it said nothing"
 
 
+def _known(find: Callable[[str], object], name: str) -> bool:
+    try:
+        find(name)
+    except KeyError:
+        return False
+    return True
+
+
 def _program() -> Path:
     """Return the daemon's path."""
     for name in _SOCKETS:
         if found := shutil.which(name, path=SEARCH_PATH):
             return Path(found)
-    raise HypervisorError("libvirtd is not installed (package libvirt-daemon-system)")
+    raise HypervisorError("libvirtd is not installed (package libvirt-daemon)")

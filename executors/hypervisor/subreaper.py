@@ -8,8 +8,8 @@ statuses that others wait for.
 
     subreaper.py NETNS LOG SOURCE:TARGET... -- PROGRAM ARGUMENT...
 
-Detaches, enters the network namespace NETNS, makes a mount namespace in which each directory
-SOURCE lies over TARGET, starts PROGRAM, and ends when it has no child left. SIGTERM is passed on.
+Detaches, enters the network namespace NETNS, makes a mount namespace in which each SOURCE
+lies over TARGET, starts PROGRAM, and ends when it has no child left. SIGTERM is passed on.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def main() -> None:
     os.unshare(os.CLONE_NEWNS)
     check(libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
     for bind in binds:
-        source_path, target = bind.split(":")
+        source_path, _, target = bind.rpartition(":")
         check(libc.mount(source_path.encode(), target.encode(), None, MS_BIND, None))
 
     check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
