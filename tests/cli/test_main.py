@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_terminal_that_is_not_utf_8_is_no_error(tmp_path):
 
 
 def test_a_reader_that_has_gone_is_told_nothing():
-    shell = f"{CUMULOG} submit --list -o json | head -n 1"
+    shell = f"{shlex.quote(CUMULOG)} submit --list -o json | head -n 1"
 
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, check=False)
 

@@ -93,6 +93,7 @@ def test_stop_start_and_reboot(real, server):
 
 
 # The SDK warns of what it will drop itself.
+@pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK50Warning")
 @pytest.mark.filterwarnings("ignore::openstack.warnings.RemovedInSDK60Warning")
 def test_the_sdk_sees_the_same(real, server):
     config = OpenStackConfig(config_files=[str(real.state_dir / "clouds.yaml")])
