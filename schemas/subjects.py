@@ -2,6 +2,7 @@
 
 ================================  ==========================================================
 ``<cell>.log``                    commits (stream ``LOG-<cell>-0001``)
+``<cell>.feed.<sequence>``        each commit once it is durable, for readers; may be missed
 ``<cell>.work.<host>.<executor>`` work items (stream ``WORK-<cell>``, memory)
 ``<cell>.submit.api``             requests of people, by edges that have verified the token
 ``<cell>.submit.agent.<host>``    reports of a host; the subject says which

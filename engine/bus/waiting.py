@@ -4,11 +4,12 @@ What is taken is a message or an error; the first error ends the wait.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 
 from nats.aio.msg import Msg
 
 
-class Waiter:
+class Waiter(ABC):
     """Somebody who waits for an answer from ``subject``."""
 
     __slots__ = ("subject",)
@@ -16,9 +17,9 @@ class Waiter:
     def __init__(self, subject: str) -> None:
         self.subject = subject
 
+    @abstractmethod
     def take(self, answer: Msg | Exception) -> None:
         """Hand over an answer, or why there will be none."""
-        raise NotImplementedError
 
 
 class OneAnswer(Waiter):
