@@ -100,6 +100,14 @@ def test_links_to_files_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_where_things_happen_is_where_the_architecture_says():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:schemas|engine|projections|executors|api|cli)/[a-z_/.]*)`", text)
+
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_every_command_named_in_the_docs_exists():
     named = set()
     for page in PAGES:
