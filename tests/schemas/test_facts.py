@@ -1,6 +1,6 @@
 """Every fact that was ever written must be read for ever.
 
-``tests/golden/facts.jsonl`` holds one example of each tag. Lines are added, never changed or removed:
+``tests/golden/facts.jsonl`` holds one example of each tag. Lines are added, never changed:
 a fact of another shape gets another tag. ``CUMULOG_GOLDEN=write`` adds what is missing.
 """
 
