@@ -4,16 +4,18 @@ One token per command, one connection kept open. Every failure becomes a Problem
 API's own words and its request id.
 """
 
-import http.client
 import json
 import secrets
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cli.credentials import Cloud
 from cli.problem import REFUSED, UNREACHABLE, Problem
+
+if TYPE_CHECKING:
+    import http.client  # takes a third of the start of a command that does not need it
 
 TIMEOUT_S = 60.0
 READ_BYTES_MAX = 256 * 2**20
@@ -151,6 +153,8 @@ class Client:
     def _exchange(
         self, method: str, path: str, payload: bytes | IO[bytes] | None, headers: dict[str, str]
     ) -> tuple[int, dict[str, str], bytes]:
+        import http.client
+
         again = method == "GET" or "Idempotency-Key" in headers or path.endswith("/auth/tokens")
         for attempt in (1, 2):
             connection = self._connect()
@@ -166,7 +170,9 @@ class Client:
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, content
         raise AssertionError("unreachable")
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> "http.client.HTTPConnection":
+        import http.client
+
         if self._connection is None:
             parts = urllib.parse.urlsplit(self.cloud.url)
             if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -186,6 +192,8 @@ class Client:
         return urllib.parse.urlsplit(self.cloud.url).path
 
     def _guarded[T](self, act: Callable[[], T]) -> T:
+        import http.client
+
         try:
             return act()
         except (OSError, http.client.HTTPException) as error:
@@ -222,9 +230,12 @@ def _checked(status: int, headers: dict[str, str], content: bytes) -> Reply:
             body = content.decode(errors="replace")
     if status < 400:
         return Reply(status, headers, body)
+    import http
+
     message, hint = refusal(body)
+    phrase = next((s.phrase for s in http.HTTPStatus if s == status), "")
     raise Problem(
-        message or f"the API answered {status} {http.client.responses.get(status, '')}".rstrip(),
+        message or f"the API answered {status} {phrase}".rstrip(),
         hint=hint,
         request_id=headers.get("x-openstack-request-id", headers.get("x-compute-request-id", "")),
         status=status,
