@@ -58,7 +58,8 @@ class WorkItem(Struct, frozen=True, kw_only=True):
     """An operation to carry out, with the desired state of what it is about.
 
     Items of an older (epoch, ordinal) than one seen for the same resource are dropped. Subject
-    ``work.<host>.<executor>``; message id ``<ordinal>.<host>.<executor>``.
+    ``work.<host>.<executor>``; message id
+    ``<ordinal>.<host>.<executor>.<operation>``.
     """
 
     epoch: int

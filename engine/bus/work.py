@@ -123,7 +123,8 @@ async def dispatch(bus: Bus, item: WorkItem, *, timeout_s: float = DISPATCH_S) -
     operation = item.operation
     host, executor = operation.host_id, operation.executor
     subject = bus.subjects.work(host, executor)
-    headers = {"Nats-Msg-Id": f"{item.ordinal}.{host}.{executor}"}
+    # The operation too: a new leader sends all open ones out again as of one ordinal.
+    headers = {"Nats-Msg-Id": f"{item.ordinal}.{host}.{executor}.{operation.operation_id}"}
     payload = encode(item)
     try:
         async with asyncio.timeout(timeout_s):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 
 from engine.bus.client import Bus, BusError
@@ -89,6 +90,21 @@ async def test_the_same_item_sent_again_is_dropped(nats):
         await dispatch(engine, an_item(2))
 
         assert await agent.ordinals(2) == [1, 2]
+
+
+async def test_items_of_two_operations_at_one_ordinal_both_arrive(nats):
+    """A new leader sends out all that is open, as of the ordinal it began at."""
+    engine = await nats.connect()
+    await ensure_work_stream(engine)
+    first = an_item(7)
+    second = msgspec.structs.replace(
+        first, operation=msgspec.structs.replace(first.operation, operation_id="op-other")
+    )
+    async with an_agent(await nats.connect()) as agent:
+        await dispatch(engine, first)
+        await dispatch(engine, second)
+
+        assert await agent.ordinals(2) == [7, 7]
 
 
 async def test_each_host_and_executor_gets_its_own(nats):
