@@ -125,7 +125,7 @@ class ImageActivated(
 class ImageRejected(
     Struct, frozen=True, kw_only=True, tag="image.image.rejected.v1", tag_field="type"
 ):
-    """The content was not what it said, and is thrown away; the image waits for more. Not metered."""
+    """The content was not what it said, and is thrown away: the image waits again. Not metered."""
 
     image_id: ImageId
     blob_id: str
