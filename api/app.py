@@ -4,16 +4,19 @@ Litestar answers what is asked rarely; services are plain ASGI and are reached w
 which would cost more than most of their answers (see ``docs/performance.md``).
 """
 
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
 import uuid_utils
-from litestar import Litestar, Response, get
+from litestar import Litestar, Request, Response, get
 from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
 from litestar.types import Message, Scope
 
 from api.compute.service import service as compute_service
 from api.edge import Edge
+from api.errors import Problem, render_native
 from api.identity.service import service as identity_service
 from api.image.service import service as image_service
 from api.metrics import exposition
@@ -21,6 +24,7 @@ from api.native.service import service as native_service
 from api.network.service import service as network_service
 from api.routing import Service
 
+REQUEST_ID = b"x-openstack-request-id"
 LATE_S = 10.0  # how long after a late write this node says that it is not ready
 
 
@@ -80,6 +84,7 @@ def create_app(edge: Edge) -> Api:
     app = Api(
         route_handlers=[index, healthz, readyz, metrics],
         before_send=[_identify],
+        exception_handlers={HTTPException: _refuse},
         openapi_config=None,
         logging_config=None,
     )
@@ -96,5 +101,29 @@ def create_app(edge: Edge) -> Api:
 async def _identify(message: Message, _scope: Scope) -> None:
     """Give what Litestar answers a request id too, errors included."""
     if message["type"] == "http.response.start":
-        request_id = f"req-{uuid_utils.uuid7()}".encode("ascii")
-        message["headers"] = [*message.get("headers", ()), (b"x-openstack-request-id", request_id)]
+        headers = [*message.get("headers", ())]
+        if not any(name == REQUEST_ID for name, _ in headers):
+            headers.append((REQUEST_ID, _request_id().encode("ascii")))
+        message["headers"] = headers
+
+
+def _refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Say what was wrong as the services do."""
+    request_id = _request_id()
+    path = request.url.path
+    reason = f"{request.method} {path[:200]} cannot be answered"
+    problem = Problem(
+        status=error.status_code,
+        code=HTTPStatus(error.status_code).phrase.replace(" ", ""),
+        reason=reason,
+    )
+    return Response(
+        render_native(problem, request_id, path),
+        status_code=error.status_code,
+        media_type="application/problem+json",
+        headers={**(error.headers or {}), REQUEST_ID.decode(): request_id},
+    )
+
+
+def _request_id() -> str:
+    return f"req-{uuid_utils.uuid7()}"

@@ -21,6 +21,7 @@ from projections.reader import Reader
 from schemas.config import Config
 from schemas.errors import InvalidInput
 
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 VISIBLE_S = 5.0  # how long a client waits for what it knows to be written
 
 
@@ -40,6 +41,7 @@ class Edge(Struct, kw_only=True):
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     late_at: float = float("-inf")  # when a write was last not readable in time (monotonic)
     answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    streams: Counter[str] = field(default_factory=Counter)  # open feeds, by user
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def position(self) -> int:
@@ -67,5 +69,6 @@ class Edge(Struct, kw_only=True):
 
     def count(self, api: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request, for ``/metrics``."""
-        self.answered[api, method, status] += 1
+        # Whoever asks chooses the method, token or not: counters must not grow with what is sent.
+        self.answered[api, method if method in METHODS else "other", status] += 1
         self.seconds[api] += seconds

@@ -46,6 +46,14 @@ class BodyTooSlow(Rejected):
     status = 408
 
 
+class TooManyStreams(Rejected):
+    """The caller holds as many streams as one may."""
+
+    code = "TooManyStreams"
+    status = 429
+    hint = "Close one that is open."
+
+
 class UnsupportedMediaType(Rejected):
     """The body's type is not one this call reads."""
 

@@ -195,7 +195,7 @@ class Call:
             except TimeoutError as error:
                 raise BodyTooSlow(f"nothing of the body came for {IDLE_S:.0f} s") from error
             if message["type"] == "http.disconnect":
-                raise ClientGone("the client went away while sending")
+                raise ClientGone("the body broke off before its end")
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
             if size > limit:

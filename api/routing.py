@@ -137,8 +137,10 @@ class Service:
         call = Call(self._edge, self.name, scope, receive)
         try:
             answer = await self._answer(call)
-        except ClientGone:
-            return
+        except ClientGone as error:
+            # It may only have broken its own body off, malformed chunks say, and still be reading.
+            call.consumed = True
+            answer = self._failed(call, Problem(status=400, code="BodyBroken", reason=str(error)))
         except Rejected as error:
             answer = self._failed(call, problem_of(error))
         except Denied as error:

@@ -46,12 +46,7 @@ async def seal_user_data(edge: Edge, project: Project, text: str) -> Sealed:
         plaintext = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput("user_data must be base64") from error
-    return await _seal(edge, project_key_id(project), plaintext)
-
-
-def project_key_id(project: Project) -> str:
-    """Return the name of the key that seals a project's secrets."""
-    return project.key_id or f"project-{project.project_id}"
+    return await _seal(edge, project.secrets_key_id, plaintext)
 
 
 async def password_hash(edge: Edge, user: User) -> str | None:
@@ -89,10 +84,18 @@ async def seal_action(
     ``password`` of CreateUser and UpdateUser may be text, and so may ``user_data`` (base64) of
     CreateServer. All else is left as it is, for the schema to judge.
 
+    A value that is sealed already is refused: it may be another's, read in the log, and would be
+    opened for the caller's own guest or become a password.
+
     Raises:
-        InvalidInput: a secret is malformed, or there is no project to seal it for.
+        InvalidInput: a secret is malformed or sealed, or there is no project to seal it for.
     """
     kind = action.get("type")
+    for name in ("password", "user_data"):
+        if isinstance(action.get(name), dict):
+            raise InvalidInput(f"{name} is given as text; this cloud seals it itself")
+    if action.get("key_id"):
+        raise InvalidInput("key_id is not given: this cloud chooses the keys of what it seals")
     if kind in {"CreateUser", "UpdateUser"} and isinstance(action.get("password"), str):
         user_id = action.get("user_id")
         owner = edge.reader.user(user_id) if isinstance(user_id, str) else None

@@ -30,13 +30,20 @@ def cell(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return value.replace("\n", "\\n")
+            return _printable(value)
         case {"id": identity, "links": _, **rest} if not rest:
             return str(identity)  # a reference of OpenStack's APIs
         case dict() | list():
-            return json.dumps(value, ensure_ascii=False) if value else ""
+            return _printable(json.dumps(value, ensure_ascii=False)) if value else ""
         case _:
             return str(value)
+
+
+def _printable(text: str) -> str:
+    """Return text that cannot steer a terminal: whoever named a thing is not who lists it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -33,6 +33,11 @@ class Project(Struct, frozen=True, kw_only=True):
     enabled: bool = True
     key_id: str = ""  # seals this project's secrets
 
+    @property
+    def secrets_key_id(self) -> str:
+        """The name of the key that seals this project's secrets."""
+        return self.key_id or f"project-{self.project_id}"
+
 
 class User(Struct, frozen=True, kw_only=True):
     """Somebody, or some program, that signs in."""

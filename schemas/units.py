@@ -23,7 +23,7 @@ SizeBytes = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 
 Cidr = Annotated[str, Meta(max_length=64)]
 IpAddress = Annotated[str, Meta(max_length=45)]
-MacAddress = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+MacAddress = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")]
 
 SECOND: int = 1_000_000
 MINUTE: int = 60 * SECOND

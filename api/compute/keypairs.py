@@ -51,6 +51,8 @@ def fingerprint(public_key: str) -> str:
         InvalidInput: it is not such a key.
     """
     words = public_key.split(None, 2)
+    if len(public_key.strip().splitlines()) > 1:
+        raise InvalidInput("public_key must be one key, on one line")
     try:
         blob = base64.b64decode(words[1], validate=True)
         size = int.from_bytes(blob[:4], "big")

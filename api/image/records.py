@@ -196,7 +196,7 @@ def _has(image: Image, name: str, value: str) -> bool:
         case "tag":
             return value in image.tags
         case "size_min" | "size_max" | "size":
-            if not value.isdecimal():
+            if not value.isdecimal() or len(value) > 18:
                 raise InvalidInput(f"{name} must be a whole number")
             size = image.size_bytes or 0
             bound = int(value)

@@ -8,6 +8,7 @@ from msgspec import Struct
 from api.auth import now
 from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
+from api.native.redaction import without_ciphertext
 from api.pagination import flag, page_of
 from api.routing import Routes
 from api.sealing_inbound import seal_action
@@ -52,12 +53,13 @@ async def _action(call: Call) -> Action:
 
     Raises:
         InvalidInput: it is none, or has fields that its type does not know.
-        Forbidden: it would end another user's token.
+        Forbidden: it is one that only another call may make, or would end another user's token.
     """
     body = await call.decode(_object)
     kind = body.get("type")
     if not isinstance(kind, str) or kind not in action_types():
         raise InvalidInput("type must name an action; GET /v1/openapi.json lists them")
+    _need_call(call, kind, body)
     sealed = await seal_action(call.edge, call.principal.project, body)
     try:
         action: Action = decode_action(msgspec.json.encode(sealed))
@@ -68,9 +70,24 @@ async def _action(call: Call) -> Action:
         raise InvalidInput(f"{kind} has no {', '.join(unknown)[:200]}")
     if isinstance(action, RevokeToken) and not call.principal.is_admin:
         token = call.principal.token
-        if action.audit_id != token.audit_id:
+        if (action.audit_id, action.expires_at) != (token.audit_id, token.expires_at):
             raise Forbidden("another token is ended by its holder, or by an administrator")
     return action
+
+
+def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
+    """Refuse actions whose claims only this edge can make, after checks of its own.
+
+    Raises:
+        Forbidden: the message names the call to use instead.
+    """
+    if kind == "UploadImage":
+        raise Forbidden("an image's content is sent with PUT /image/v2/images/{id}/file")
+    if kind == "UpdateUser" and body.get("password") is not None and not call.principal.is_admin:
+        raise Forbidden(
+            "a user changes its own password with POST /identity/v3/users/{id}/password, which "
+            "asks for the old one"
+        )
 
 
 def _unknown(sent: object, understood: object, path: str) -> set[str]:
@@ -116,7 +133,7 @@ async def _try(call: Call, action: Action) -> Answer:
         "verdict": "accepted",
         "reply": tried.verdict.reply,
         "dry_run": True,
-        "facts": tried.facts,
+        "facts": [without_ciphertext(fact) for fact in tried.facts],
     }
     return json_answer(body)
 

@@ -5,12 +5,15 @@ Everybody reads their own project's; administrators read all.
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import msgspec
 
+from api.errors import TooManyStreams
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
+from api.native.redaction import shown
 from api.pagination import flag, page_of
 from api.routing import Routes
 from api.times import parse_time
@@ -20,6 +23,7 @@ from schemas.units import SECOND
 
 PING_S = 15.0
 BATCH = 500
+STREAMS_MAX = 64  # of one user: each holds one of the few hundred requests served at once
 GATHER_S = 0.02  # under load, several commits are looked for at once
 
 _encode = msgspec.json.Encoder().encode
@@ -65,6 +69,8 @@ async def events(call: Call) -> Answer:
     if follow or (follow is None and wants_stream):
         last = call.header(b"last-event-id")
         after = int(last) if last.isdecimal() and len(last) <= 16 else number(call, "after")
+        if call.edge.streams[call.principal.user_id] >= STREAMS_MAX:
+            raise TooManyStreams(f"a user may follow the log {STREAMS_MAX} times at once")
         return Answer(
             200,
             content_type=b"text/event-stream",
@@ -78,7 +84,7 @@ async def events(call: Call) -> Answer:
         project_id=project_id,
         resource_id=resource_id,
     )
-    return json_answer({"events": found, "ordinal": call.position})
+    return json_answer({"events": [shown(e) for e in found], "ordinal": call.position})
 
 
 async def _feed(
@@ -86,6 +92,7 @@ async def _feed(
 ) -> AsyncIterator[bytes]:
     """Yield server-sent events until the client leaves, its token ends, or we close."""
     edge = call.edge
+    edge.streams[call.principal.user_id] += 1
     gone = asyncio.create_task(_gone(call))
     closing = asyncio.create_task(edge.closing.wait())
     try:
@@ -115,6 +122,7 @@ async def _feed(
                 yield b"event: end\ndata: " + _encode(error.reason) + b"\n\n"
                 break
     finally:
+        edge.streams -= Counter((call.principal.user_id,))  # and forgets who has none
         for task in (gone, closing):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -127,7 +135,7 @@ async def _gone(call: Call) -> None:
 
 
 def _event(event: Event) -> bytes:
-    return b"id: %d\ndata: %b\n\n" % (event.ordinal, _encode(event))
+    return b"id: %d\ndata: %b\n\n" % (event.ordinal, _encode(shown(event)))
 
 
 async def audit_log(call: Call) -> Answer:
@@ -147,7 +155,7 @@ async def audit_log(call: Call) -> Answer:
         people=flag(call, "people") or False,
         limit=page.limit,
     )
-    body: dict[str, object] = {"requests": found, "ordinal": call.position}
+    body: dict[str, object] = {"requests": [shown(e) for e in found], "ordinal": call.position}
     if found and len(found) == page.limit:
         body["next_before"] = found[-1].ordinal
     return json_answer(body)
@@ -158,7 +166,8 @@ async def audit_show(call: Call) -> Answer:
     found = call.edge.reader.audit_show(call.args[0], project_id=own_project(call))
     if not found:
         raise NotFound(f"there is no request {call.args[0][:64]!r}")
-    return json_answer({"request_id": call.args[0], "events": found, "ordinal": call.position})
+    events = [shown(event) for event in found]
+    return json_answer({"request_id": call.args[0], "events": events, "ordinal": call.position})
 
 
 async def why(call: Call) -> Answer:
@@ -168,7 +177,8 @@ async def why(call: Call) -> Answer:
     )
     if found is None:
         raise NotFound(f"nothing was ever said of {call.args[0][:64]!r}")
-    return json_answer(found)
+    events = tuple(shown(event) for event in found.events)
+    return json_answer(msgspec.structs.replace(found, events=events))
 
 
 def add(routes: Routes) -> None:

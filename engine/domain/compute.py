@@ -1,5 +1,7 @@
 """Flavors, keypairs and servers: what may be asked of them, and how a server changes."""
 
+import unicodedata
+
 import msgspec
 
 from engine.domain.context import Context
@@ -8,6 +10,7 @@ from engine.domain.network import (
     SERVER_OWNER,
     changed_port,
     groups_of,
+    may_choose,
     new_port,
     usable_network,
 )
@@ -32,6 +35,7 @@ from schemas.operation import (
     OperationKind,
     OperationStarted,
 )
+from schemas.sealed import Sealed
 from schemas.units import MINUTE, SECOND, Micros
 from schemas.work import owner_of
 
@@ -50,14 +54,15 @@ DEADLINE: dict[str, Micros] = {
 def create_flavor(cell: Cell, ctx: Context, action: s.CreateFlavor) -> Decision:
     """Make a flavor."""
     flavor_id = action.flavor_id or ctx.new_id()
+    name = _name(action.name, "flavor")
     for other in cell.state.flavors.values():
         if other.flavor_id == flavor_id:
             raise Duplicate(f"a flavor with the id {flavor_id} exists")
-        if other.name == action.name:
-            raise Duplicate(f"a flavor named {action.name!r} exists")
+        if other.name == name:
+            raise Duplicate(f"a flavor named {name!r} exists")
     flavor = s.Flavor(
         flavor_id=flavor_id,
-        name=action.name,
+        name=name,
         vcpus=action.vcpus,
         memory_mib=action.memory_mib,
         disk_gib=action.disk_gib,
@@ -97,11 +102,9 @@ def delete_keypair(cell: Cell, ctx: Context, action: s.DeleteKeypair) -> Decisio
 
 def create_server(cell: Cell, ctx: Context, action: s.CreateServer) -> Decision:
     """Find room, addresses and a host for a server, or make one that says why not."""
-    name = action.name.strip()
-    if not name:
-        raise InvalidInput("a server's name must not be blank")
+    name = _name(action.name, "server")
     flavor = cell.state.flavors.get(action.flavor_id)
-    if flavor is None:
+    if flavor is None or not (flavor.is_public or ctx.is_admin):
         raise UnknownReference(f"there is no flavor {action.flavor_id}")
     image = bootable_image(cell, ctx, action.image_id)
     virtual_size = image.virtual_size_bytes or 0
@@ -112,6 +115,7 @@ def create_server(cell: Cell, ctx: Context, action: s.CreateServer) -> Decision:
     if host and not ctx.is_admin:
         raise Forbidden("choosing a host needs the role admin")
     key = _keypair(cell, ctx, action.key_name)
+    _own_secret(cell, ctx, action.user_data)
     groups = groups_of(cell, ctx, action.security_groups)
     wanted = _interfaces(cell, ctx, action.networks)
     chosen, weighed, removed = place(
@@ -174,6 +178,33 @@ def _fits(flavor: s.Flavor, min_disk_gib: int, min_memory_mib: int, virtual_size
         )
 
 
+def _name(text: str, kind: str) -> str:
+    """Return a name without the blanks around it.
+
+    Raises:
+        InvalidInput: nothing is left, or it has characters that cannot be printed, as in Nova.
+    """
+    name = text.strip()
+    if not name:
+        raise InvalidInput(f"a {kind}'s name must not be blank")
+    for character in name:
+        category = unicodedata.category(character)
+        if category[0] == "C" or (category[0] == "Z" and category != "Zs"):
+            raise InvalidInput(f"a {kind}'s name must have printable characters only")
+    return name
+
+
+def _own_secret(cell: Cell, ctx: Context, secret: Sealed | None) -> None:
+    """Refuse what another's key seals: the guest would be told what it holds.
+
+    Raises:
+        InvalidInput: the key is not the project's.
+    """
+    project = cell.state.projects[ctx.actor.project_id]
+    if secret is not None and secret.key_id != project.secrets_key_id:
+        raise InvalidInput("user_data is not sealed by the project's key")
+
+
 def _keypair(cell: Cell, ctx: Context, name: str | None) -> s.Keypair | None:
     if name is None:
         return None
@@ -209,6 +240,8 @@ def _interfaces(
             result.append(port)
         elif ask.network_id is not None:
             network = usable_network(cell, ctx, ask.network_id)
+            if ask.fixed_ip is not None:
+                may_choose(ctx, network, "address")
             result.append(_on_network(cell, network, ask.fixed_ip))
         else:
             raise InvalidInput("each network needs a network or a port")
@@ -287,9 +320,7 @@ def _operation(
 def rename_server(cell: Cell, ctx: Context, action: s.RenameServer) -> Decision:
     """Give a server another name."""
     server = own_server(cell, ctx, action.server_id)
-    name = action.name.strip()
-    if not name:
-        raise InvalidInput("a server's name must not be blank")
+    name = _name(action.name, "server")
     return [s.ServerRenamed(server_id=server.server_id, name=name)], {"server_id": server.server_id}
 
 

@@ -118,6 +118,10 @@ def delete_project(cell: Cell, ctx: Context, action: s.DeleteProject) -> Decisio
         count = len(held.get(project.project_id, ()))
         if count:
             raise InUse(f"the project still has {count} {kind}(s)", count=count, kind=kind)
+    # Those on its own networks went with them; what is left is on networks that others share.
+    ports = sum(port.project_id == project.project_id for port in cell.state.ports.values())
+    if ports:
+        raise InUse(f"the project still has {ports} port(s)", count=ports, kind="port")
     facts: list[Fact] = [
         SecurityGroupDeleted(security_group_id=group_id)
         for group_id in sorted(index.project_groups.get(project.project_id, ()))

@@ -8,9 +8,11 @@ from engine.domain.state import Cell
 from schemas import image as s
 from schemas.envelope import Fact
 from schemas.errors import (
+    Conflict,
     Duplicate,
     Forbidden,
     IncorrectImageState,
+    InvalidInput,
     NotFound,
     Unavailable,
     UnknownReference,
@@ -28,6 +30,8 @@ from schemas.units import MINUTE, Micros
 type Decision = tuple[list[Fact], dict[str, object]]
 
 CHECK_DEADLINE: Micros = 10 * MINUTE
+# Of all properties of an image together: each change is recorded with the whole image.
+PROPERTIES_BYTES_MAX = 512 * 2**10
 
 
 def create_image(cell: Cell, ctx: Context, action: s.CreateImage) -> Decision:
@@ -36,6 +40,7 @@ def create_image(cell: Cell, ctx: Context, action: s.CreateImage) -> Decision:
         raise Forbidden("making an image public needs the role admin")
     if action.image_id is not None and action.image_id in cell.state.images:
         raise Duplicate(f"an image with the id {action.image_id} exists")
+    _bounded(action.properties)
     image = s.Image(
         image_id=action.image_id or ctx.new_id(),
         name=action.name,
@@ -60,6 +65,9 @@ def upload_image(cell: Cell, ctx: Context, action: s.UploadImage) -> Decision:
     image = own_image(cell, ctx, action.image_id)
     if image.status != "queued":
         raise IncorrectImageState(f"the image is {image.status}, content is taken while queued")
+    if any(other.blob_id == action.blob_id for other in cell.state.images.values()):
+        # Two holders would let either read, or delete, what is the other's.
+        raise Conflict("the content is another image's already")
     hosts = hosts_up(cell, "storage")
     if not hosts:
         raise Unavailable("no host is up that could check the image's content")
@@ -95,6 +103,7 @@ def update_image(cell: Cell, ctx: Context, action: s.UpdateImage) -> Decision:
     image = own_image(cell, ctx, action.image_id)
     if action.visibility == "public" and image.visibility != "public" and not ctx.is_admin:
         raise Forbidden("making an image public needs the role admin")
+    _bounded(action.properties or {})
     given = {
         name: value
         for name in (
@@ -110,6 +119,14 @@ def update_image(cell: Cell, ctx: Context, action: s.UpdateImage) -> Decision:
     }
     changed = msgspec.structs.replace(image, updated_at=ctx.now, **given)
     return [s.ImageUpdated(image=changed)], {"image_id": image.image_id}
+
+
+def _bounded(properties: dict[str, str]) -> None:
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in properties.items())
+    if size > PROPERTIES_BYTES_MAX:
+        raise InvalidInput(
+            f"the image's properties have {size} bytes together; at most {PROPERTIES_BYTES_MAX}"
+        )
 
 
 def delete_image(cell: Cell, ctx: Context, action: s.DeleteImage) -> Decision:

@@ -216,6 +216,11 @@ def create_port(cell: Cell, ctx: Context, action: s.CreatePort) -> Decision:
     if action.mac_address is not None and action.mac_address in cell.index.macs:
         raise Conflict(f"the MAC address {action.mac_address} is in use")
     wanted = action.fixed_ips
+    if action.mac_address is not None:
+        _unicast(action.mac_address)
+        may_choose(ctx, network, "MAC address")
+    if any(ask.ip_address is not None for ask in wanted or ()):
+        may_choose(ctx, network, "address")
     port = new_port(
         cell,
         ctx,
@@ -228,6 +233,25 @@ def create_port(cell: Cell, ctx: Context, action: s.CreatePort) -> Decision:
         admin_state_up=action.admin_state_up,
     )
     return [s.PortCreated(port=port)], {"port_id": port.port_id}
+
+
+def may_choose(ctx: Context, network: s.Network, what: str) -> None:
+    """Return if the actor may choose addresses on this network, as Neutron's policy has it.
+
+    Whoever could, might take one that others on a shared network still believe to be its last
+    holder's.
+
+    Raises:
+        Forbidden: it is another project's.
+    """
+    if not ctx.owns(network.project_id):
+        raise Forbidden(f"choosing the {what} on a shared network is for its owner")
+
+
+def _unicast(mac: str) -> None:
+    """Refuse addresses that no interface can have (IEEE 802: the group bit; all zero)."""
+    if int(mac[:2], 16) & 1 or not mac.strip("0:"):
+        raise InvalidInput(f"{mac} is not a MAC address of one interface")
 
 
 def new_port(

@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import socket
 from urllib.parse import urlsplit
 
 import pytest
@@ -125,6 +126,8 @@ VALUES = [
     ("/compute/v2.1/os-keypairs", {"keypair": {"name": LONG}}),
     ("/compute/v2.1/os-keypairs", {"keypair": {"name": "x", "public_key": "nonsense"}}),
     ("/compute/v2.1/os-keypairs", {"keypair": {"name": "x", "public_key": "ssh-rsa AAAA x"}}),
+    ("/compute/v2.1/os-keypairs", {"keypair": {"name": "x", "public_key": "ssh-ed25519 AAAAC3NzaC1l"
+        "ZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl x\nssh-rsa more"}}),
     (f"{NET}/networks", {"network": {"name": LONG}}),
     (f"{NET}/networks", {"network": {"mtu": 10}}),
     (f"{NET}/networks", {"network": {"router:external": True}}),
@@ -323,3 +326,15 @@ def test_a_reader_may_only_read(cloud: Cloud):
     assert reader("GET", SERVERS).status == 200
     text = refused(reader("POST", f"{NET}/networks", {"network": {}}), 403)
     assert "needs the role member" in text
+
+
+def test_a_body_whose_chunks_are_malformed_is_refused(cloud: Cloud):
+    address = urlsplit(cloud.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(
+            b"POST /v1/actions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            b"X-Auth-Token: " + cloud.demo.token.encode() + b"\r\n\r\nZZ\r\n{}\r\n0\r\n\r\n"
+        )
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        refused(Reply(answer), 400)

@@ -160,6 +160,7 @@ def test_lists_are_filtered_and_paged(cloud: Cloud):
     assert cloud.demo("GET", f"{IMAGES}?marker=nothing").status == 400
     assert cloud.demo("GET", f"{IMAGES}?sort=nonsense:asc").status == 400
     assert cloud.demo("GET", f"{IMAGES}?size_min=big").status == 400
+    assert cloud.demo("GET", f"{IMAGES}?size_min={'9' * 5000}").status == 400
 
 
 def test_others_see_public_images_only_and_change_none(cloud: Cloud):

@@ -1,5 +1,6 @@
 """The native API: actions as events, the feed, the audit log, usage and proofs."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -7,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from api.native.log import STREAMS_MAX
 from tests.api.conftest import Api, Cloud, fresh
 
 ACTIONS = "/v1/actions"
@@ -83,6 +85,10 @@ REFUSED = [
       "networks": [{"network": "x"}]}, 400, "InvalidInput"),
     ({"type": "CreateUser", "name": "x", "password": ""}, 400, "InvalidInput"),
     ({"type": "CreateUser", "name": "x", "password": "pw"}, 403, "Forbidden"),
+    ({"type": "CreateProject", "name": "x", "key_id": "project-other"}, 400, "InvalidInput"),
+    ({"type": "UploadImage", "image_id": "x", "blob_id": "x", "size_bytes": 1, "md5": "0" * 32,
+      "sha512": "0" * 128}, 403, "Forbidden"),
+    ({"type": "UpdateUser", "user_id": "x", "password": "pw"}, 403, "Forbidden"),
     ({"type": "MarkHost", "host_id": "host-1", "status": "down"}, 403, "Forbidden"),
     ({"type": "ReportDrift", "drift": [], "observed_at": 1}, 403, "Forbidden"),
     ({"type": "ElectLeader", "epoch": 9, "node": "x"}, 403, "Forbidden"),
@@ -205,3 +211,93 @@ def test_operators_pages(cloud: Cloud):
         assert re.fullmatch(r"# .*|[a-z_]+(\{[^}]*\})? [0-9.e+-]+", line), line
     for path in ("/", "/nothing"):
         assert "x-openstack-request-id" in cloud.anyone("GET", path).headers
+    for path in ("/nothing", "//compute/v2.1/servers"):
+        missing = cloud.anyone("GET", path)
+        assert (missing.status, missing.body["code"]) == (404, "NotFound")
+        assert missing.body["request_id"] == missing.headers["x-openstack-request-id"]
+
+
+def test_counters_do_not_grow_with_what_is_sent(cloud: Cloud):
+    assert cloud.anyone("MADEUP", "/network/v2.0/networks").status == 401
+
+    metrics = cloud.anyone("GET", "/metrics").raw
+
+    assert b'method="other"' in metrics
+    assert b"MADEUP" not in metrics
+
+
+SEALED = {"key_id": "user-x", "wrapped_key": "AA==", "nonce": "AA==", "ciphertext": "AA=="}
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"type": "CreateServer", "name": "x", "flavor_id": "42", "image_id": "x",
+         "user_data": SEALED},
+        {"type": "CreateUser", "name": "x", "password": SEALED},
+        {"type": "UpdateUser", "user_id": "x", "password": SEALED},
+    ],
+)  # fmt: skip
+def test_what_is_sealed_already_is_not_taken(admin: Api, action: dict):
+    """It may be another's: it would be opened for the caller's guest, or become a password."""
+    reply = admin("POST", ACTIONS, action)
+
+    assert (reply.status, reply.body["code"]) == (400, "InvalidInput")
+    assert "given as text" in reply.body["detail"]
+
+
+def test_a_token_is_ended_for_as_long_as_it_lasts(cloud: Cloud):
+    """A revocation that ends before its token would bring the token back."""
+    someone = cloud.stranger()
+    shown = someone("GET", "/identity/v3/auth/tokens", headers={"X-Subject-Token": someone.token})
+    audit_id = shown.body["token"]["audit_ids"][0]
+
+    action = {"type": "RevokeToken", "audit_id": audit_id, "expires_at": 1}
+
+    assert someone("POST", ACTIONS, action).status == 403
+    assert someone("GET", "/network/v2.0/networks").status == 200
+
+
+def test_ciphertext_is_not_shown(cloud: Cloud):
+    network = cloud.network(cloud.demo, "10.92.0.0/24")
+    server = cloud.server(cloud.demo, network["id"], user_data="aGVsbG8=")
+    why = cloud.demo("GET", f"/v1/why/{server['id']}")
+    request_id = next(e["request_id"] for e in why.body["events"] if e["tag"] == "CreateServer")
+    action = {
+        "type": "CreateServer",
+        "name": "x",
+        "flavor_id": "42",
+        "image_id": cloud.image_id(),
+        "networks": [{"network_id": network["id"]}],
+        "user_data": "aGVsbG8=",
+    }
+
+    replies = [
+        why,
+        cloud.demo("GET", f"/v1/events?resource_id={server['id']}"),
+        cloud.demo("GET", f"/v1/audit?resource_id={server['id']}"),
+        cloud.demo("GET", f"/v1/audit/{request_id}"),
+        cloud.demo("POST", f"{ACTIONS}?dry_run=1", action),
+    ]
+
+    for reply in replies:
+        assert b'"user_data":{"key_id":"' in reply.raw
+        assert b"ciphertext" not in reply.raw
+        assert b"wrapped_key" not in reply.raw
+    cloud.gone(cloud.demo, server["id"])
+
+
+def test_one_user_cannot_hold_all_connections(cloud: Cloud):
+    someone = cloud.stranger()
+    path, headers = "/v1/events?follow=1", {"X-Auth-Token": someone.token}
+    with contextlib.ExitStack() as held:
+        for _ in range(STREAMS_MAX):
+            connection = http.client.HTTPConnection(urlsplit(cloud.url).netloc, timeout=30)
+            held.callback(connection.close)
+            connection.request("GET", path, headers=headers)
+            assert connection.getresponse().readline() == b": connected\n"
+
+        refused = someone("GET", path)
+
+        assert (refused.status, refused.body["code"]) == (429, "TooManyStreams")
+        assert someone("GET", "/v1/events").status == 200

@@ -102,3 +102,9 @@ def test_a_bill_is_summed_up_by_its_own_sum_never_by_ours():
 
     assert summary({"bills": [bill]}) == "0.3 EUR for 0.5 Core-Hours vcpu"
     assert summary({"bills": []}) == "nothing yet"
+
+
+def test_names_do_not_steer_the_terminal():
+    assert cell("\x1b[2Jgone\r\n\u202e") == "\\x1b[2Jgone\\r\\n\\u202e"
+    assert cell({"name": "\x9b2J"}) == '{"name": "\\x9b2J"}'
+    assert cell("größe 中文") == "größe 中文"

@@ -116,7 +116,7 @@ class World:
             owner, CreateImage(name="tiny", disk_format="qcow2", visibility=visibility, **fields)
         )["image_id"]
         upload = UploadImage(
-            image_id=image, blob_id="b1", size_bytes=10, md5="0" * 32, sha512="0" * 128
+            image_id=image, blob_id=f"blob-{image}", size_bytes=10, md5="0" * 32, sha512="0" * 128
         )
         operation = self.ok(owner, upload)["operation_id"]
         self.report(operation, virtual_size_bytes=16 * 2**20)

@@ -1,21 +1,24 @@
 """Servers: what may be asked of them in which state, and what follows."""
 
+import msgspec
 import pytest
 
 from engine.domain.desired import desired_state
 from schemas import compute as c
 from schemas import operation as o
 from schemas.compute import (
+    CreateFlavor,
     CreateServer,
     DeleteServer,
     NetworkRequest,
     RebootServer,
+    RenameServer,
     ReportServerState,
     StartServer,
     StopServer,
 )
 from schemas.network import CreatePort
-from tests.engine.world import World
+from tests.engine.world import SECRET, World
 
 
 @pytest.fixture
@@ -238,3 +241,43 @@ def test_a_reader_cannot_create(world):
     action = CreateServer(name="x", flavor_id="f", image_id="i")
 
     assert world.refused(reader, action).code == "Forbidden"
+
+
+def test_a_flavor_that_is_not_public_is_for_administrators(world):
+    flavor = world.flavor(name="secret", is_public=False)
+    network = (NetworkRequest(network_id=world.network(world.admin)),)
+    member = world.member("other")
+    wish = {"name": "web", "image_id": next(iter(world.cell.state.images)), "flavor_id": flavor}
+
+    refusal = world.refused(member, CreateServer(**wish, networks=()))
+
+    assert (refusal.code, refusal.reason) == ("UnknownReference", f"there is no flavor {flavor}")
+    world.ok(world.admin, CreateServer(**wish, networks=network))
+
+
+def test_user_data_that_another_key_seals_is_refused(world):
+    """The guest would be told a secret of another project, or the hash of a password."""
+    member = world.member("other")
+    own = world.cell.state.projects[member.project_id].secrets_key_id
+    sealed = msgspec.structs.replace(SECRET, key_id="user-of-somebody")
+    wish = {
+        "name": "web",
+        "image_id": next(iter(world.cell.state.images)),
+        "flavor_id": next(iter(world.cell.state.flavors)),
+        "networks": (),
+    }
+
+    assert world.refused(member, CreateServer(**wish, user_data=sealed)).code == "InvalidInput"
+    world.ok(member, CreateServer(**wish, user_data=msgspec.structs.replace(SECRET, key_id=own)))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\x1b[31m", "line\nbreak", "\u202egnp.exe", "a\u2028b"])
+def test_a_name_that_cannot_be_printed_is_refused(world, name):
+    server = world.server(world.admin)
+
+    for action in (
+        RenameServer(server_id=server, name=name),
+        CreateFlavor(name=name, vcpus=1, memory_mib=1, disk_gib=1),
+    ):
+        assert world.refused(world.admin, action).code == "InvalidInput"
+    world.ok(world.admin, RenameServer(server_id=server, name="größe 中文 💩"))

@@ -17,6 +17,7 @@ from schemas.identity import (
     UpdateProject,
     UpdateUser,
 )
+from schemas.network import CreateNetwork, CreatePort, CreateSubnet, DeletePort
 from tests.engine.world import SECRET, SYSTEM, World
 
 
@@ -132,3 +133,16 @@ def test_a_project_in_use_stays_and_an_empty_one_leaves_nothing(world):
 
     assert len(world.cell.state.security_groups) == groups - 1
     assert empty not in world.cell.state.projects
+
+
+def test_a_project_with_a_port_on_a_shared_network_stays(world):
+    """Its security groups would go, and the port would be nobody's."""
+    network = world.ok(world.admin, CreateNetwork(name="all", shared=True))["network_id"]
+    world.ok(world.admin, CreateSubnet(network_id=network, cidr="10.0.0.0/24"))
+    other = world.member("other")
+    port = world.ok(other, CreatePort(network_id=network))["port_id"]
+    delete = DeleteProject(project_id=other.project_id)
+
+    assert world.refused(world.admin, delete).code == "InUse"
+    world.ok(other, DeletePort(port_id=port))
+    world.ok(world.admin, delete)

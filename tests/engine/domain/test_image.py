@@ -71,6 +71,18 @@ def test_public_images_are_for_administrators(world):
     assert world.refused(member, update).code == "Forbidden"
 
 
+def test_properties_are_bounded_together(world):
+    """They are recorded whole with each change; a record that no commit holds ends the engine."""
+    image = world.image(world.admin)
+    half = {f"p{i}": "é" * 32_000 for i in range(4)}
+
+    world.ok(world.admin, UpdateImage(image_id=image, properties=half))
+    more = half | {f"q{i}": "é" * 32_700 for i in range(5)}
+    assert world.refused(world.admin, UpdateImage(image_id=image, properties=more)).status == 400
+    create = CreateImage(name="x", disk_format="raw", properties=more)
+    assert world.refused(world.admin, create).status == 400
+
+
 def test_a_protected_image_stays(world):
     image = world.image()
     world.ok(world.admin, UpdateImage(image_id=image, protected=True))
@@ -135,3 +147,23 @@ def test_a_price_list_prices_every_meter_once(world):
     assert world.refused(world.admin, other).code == "InvalidInput"
     earlier = PublishPriceList(currency="EUR", rules=RULES, valid_from=1)
     assert world.refused(world.admin, earlier).code == "InvalidInput"
+
+
+def test_the_content_of_one_image_is_not_taken_for_another(world):
+    """Deleting one would delete the other's, and either's owner could read it."""
+    private = world.image(world.member("owner"))
+    thief = world.member("thief")
+    image = world.ok(thief, CreateImage(name="x", disk_format="qcow2"))["image_id"]
+
+    refusal = world.refused(
+        thief,
+        UploadImage(
+            image_id=image,
+            blob_id=world.cell.state.images[private].blob_id,
+            size_bytes=10,
+            md5="0" * 32,
+            sha512="0" * 128,
+        ),
+    )
+
+    assert refusal.code == "Conflict"

@@ -1,6 +1,7 @@
 """Networks: ranges that do not overlap, addresses that are given once."""
 
 import pytest
+from msgspec import ValidationError, convert
 
 from engine.domain.state import digest
 from schemas.network import (
@@ -133,3 +134,43 @@ def test_refusals_leave_the_resources_as_they_were(world):
 
     assert world.cell.state.subnets == before
     assert digest(world.cell)
+
+
+@pytest.mark.parametrize(
+    "mac", ["ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "33:33:00:00:00:01", "00:00:00:00:00:00"]
+)
+def test_a_mac_address_is_of_one_interface(world, mac):
+    network = world.network(world.admin)
+
+    refusal = world.refused(world.admin, CreatePort(network_id=network, mac_address=mac))
+
+    assert refusal.code == "InvalidInput"
+
+
+def test_a_mac_address_ends_where_it_ends():
+    """A line break behind it would be a line of its own in files that name it."""
+    for text, good in (("fa:16:3e:00:00:01", True), ("fa:16:3e:00:00:01\n", False)):
+        try:
+            convert({"network_id": "n", "mac_address": text, "type": "CreatePort"}, CreatePort)
+        except ValidationError:
+            assert not good
+        else:
+            assert good
+
+
+def test_addresses_on_a_shared_network_are_chosen_by_its_owner(world):
+    """Others could take an address that somebody still trusts to be its last holder's."""
+    network = world.ok(world.admin, CreateNetwork(name="all", shared=True))["network_id"]
+    world.ok(world.admin, CreateSubnet(network_id=network, cidr="10.0.0.0/24"))
+    other = world.member("other")
+    address = FixedIpRequest(ip_address="10.0.0.9")
+
+    for ask in (
+        CreatePort(network_id=network, fixed_ips=(address,)),
+        CreatePort(network_id=network, mac_address="fa:16:3e:00:00:01"),
+    ):
+        assert world.refused(other, ask).code == "Forbidden"
+        world.ok(world.admin, ask)
+    subnet = next(iter(world.cell.index.network_subnets[network]))
+    ask = CreatePort(network_id=network, fixed_ips=(FixedIpRequest(subnet_id=subnet),))
+    world.ok(other, ask)
