@@ -11,6 +11,7 @@ from typing import Never
 REFUSED = 1
 USAGE = 2
 UNREACHABLE = 3
+LOG_UNAVAILABLE = 75  # of a process, to its supervisor; sysexits.h: EX_TEMPFAIL
 
 
 class Problem(Exception):

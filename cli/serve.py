@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from cli.problem import USAGE, Problem, run_to_exit
+from cli.problem import LOG_UNAVAILABLE, USAGE, Problem, run_to_exit
 from cli.state import PROCESSES, State
 
 # What runs each process: a module with ``async def run(config) -> None``.
@@ -46,6 +46,7 @@ def run_process(name: str, state_dir: str) -> None:
     import msgspec
     import uvloop
 
+    from engine.log.port import LogUnavailable
     from schemas.config import Config
 
     path = State.at(state_dir).config_file(name)
@@ -64,8 +65,13 @@ def run_process(name: str, state_dir: str) -> None:
     # What is loaded now stays: a collection that looked at it each time would find nothing.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(config))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(config))
+    except LogUnavailable as error:
+        raise Problem(
+            f"the event log takes no commits: {error}", exit_code=LOG_UNAVAILABLE
+        ) from error
 
 
 def follow_supervisor() -> None:
@@ -91,7 +97,10 @@ def log_json(process: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-        structlog.processors.dict_tracebacks,
+        # Without locals: they hold passwords, tokens and whole requests.
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
     ]
 
     def name_process(

@@ -4,6 +4,7 @@ On the machine that runs the cloud each process is looked at too; from elsewhere
 what there is.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cli.output import Column, Output, when
 from cli.problem import Problem
 from cli.session import Session
 from cli.state import PROCESSES, State
-from cli.supervisor import BROKER
+from cli.supervisor import BROKER, DISK_FREE_MIN
 
 
 def show_status(session: Session) -> bool:
@@ -20,9 +21,11 @@ def show_status(session: Session) -> bool:
     state = _local(session)
     parts = _processes(state) if state else []
     told, problem = _ask(session)
+    free = shutil.disk_usage(state.root).free if state else DISK_FREE_MIN
     engine, hosts = told.get("engine", {}), told.get("hosts", [])
     well = (
         problem is None
+        and free >= DISK_FREE_MIN
         and all(part["ok"] for part in parts)
         and "error" not in engine
         and all(host["status"] == "up" for host in hosts)
@@ -48,6 +51,10 @@ def show_status(session: Session) -> bool:
         print(f"log: ordinal {head['ordinal']}, {when(head['at'])}, hash {head['hash'][:16]}…")
     if problem is not None:
         print(f"API: {problem.line()}")
+    if free < DISK_FREE_MIN:
+        print(
+            f"disk: {free // 2**20} MiB are free; nothing more can be taken on until there is room"
+        )
     if "error" in engine:
         print(f"engine: {engine['error']}")
     print("All is well." if well else "Not all is well.")

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from cli.problem import Problem
+from cli.problem import LOG_UNAVAILABLE, Problem
 from cli.state import PROCESSES, State, write_private
 
 BACKOFF_FIRST_S = 0.2
@@ -29,6 +29,7 @@ STOP_S = 10.0
 BROKER_START_S = 60.0
 LOG_BYTES_MAX = 64 * 2**20
 TICK_S = 0.1
+DISK_FREE_MIN = 32 * 2**20
 BROKER = "nats"
 
 
@@ -209,8 +210,25 @@ class Supervisor:
         if code and code > 0 and (words := self._last_words(child.name)):
             how = f"{how} ({words})"
         self.say(f"{child.name} (pid {child.pid}) {how}; starting it again in {child.pause:.1f} s")
+        if child.name == "engine" and code == LOG_UNAVAILABLE:
+            self._renew_broker()
         child.pid = 0
         child.pause = min(child.pause * 2, BACKOFF_MOST_S)
+
+    def _renew_broker(self) -> None:
+        """End a broker that takes no commits; it is started again as if it had ended by itself.
+
+        A JetStream that once could not write, as on a full disk, refuses from then on, whatever
+        room is made. Until there is room it is left alone, for what can be read.
+        """
+        broker = self.children.get(BROKER)
+        status = os.statvfs(self.state.nats)
+        free = status.f_bavail * status.f_frsize
+        if free < DISK_FREE_MIN:
+            self.say(f"the disk of {self.state.root} is full ({free // 2**20} MiB are free)")
+        elif broker is not None and broker.pidfd >= 0:
+            self.say("the event log takes no commits; starting nats-server again")
+            self._signal(broker, signal.SIGTERM)
 
     def _start_again(self, child: Child) -> None:
         try:
@@ -219,8 +237,11 @@ class Supervisor:
             else:
                 self.start(child.name)
         except (OSError, Problem) as error:
+            self.say(
+                f"{child.name} cannot be started: {error}; trying again in {child.pause:.1f} s"
+            )
             child.due = time.monotonic() + child.pause
-            self.say(f"{child.name} cannot be started: {error}")
+            child.pause = min(child.pause * 2, BACKOFF_MOST_S)
             return
         self.say(f"{child.name} runs again (pid {child.pid})")
         self.changed()

@@ -4,28 +4,31 @@ Everything that decides is pure and elsewhere; here are the subscriptions, the c
 """
 
 import asyncio
+import contextlib
 import hashlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import structlog
 import uuid_utils
 
-from engine.bus.client import Bus, Message
+from engine.bus.client import Bus, BusError, Message
 from engine.bus.work import ensure_work_stream
 from engine.decider import authenticate, decide
 from engine.dispatch import Dispatcher
 from engine.domain.desired import desired_state, work_item
 from engine.domain.fold import apply_commit, decode_for_fold
 from engine.domain.state import Cell, digest
-from engine.log.commit import GENESIS, check_commit
+from engine.log.commit import GENESIS, ChainBroken, check_commit
 from engine.log.jetstream import JetStreamLog
 from engine.log.replay import replay
 from engine.log.stream import ensure_log
+from engine.log.witness import Seen, Witness
 from engine.timers import Timers
-from engine.turns import LeadershipLost, Turns
+from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Turns
 from schemas.config import Config
 from schemas.engine import ElectLeader
 from schemas.envelope import Action, Actor, Outcome, Refused, Request, decode_request, encode
@@ -59,11 +62,11 @@ class Folded(msgspec.Struct, kw_only=True):
     sequence: int = 0
 
 
-def fold_log(config: Config, stream: str) -> Folded:
+def fold_log(config: Config, stream: str, seen: Seen | None = None) -> Folded:
     """Fold the whole log, checking its chain; blocking, so run it in a thread.
 
     Raises:
-        ChainBroken: the log is not what was written to it.
+        ChainBroken: the log is not what was written to it, or ends before ``seen``.
         msgspec.ValidationError: it holds facts that this version does not know.
     """
     folded = Folded(cell=Cell())
@@ -74,13 +77,21 @@ def fold_log(config: Config, stream: str) -> Folded:
         head = check_commit(data, folded.prev, folded.cell.state.ordinal + 1)
         apply_commit(folded.cell, decode_for_fold(data))
         folded.prev, folded.sequence = head.hash, sequence
+        if seen is not None and sequence == seen.sequence and head.hash != seen.hash:
+            raise ChainBroken(head.first, f"ordinal {seen.ordinal} was acknowledged as another")
+    if seen is not None and folded.sequence < seen.sequence:
+        raise ChainBroken(
+            folded.cell.state.ordinal + 1,
+            f"the log ends before it, but was acknowledged to ordinal {seen.ordinal}; "
+            "its store has lost the rest and must be restored from a copy",
+        )
     return folded
 
 
 class Engine:
     """Answers on the bus for one cell."""
 
-    def __init__(self, config: Config, bus: Bus, folded: Folded) -> None:
+    def __init__(self, config: Config, bus: Bus, folded: Folded, witness: Witness) -> None:
         self._config = config
         self._bus = bus
         self._dispatcher = Dispatcher(bus)
@@ -94,16 +105,27 @@ class Engine:
             new_id=fresh_id,
             dispatch=self._dispatcher.send,
             began=self._began,
+            acknowledged=witness.note,
         )
         self.timers = Timers(
             folded.cell,
             clock=wall_clock,
             submit=self._submit_as_system,
             silent_after=int(config.host_silent_s * SECOND),
+            reach=self._reach_broker,
         )
 
     def _began(self, operation: Operation) -> None:
         self.timers.watch(operation)
+
+    async def _reach_broker(self) -> None:
+        # Not by a flush: nats-py loses count of its pings when one is given up.
+        log = JetStreamLog(self._bus)
+        while True:
+            with contextlib.suppress(BusError):
+                await log.last()
+                return
+            await asyncio.sleep(0.1)
 
     async def lead(self) -> None:
         """Begin an epoch, listen, and send out again what nobody has reported on."""
@@ -161,6 +183,10 @@ class Engine:
         )
 
     async def _take(self, message: Message, may: Callable[[Request], bool]) -> None:
+        if (size := len(message.payload)) > REQUEST_BYTES_MAX:
+            reason = f"the request has {size} bytes; at most {REQUEST_BYTES_MAX} are recorded"
+            await message.respond(_malformed(reason))
+            return
         try:
             request = decode_request(message.payload)
         except msgspec.MsgspecError as error:
@@ -185,7 +211,8 @@ class Engine:
             await message.respond(answer)
 
     async def _on_heartbeat(self, message: Message) -> None:
-        self.timers.heard(decode_heartbeat(message.payload).host_id)
+        decode_heartbeat(message.payload)  # what is none says nothing
+        self.timers.heard(message.subject.rsplit(".", 1)[1])
 
     async def _on_desired(self, message: Message) -> None:
         host_id = message.subject.rsplit(".", 1)[1]
@@ -257,6 +284,7 @@ async def run(config: Config) -> None:
         name=f"engine-{config.node}",
         cell=config.cell,
     )
+    witness = Witness(Path(config.state_dir) / "run" / "acknowledged")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -265,13 +293,13 @@ async def run(config: Config) -> None:
         await ensure_log(bus)
         await ensure_work_stream(bus)
         began = time.monotonic()
-        folded = await asyncio.to_thread(fold_log, config, bus.subjects.log_stream)
+        folded = await asyncio.to_thread(fold_log, config, bus.subjects.log_stream, witness.seen())
         logger.info(
             "folded",
             ordinal=folded.cell.state.ordinal,
             seconds=round(time.monotonic() - began, 3),
         )
-        engine = Engine(config, bus, folded)
+        engine = Engine(config, bus, folded, witness)
         await _until(stop, engine.lead())
     except LeadershipLost:
         logger.exception("leadership_lost")
@@ -279,6 +307,7 @@ async def run(config: Config) -> None:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+        witness.close()
         await bus.close()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from engine.domain.state import Cell
 from schemas.host import MarkHost
@@ -10,6 +10,8 @@ from schemas.operation import Operation, PassDeadline
 from schemas.units import SECOND, Micros
 
 TICK_S = 0.5
+# A tick that comes so late was held up by ourselves or the broker, and so were the heartbeats.
+STALLED = 2 * SECOND
 
 
 class Timers:
@@ -26,11 +28,14 @@ class Timers:
         clock: Callable[[], Micros],
         submit: Callable[[PassDeadline | MarkHost], None],
         silent_after: Micros,
+        reach: Callable[[], Awaitable[None]],
     ) -> None:
+        """``reach`` returns once the broker has answered, however long that takes."""
         self._cell = cell
         self._clock = clock
         self._submit = submit
         self._silent_after = silent_after
+        self._reach = reach
         self._deadlines: list[tuple[Micros, str, int]] = []
         # A host gets the whole period anew when the engine starts: silence was the engine's own.
         self._began = clock()
@@ -72,8 +77,26 @@ class Timers:
             elif host.status == "down" and heard is not None and silent_for <= self._silent_after:
                 self._submit(MarkHost(host_id=host_id, status="up", reason="heard of again"))
 
+    def forgive(self) -> None:
+        """Give every host the whole period anew; one that is down must be heard to come up."""
+        self._began = self._clock()
+        self._heard.clear()
+
+    def _is_one_silent(self) -> bool:
+        now = self._clock()
+        return any(
+            host.status == "up" and now - self._heard.get(host_id, self._began) > self._silent_after
+            for host_id, host in self._cell.state.hosts.items()
+        )
+
     async def run(self) -> None:
-        """Tick for ever."""
+        """Tick for ever. A host is not blamed for a silence that was ours or the broker's."""
+        last = self._clock()
         while True:
             await asyncio.sleep(TICK_S)
+            if self._clock() - last <= STALLED and self._is_one_silent():
+                await self._reach()
+            if self._clock() - last > STALLED:
+                self.forgive()
+            last = self._clock()
             self.tick()

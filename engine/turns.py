@@ -29,6 +29,10 @@ from schemas.work import WorkItem
 # A commit holds at most this many requests and about this many bytes (max_payload is 8 MiB).
 REQUESTS_MAX = 512
 BYTES_MAX = 4 * 2**20
+# One more record is begun below that, so no record may have more than what is left then; a request
+# must leave room for its refusal. A commit over max_payload would stop the engine.
+RECORD_BYTES_MAX = 3 * 2**20
+REQUEST_BYTES_MAX = 2 * 2**20
 # Requests decided but not yet acknowledged; more are turned away at once.
 WAITING_MAX = 8192
 
@@ -69,10 +73,12 @@ class Turns:
         new_id: Callable[[], str],
         dispatch: Callable[[WorkItem], None],
         began: Callable[[Operation], None],
+        acknowledged: Callable[[int, Ordinal, str], None] = lambda *_: None,
     ) -> None:
         """``prev`` and ``sequence`` are the hash and stream sequence of the last commit.
 
-        ``dispatch`` is called with each work item after the ack, ``began`` with each operation.
+        ``dispatch`` is called with each work item after the ack, ``began`` with each operation,
+        ``acknowledged`` with each durable commit's sequence, last ordinal and hash.
         """
         self.cell = cell
         self._log = log
@@ -82,6 +88,7 @@ class Turns:
         self._new_id = new_id
         self._dispatch = dispatch
         self._began = began
+        self._acknowledged = acknowledged
         self._open: Turn | None = None
         self._queue: asyncio.Queue[Turn] = asyncio.Queue()
         self._waiting = 0
@@ -130,6 +137,9 @@ class Turns:
         turn = self._current_turn()
         record = self._record(request, roles, turn.at)
         encoded = encode(record)
+        if len(encoded) > RECORD_BYTES_MAX:
+            record = _too_large(record, len(encoded))
+            encoded = encode(record)
         ordinal = turn.last = apply_record(self.cell, record, turn.at)
         turn.request_ids.append(request.request_id)
         turn.records.append(encoded)
@@ -215,6 +225,7 @@ class Turns:
             )
         except WrongLastSequence as error:
             raise LeadershipLost(str(error)) from error
+        self._acknowledged(self._sequence, turn.last, self._prev)
         self.commits += 1
         self._waiting -= len(turn.records)
         for request_id in turn.request_ids:
@@ -225,3 +236,14 @@ class Turns:
             self._dispatch(item)
         for reply, outcome in turn.replies:
             await reply(outcome)
+
+
+def _too_large(record: Record, size: int) -> Record:
+    """Return the refusal of a request from which more would follow than one commit holds."""
+    verdict = Refused(
+        code="TooLarge",
+        status=413,
+        reason=f"what would be written has {size} bytes; one request may have {RECORD_BYTES_MAX}",
+        hint="Do it in smaller steps.",
+    )
+    return Record(salt=record.salt, request=record.request, verdict=verdict)

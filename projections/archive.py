@@ -6,6 +6,7 @@ gives the same answer. ``archiver`` asks it in threads.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from msgspec import Struct
 from engine.domain.fold import apply_commit, decode_for_fold
 from engine.domain.state import Cell, digest
 from engine.log.commit import ChainBroken
-from engine.log.verify import verify
+from engine.log.verify import VerifyReport, verify
 from projections.bill import Bill, derive_bill
 from projections.history import History
 from projections.metering import TAGS, Interval, Meters, Usage, usage
@@ -223,13 +224,13 @@ class Archive:
         )
 
     def verify(self) -> VerifyAnswer:
-        """Walk the whole log and all segments."""
+        """Walk the whole log and all segments, and compare the two."""
+        projected = self._reader.position()
         try:
-            report = verify(self._read(0))
+            report = self._verify_log(self._history.segments(), projected)
+            segments = self._history.verify()
         except ChainBroken as error:
             return VerifyAnswer(intact=False, ordinal=error.ordinal, why=error.why)
-        try:
-            segments = self._history.verify()
         except HistoryBroken as error:
             return VerifyAnswer(intact=False, why=str(error))
         return VerifyAnswer(
@@ -239,6 +240,27 @@ class Archive:
             last_hash=report.last_hash,
             segments=len(segments),
         )
+
+    def _verify_log(self, segments: Sequence[Segment], projected: Ordinal) -> VerifyReport:
+        """Walk the log, which must hold what was sealed and reach as far as what was read of it.
+
+        Raises:
+            ChainBroken: names the first ordinal that does not hold.
+        """
+        report = verify(())
+        messages = iter(self._read(0))
+        for segment in segments:
+            count = segment.last_seq - report.commits
+            report = verify(itertools.islice(messages, count), start=report)
+            if report.commits == segment.last_seq and report.last_hash != segment.last_hash:
+                raise ChainBroken(segment.first, "the log is another than the one that was sealed")
+        report = verify(messages, start=report)
+        known = max(projected, segments[-1].last if segments else 0)
+        if report.ordinals < known:
+            raise ChainBroken(
+                report.ordinals + 1, f"the log ends before it, but was read to ordinal {known}"
+            )
+        return report
 
     def replay(self, engine: tuple[Ordinal, str] | None) -> ReplayAnswer:
         """Fold the log anew, up to the ordinal at which the engine gave its digest, and compare.

@@ -156,6 +156,9 @@ class Archiver:
                 except (ChainBroken, HistoryBroken):
                     # Nothing is sealed on top of what is broken; whoever asks `verify` is told.
                     log.exception("history_broken")
+                except Exception:
+                    # A full disk, say: what was not published is begun anew; answers go on.
+                    log.exception("not_sealed")
                 await asyncio.sleep(min(CHECK_S_MAX, max(1.0, self._segment_age_s / 10)))
         finally:
             await subscription.stop()
@@ -202,7 +205,13 @@ class Archiver:
         except Exception:
             log.exception("question_failed", question=name)
             answer = _refusal(Unavailable(f"the question {name!r} could not be answered"))
-        await message.respond(answer)
+        try:
+            await message.respond(answer)
+        except BusError as error:
+            # Even packed it may be more than one message carries; whoever asks is told at once.
+            log.warning("not_answered", question=name, bytes=len(answer), error=str(error))
+            too_large = InvalidInput("the answer is too large: ask for one project or less time")
+            await message.respond(_refusal(too_large))
 
     async def _unknown(self, _payload: bytes) -> Answer:
         raise InvalidInput(f"history answers {', '.join(sorted(self._questions))}")

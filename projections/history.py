@@ -37,6 +37,8 @@ class History:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        # Files whose bytes were found to be the sealed ones, as they lay there then.
+        self._intact: dict[Path, tuple[int, int, int]] = {}
 
     def segments(self) -> list[Segment]:
         """Return all segments in order.
@@ -44,8 +46,12 @@ class History:
         Raises:
             HistoryBroken: they do not follow each other from ordinal 1.
         """
-        manifests = sorted(self.directory.glob("[0-9]*.json"))
-        segments = [_decode_segment(path.read_bytes()) for path in manifests]
+        segments: list[Segment] = []
+        for path in sorted(self.directory.glob("[0-9]*.json")):
+            try:
+                segments.append(_decode_segment(path.read_bytes()))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise HistoryBroken(f"manifest {path.stem} cannot be read: {error}") from error
         last, link = 0, GENESIS
         for segment in segments:
             if segment.first != last + 1 or segment.prev_hash != link:
@@ -103,13 +109,32 @@ class History:
     def facts(
         self, tags: Sequence[str], segments: Sequence[Segment]
     ) -> Iterator[tuple[Ordinal, Micros, str, str]]:
-        """Yield (ordinal, commit's time, tag, JSON) of the sealed facts with these tags."""
+        """Yield (ordinal, commit's time, tag, JSON) of the sealed facts with these tags.
+
+        Raises:
+            HistoryBroken: a segment is gone, or is not what was sealed.
+        """
         for segment in segments:
+            self._require_intact(segment)
             yield from read_facts(self.path(segment), tags)
 
     def commits(self, segment: Segment) -> Iterator[tuple[int, bytes]]:
         """Yield (sequence, commit) of a segment as they lay in the log, byte for byte."""
         return read_commits(self.path(segment), segment.prev_hash)
+
+    def _require_intact(self, segment: Segment) -> None:
+        """Check a segment's bytes, once for as long as its file stays the same."""
+        path = self.path(segment)
+        try:
+            status = path.stat()
+            file = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._intact.get(path) == file:
+                return
+            if file_sha256(path) != segment.sha256:
+                raise HistoryBroken(f"segment {segment.name} has other bytes than were sealed")
+        except OSError as error:
+            raise HistoryBroken(f"segment {segment.name}: {error}") from error
+        self._intact[path] = file
 
     def verify(self) -> list[Segment]:
         """Check every segment against its manifest and the hash chain; return them.
@@ -122,22 +147,32 @@ class History:
             try:
                 if file_sha256(self.path(segment)) != segment.sha256:
                     raise HistoryBroken(f"segment {segment.name} has other bytes than were sealed")
-                self._verify_chain(segment)
+                self._verify_chain(segment, self.path(segment))
             except (OSError, ChainBroken) as error:
                 raise HistoryBroken(f"segment {segment.name}: {error}") from error
         return segments
 
-    def _verify_chain(self, segment: Segment) -> None:
+    def _verify_chain(self, segment: Segment, path: Path) -> None:
         first, prev = segment.first, segment.prev_hash
-        for _, data in self.commits(segment):
+        for _, data in read_commits(path, segment.prev_hash):
             head = check_commit(data, prev, first)
             first, prev = head.next_first, head.hash
         if (first, prev) != (segment.last + 1, segment.last_hash):
             raise HistoryBroken(f"segment {segment.name} ends at ordinal {first - 1}")
 
     def _keep(self, segment: Segment, data: Path) -> None:
-        """Give a written segment its name, then its manifest: from then on it is there."""
+        """Give a written segment its name, then its manifest: from then on it is there.
+
+        What is published was read back first, and is the log byte for byte.
+
+        Raises:
+            HistoryBroken: what was written does not hold the commits; nothing was published.
+        """
         _sync(data)
+        try:
+            self._verify_chain(segment, data)
+        except ChainBroken as error:
+            raise HistoryBroken(f"segment {segment.name} was written wrongly: {error}") from error
         data.replace(self.path(segment))
         manifest = data.with_suffix(".json")
         manifest.write_bytes(_encode(segment))

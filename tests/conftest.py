@@ -13,7 +13,7 @@ from hypothesis import settings
 from engine.bus.client import Bus
 from engine.log import server
 from engine.log.jetstream import JetStreamLog
-from engine.log.stream import ensure_log
+from engine.log.stream import StreamApiError, call, ensure_log
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("cumulog", deadline=None)
@@ -52,7 +52,10 @@ class Nats:
         return JetStreamLog(bus)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and give back the memory that the cell's work has reserved."""
+        bus = await self.connect("close")
+        with contextlib.suppress(StreamApiError):  # a cell need not have any
+            await call(bus, f"STREAM.DELETE.{bus.subjects.work_stream}")
         await self._stack.aclose()
 
 

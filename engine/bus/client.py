@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from engine.bus.packing import MAGIC, packed, unpacked
 from engine.bus.subscription import LOST, Handler, Message, Subscription
 from engine.bus.waiting import ManyAnswers, OneAnswer, Waiter
 from schemas.subjects import Subjects
@@ -173,7 +174,13 @@ class Bus:
             BusTimeout, Disconnected: it may have been carried out, or not.
             NoResponders, NotPermitted: it was not carried out.
         """
-        return (await self.ask(subject, payload, timeout_s=timeout_s)).payload
+        answer = (await self.ask(subject, payload, timeout_s=timeout_s)).payload
+        if not answer.startswith(MAGIC):
+            return answer
+        try:
+            return await unpacked(answer)
+        except ValueError as error:
+            raise BusError(f"the answer on {subject} cannot be read: {error}") from error
 
     async def ask(
         self,
@@ -257,7 +264,7 @@ class Bus:
         if not reply.startswith("_INBOX"):
             log.warning("answer_not_sent", reply=reply, why="not an inbox")
             return
-        await self.publish(reply, payload)
+        await self.publish(reply, await packed(payload))
 
     def new_inbox(self) -> str:
         """Return a fresh subject that only this user may listen to."""

@@ -37,6 +37,8 @@ HEARTBEAT_S = 5
 PROBE_S = 1
 BATCH_MAX = 64
 ITEMS_MAX = 20_000
+# An item has some kilobytes. What falls out before it is read is found by reconciliation.
+BYTES_MAX = 32 * 2**20
 SIGN_OF_LIFE = "100"
 EXPIRED = "408"
 SECOND_NS = 1_000_000_000
@@ -246,6 +248,7 @@ async def _ensure_stream(bus: Bus) -> None:
             "discard": "old",
             "max_age": 3600 * SECOND_NS,
             "max_msgs": ITEMS_MAX,
+            "max_bytes": BYTES_MAX,
             "duplicate_window": 600 * SECOND_NS,
             "num_replicas": 1,
             "allow_direct": True,

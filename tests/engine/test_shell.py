@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from engine import turns
 from engine.bus.client import Bus
 from engine.bus.service import ask_engine, desired_state, submit
 from engine.log import server
-from engine.log.commit import GENESIS, check_commit
+from engine.log.commit import GENESIS, ChainBroken, check_commit
 from engine.log.jetstream import JetStreamLog
 from engine.shell import fresh_id, run
 from engine.turns import LeadershipLost
@@ -161,6 +163,21 @@ async def test_the_log_going_away_loses_no_acknowledged_request(cell):
     assert again.repeated
 
 
+async def test_a_log_that_lost_its_end_is_not_led(cell):
+    """The chain of what is left holds, so only the witness tells that there was more."""
+    outcome = await submit(cell.bus, cell.request(CreateProject(name="p")))
+    await cell.kill()
+    await asyncio.to_thread(cell.broker.stop)
+    shutil.rmtree(cell.directory / "store")
+    cell.broker = await asyncio.to_thread(server.start, cell.directory)
+
+    with pytest.raises(ChainBroken, match=f"acknowledged to ordinal {outcome.ordinal}") as broken:
+        await run(cell.config)
+
+    assert broken.value.ordinal == 1
+    assert [stored async for stored in JetStreamLog(cell.bus).read()] == []
+
+
 async def test_a_second_engine_stops_the_first(cell):
     """The fence: what the old leader decides after a new one began is void."""
     old = cell.engine
@@ -214,4 +231,28 @@ async def test_a_dry_run_writes_nothing(cell):
 
     assert shown["verdict"]["verdict"] == "accepted"
     assert shown["facts"][0]["type"] == "identity.project.created.v1"
+    assert len(await cell.messages()) == before
+
+
+async def test_what_no_commit_holds_is_refused_and_the_engine_goes_on(cell, monkeypatch):
+    monkeypatch.setattr(turns, "RECORD_BYTES_MAX", 1500)
+
+    outcome = await submit(cell.bus, cell.request(CreateProject(name="p")))
+
+    assert (outcome.verdict.code, outcome.verdict.status) == ("TooLarge", 413)
+    last = decode_commit((await cell.messages())[-1]).records[-1]
+    assert (last.verdict.code, last.facts) == ("TooLarge", ())
+    monkeypatch.undo()
+    again = await submit(cell.bus, cell.request(CreateProject(name="p")))
+    assert isinstance(again.verdict, Accepted)
+
+
+async def test_a_request_too_large_to_record_is_refused(cell):
+    before = len(await cell.messages())
+
+    answer = await cell.bus.request(
+        cell.bus.subjects.submit_api, b" " * (turns.REQUEST_BYTES_MAX + 1), timeout_s=10
+    )
+
+    assert decode_outcome(answer).verdict.status == 400
     assert len(await cell.messages()) == before

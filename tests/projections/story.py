@@ -73,9 +73,9 @@ def _times(price: str, factor: int) -> str:
     return f"{number[: -len(fraction)]}.{number[-len(fraction) :]}"
 
 
-def a_small_story() -> Story:
+def a_small_story(seed: int = 1) -> Story:
     """A cloud with one host, two projects, servers in many states, and prices."""
-    story = Story()
+    story = Story(seed)
     story.host()
     story.prices()
     demo, other = story.member("demo"), story.member("other")

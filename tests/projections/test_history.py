@@ -6,6 +6,7 @@ import pytest
 
 from engine.log.commit import ChainBroken
 from projections import history as module
+from projections import segment as segment_module
 from projections.archive import Archive, Window
 from projections.history import History
 from projections.segment import HistoryBroken, NotProjected, SegmentWriter, about_rows, file_sha256
@@ -250,6 +251,62 @@ def test_questions_that_make_no_sense(sealed):
         sealed.archive.usage(Window(start=5, end=5), sealed.story.now)
     with pytest.raises(NotFound):
         sealed.archive.bill(Window(price_list="none"), sealed.story.now)
+
+
+def test_what_is_sealed_was_read_back(sealed, monkeypatch):
+    """Rows that went wrong on their way into the file are seen before anything is published."""
+    body = segment_module.request_body
+    monkeypatch.setattr(segment_module, "request_body", lambda *of: body(*of).replace(b"net", b"n"))
+
+    with pytest.raises(HistoryBroken, match="written wrongly"):
+        sealed.seal()
+
+    assert list(sealed.history.directory.glob("[0-9]*")) == []
+    monkeypatch.undo()
+    assert sealed.seal() == sealed.history.verify()
+
+
+def test_nobody_is_billed_from_an_altered_segment(sealed):
+    (segment,) = sealed.seal()
+    sealed.archive.bill(Window(), sealed.story.now)
+    path = sealed.history.path(segment)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(HistoryBroken, match=segment.name):
+        sealed.archive.bill(Window(), sealed.story.now)
+
+    path.unlink()
+    with pytest.raises(HistoryBroken, match=segment.name):
+        sealed.archive.usage(Window(), sealed.story.now)
+
+
+def test_a_manifest_that_cannot_be_read_is_named(sealed):
+    (segment,) = sealed.seal()
+    (sealed.history.directory / f"{segment.name}.json").write_text("{")
+
+    assert segment.name in sealed.archive.verify().why
+
+
+def test_a_log_that_lost_its_end_is_seen(sealed):
+    """What is left of it is a chain that holds: only what was read of it says that it is cut."""
+    seq, data = sealed.story.commits.pop()
+
+    broken = sealed.archive.verify()
+
+    assert (broken.intact, broken.ordinal) == (False, msgspec.json.decode(data)["first"])
+    sealed.story.commits.append((seq, data))
+    assert sealed.archive.verify().intact
+
+
+def test_a_log_rewritten_as_a_whole_is_not_the_sealed_one(sealed):
+    sealed.seal(ordinals_max=50)
+    sealed.story.commits[:] = a_small_story(seed=2).commits
+
+    broken = sealed.archive.verify()
+
+    assert (broken.intact, broken.ordinal) == (False, 1)
 
 
 def test_verification_covers_log_and_segments(sealed):
