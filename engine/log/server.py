@@ -307,9 +307,11 @@ def _wait_ready(
 
 
 def _probe(port: int, password: str, timeout_s: float) -> str:
-    with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout_s) as connection,
+        connection.makefile("rb") as lines,
+    ):
         connection.settimeout(timeout_s)
-        lines = connection.makefile("rb")
         version = str(_info(lines.readline()).get("version", "0.0"))
         if _parse_version(version) < VERSION_MIN:
             raise ServerFailed(f"nats-server {version} is older than 2.15")
