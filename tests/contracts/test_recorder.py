@@ -23,8 +23,8 @@ from engine.log.recorder import (
     JetStreamTrackingRecorder,
 )
 
-# Under load a socket of the library's concurrent cases is now and then collected unclosed; which one
-# is not known yet. What the cases assert is not touched by it.
+# Under load a socket of the concurrent cases is now and then collected unclosed; which one is not
+# known yet. What the cases assert is not touched by it.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
 )
