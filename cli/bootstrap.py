@@ -274,8 +274,10 @@ def _build(file: Path) -> str:
 
 def _write_blank(file: Path) -> str:
     """Write an empty raw disk: simulated servers boot nothing."""
-    with file.open("wb") as blank:
+    beside = file.with_name(file.name + ".new")
+    with beside.open("wb") as blank:
         blank.truncate(2**20)
+    beside.rename(file)  # a kill in between must not leave an empty one to be taken for it
     return "an empty disk, for simulated servers"
 
 
