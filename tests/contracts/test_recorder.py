@@ -23,12 +23,6 @@ from engine.log.recorder import (
     JetStreamTrackingRecorder,
 )
 
-# Under load a socket of the concurrent cases is now and then collected unclosed; which one is not
-# known yet. What the cases assert is not touched by it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
-
 _names = itertools.count(1)
 
 
