@@ -10,8 +10,8 @@ from http import HTTPStatus
 import msgspec
 from msgspec import Struct
 
-from schemas.envelope import Refused
-from schemas.errors import Rejected
+from schemas.envelope import Outcome, Refused
+from schemas.errors import InvalidInput, Rejected
 
 encode = msgspec.json.Encoder().encode
 
@@ -106,6 +106,22 @@ class Denied(Exception):
             hint=verdict.hint,
             fields=verdict.fields,
         )
+
+
+def denied(outcome: Outcome) -> Denied:
+    """Return what to raise for a refusal.
+
+    One without an ordinal was not even read as a request: a value is not of its schema. Its reason
+    then says where in the request; our clients know the action only.
+    """
+    verdict = outcome.verdict
+    assert isinstance(verdict, Refused), "only a refusal is denied"
+    if outcome.ordinal == 0:
+        reason = verdict.reason.replace("`$.action", "`$").removesuffix(" - at `$`")
+        verdict = msgspec.structs.replace(
+            verdict, reason=f"a value is not as expected: {reason}", hint=InvalidInput.hint
+        )
+    return Denied(verdict)
 
 
 def problem_of(error: Rejected) -> Problem:

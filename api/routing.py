@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import structlog
 from msgspec import Struct
 
+from api.dry_run import Tried
 from api.edge import Edge
 from api.errors import (
     ClientGone,
@@ -143,6 +144,8 @@ class Service:
             answer = self._failed(call, Problem(status=400, code="BodyBroken", reason=str(error)))
         except Rejected as error:
             answer = self._failed(call, problem_of(error))
+        except Tried as tried:
+            answer = tried.answer
         except Denied as error:
             answer = self._failed(call, error.problem)
         except MarkerNotFound as error:

@@ -63,6 +63,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         config.nats_url,
         user=config.nats_user,
         password=config.nats_password,
+        authority=config.nats_ca,
         name=f"api-{config.node}",
         cell=config.cell,
     )

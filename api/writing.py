@@ -9,14 +9,13 @@ import hashlib
 from time import monotonic
 from typing import Any, get_args
 
-import msgspec
-
 from api.auth import now
+from api.dry_run import HEADER, Tried, try_out
 from api.edge import VISIBLE_S
-from api.errors import Denied
+from api.errors import denied
 from api.exchange import Call
 from engine.bus.service import submit
-from schemas.envelope import Accepted, Action, Outcome, Refused, Request
+from schemas.envelope import Accepted, Action, Outcome, Request
 from schemas.errors import InvalidInput
 from schemas.identity import IdentityAction
 
@@ -38,24 +37,14 @@ async def write(call: Call, action: Action) -> dict[str, Any]:
     raise denied(outcome)
 
 
-def denied(outcome: Outcome) -> Denied:
-    """Return what to raise for a refusal.
-
-    One without an ordinal was not even read as a request: a value is not of its schema. Its reason
-    then says where in the request; our clients know the action only.
-    """
-    verdict = outcome.verdict
-    assert isinstance(verdict, Refused), "only a refusal is denied"
-    if outcome.ordinal == 0:
-        reason = verdict.reason.replace("`$.action", "`$").removesuffix(" - at `$`")
-        verdict = msgspec.structs.replace(
-            verdict, reason=f"a value is not as expected: {reason}", hint=InvalidInput.hint
-        )
-    return Denied(verdict)
-
-
 async def send(call: Call, action: Action) -> Outcome:
-    """Submit as ``write`` does, and return the outcome whatever it is."""
+    """Submit as ``write`` does, and return the outcome whatever it is.
+
+    Raises:
+        Tried: the caller asked what would follow, by a header, and is to be told only that.
+    """
+    if call.header(HEADER) not in {"", "0", "false"}:
+        raise Tried(await try_out(call, action))
     key = call.header(b"idempotency-key") or None
     if key is not None and len(key) > 255:
         raise InvalidInput("an Idempotency-Key has at most 255 characters")

@@ -92,6 +92,7 @@ async def _bus(state: State, cell: dict[str, Any]) -> AsyncIterator[Any]:
         config["nats_url"],
         user=config["nats_user"],
         password=config["nats_password"],
+        authority=config.get("nats_ca", ""),
         name="bootstrap",
         cell=cell["cell"],
     )

@@ -116,6 +116,21 @@ class Client:
                 yield "\n".join(data)
                 data = []
 
+    def lines(self, path: str) -> Iterator[bytes]:
+        """Yield the lines of a long answer, without their ends, as they come.
+
+        Raises:
+            Problem: the API refused, or the stream broke.
+        """
+        sent = {"X-Auth-Token": self.token()}
+        connection = self._connect()
+        self._guarded(lambda: connection.request("GET", self._prefix + path, headers=sent))
+        answer = self._guarded(connection.getresponse)
+        if answer.status >= 400:
+            _checked(answer.status, dict(answer.getheaders()), answer.read(READ_BYTES_MAX))
+        while line := self._guarded(answer.readline):
+            yield line.removesuffix(b"\n")
+
     def token(self) -> str:
         """Return a token, asking for one the first time."""
         if not self._token:

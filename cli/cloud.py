@@ -58,6 +58,12 @@ def up(
     image: Annotated[
         Path | None, typer.Option(help="The tiny guest's image; none: build it.")
     ] = None,
+    checkpoint_dir: Annotated[
+        Path | None, typer.Option(help="Keep a second copy of signed checkpoints here.")
+    ] = None,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Run a second engine that takes over at once.")
+    ] = False,
 ) -> None:
     """Run the whole cloud on this machine, in the foreground.
 
@@ -74,7 +80,11 @@ def up(
             driver=driver.value if driver else "",
             demo=demo,
             image=str(image.absolute()) if image else "",
-            settings={"accelerator": accelerator.value},
+            standby=standby,
+            settings={
+                "accelerator": accelerator.value,
+                "checkpoint_copy": str(checkpoint_dir.absolute()) if checkpoint_dir else "",
+            },
         )
     )
 
@@ -103,7 +113,10 @@ def destroy(
 @serve_app.command("serve")
 def serve(
     process: Annotated[
-        str, typer.Argument(help="engine, projector, archiver, agent or api.", metavar="PROCESS")
+        str,
+        typer.Argument(
+            help="engine, standby, projector, archiver, agent or api.", metavar="PROCESS"
+        ),
     ],
     *,
     state_dir: StateDir = STATE_DIR,

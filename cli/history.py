@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -176,10 +177,100 @@ def show(
 
 
 @command(audit_app, "verify")
-def verify(session: Session) -> None:
-    """Walk the hash chain of the whole log. Exit code 1 if it is broken."""
+def verify(
+    session: Session,
+    *,
+    export: Annotated[
+        Path | None, typer.Option(help="Check this export of the log; no cloud is needed.")
+    ] = None,
+    proof: Annotated[
+        Path | None, typer.Option(help="Check this proof of a record; no cloud is needed.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The public keys of `audit key`.")] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Checkpoints you have kept, that an export must contain.")
+    ] = None,
+) -> None:
+    r"""Check every byte of the log: its hash chain, its checkpoints, sealed history.
+
+    The first ordinal that does not hold is named, and the exit code is then 1. An export and a
+    proof are checked with nothing but themselves and the public key:
+
+    \b
+    cumulog audit verify
+    cumulog audit verify --export log.jsonl.gz --key cell.pub
+    cumulog audit verify --proof proof.json --key cell.pub
+    """
+    if export is not None or proof is not None:
+        from cli.integrity import verify_export, verify_proof
+
+        if export is not None:
+            _proof(session, verify_export(export, key, checkpoints), "intact")
+        if proof is not None:
+            _proof(session, verify_proof(proof, key), "proven")
+        return
+    if key is not None or checkpoints is not None:
+        raise Problem("--key and --checkpoints go with --export or --proof", exit_code=USAGE)
     session.client.timeout_s = PROOF_S
     _proof(session, session.client.post("/v1/audit/verify", {}), "intact")
+
+
+@command(audit_app, "checkpoint")
+def checkpoint(session: Session) -> None:
+    """Sign how far the log has come, now. The archiver does it hourly and with every segment.
+
+    Checkpoints lie in DIR/checkpoints/checkpoints.jsonl; `cumulog up --checkpoint-dir` keeps a
+    second copy where you want it.
+    """
+    session.client.timeout_s = PROOF_S
+    session.show(session.client.post("/v1/log/checkpoint", {}))
+
+
+@command(audit_app, "key")
+def key(
+    session: Session,
+    *,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Sign with a new key from now on; on this machine.")
+    ] = False,
+) -> None:
+    """Print the public keys that checkpoints are checked with: keep them elsewhere.
+
+    Every key that was ever signed with is among them, the newest last. --rotate makes a new one in
+    the state directory and forgets the old private key.
+
+    Example: cumulog audit key > cell.pub
+    """
+    if rotate:
+        from cli.cloud import STATE_DIR
+        from cli.state import State
+        from engine.log.signing import SigningKeys
+
+        state = State.at(session.state_dir or STATE_DIR)
+        state.cell()
+        keys = SigningKeys(state.root / "keys")
+        told = {"key": keys.rotate(), "keys": keys.public_pem().decode()}
+    else:
+        told = session.client.get("/v1/log/key")
+    if session.output is Output.TABLE:
+        print(told["keys"], end="")
+    else:
+        session.show(told)
+
+
+@command(audit_app, "proof")
+def proof(
+    session: Session,
+    what: Annotated[str, typer.Argument(help="A request's id, as req-…, or an ordinal.")],
+) -> None:
+    """Print the proof that one record is in the log: JSON, which shows nothing of other records.
+
+    It holds the record, the hashes that lead from it to a signed checkpoint, and the checkpoint.
+
+    Example: cumulog audit proof req-… > proof.json
+    """
+    session.client.timeout_s = PROOF_S
+    print(json.dumps(session.client.get(f"/v1/log/proof/{quoted(what)}"), ensure_ascii=False))
 
 
 @command(why_app, "why")

@@ -64,7 +64,12 @@ def rebuild(
         rebuilt = build(
             read_model_path(config),
             lambda after: replay(
-                config.nats_url, config.nats_user, config.nats_password, stream, after
+                config.nats_url,
+                config.nats_user,
+                config.nats_password,
+                stream,
+                after,
+                authority=config.nats_ca,
             ),
         )
     except (LogError, LogEnded, LogDiffers) as error:

@@ -14,17 +14,18 @@ import sys
 from pathlib import Path
 
 from cli.problem import LOG_UNAVAILABLE, USAGE, Problem, run_to_exit
-from cli.state import PROCESSES, State
+from cli.state import PROCESSES, STANDBY, State
 
 # What runs each process: a module with ``async def run(config) -> None``.
 ENTRIES = {
-    "engine": "engine.shell",
+    "engine": "engine.run",
+    STANDBY: "engine.run",
     "projector": "projections.runner",
     "archiver": "projections.archiver",
     "agent": "executors.run",
     "api": "api.run",
 }
-assert set(ENTRIES) == set(PROCESSES), "every process has its entry"
+assert set(ENTRIES) == {*PROCESSES, STANDBY}, "every process has its entry"
 
 # State is long-lived and without cycles, so full collections are made rare (Python: gc module).
 GC_THRESHOLDS = (20_000, 50, 100)
@@ -157,7 +158,6 @@ async def _prepare_store(url: str, password: str, cell: str) -> None:
     """Make the streams and keys that are not there yet, before anybody looks for them."""
     from engine.bus.client import Bus
     from engine.bus.keys import Keys
-    from engine.bus.work import ensure_work_stream
     from engine.log.stream import ensure_log
 
     bus = await Bus.connect(
@@ -165,7 +165,6 @@ async def _prepare_store(url: str, password: str, cell: str) -> None:
     )
     try:
         await ensure_log(bus)
-        await ensure_work_stream(bus)
         keys = Keys(bus)
         await keys.ensure_bucket()
         await keys.ensure_token_keys()

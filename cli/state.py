@@ -16,9 +16,12 @@ from cli.problem import USAGE, Problem
 
 # In the order in which they start; they stop the other way round.
 PROCESSES = ("engine", "projector", "archiver", "agent", "api")
+# A second engine, if asked for: follows the log and takes over.
+STANDBY = "standby"
 # The identity that each process has on the bus (see engine/log/accounts.py).
 IDENTITIES = {
     "engine": "engine",
+    STANDBY: "engine",
     "projector": "history",
     "archiver": "history",
     "agent": "agent",
@@ -28,15 +31,19 @@ IDENTITIES = {
 # All that `destroy` removes, and nothing else.
 CONTENT = (
     "blobs",
+    "checkpoints",
     "clouds.yaml",
     "credentials.json",
     "history",
     "host",
+    "keys",
     "log",
     "nats",
     "openrc",
     "read",
+    "restore",
     "run",
+    "snapshots",
     "tiny-guest.qcow2",
     "cell.json",  # last: it is what says that this is a state directory
 )

@@ -12,7 +12,7 @@ from cli.cloud import STATE_DIR
 from cli.output import Column, Output, when
 from cli.problem import Problem
 from cli.session import Session
-from cli.state import PROCESSES, State
+from cli.state import PROCESSES, STANDBY, State
 from cli.supervisor import BROKER, DISK_FREE_MIN
 
 
@@ -66,7 +66,9 @@ def _details(told: dict[str, Any]) -> dict[str, str]:
     engine, head = told.get("engine", {}), told.get("projection", {})
     details = {}
     if "ordinal" in engine:
-        details["engine"] = (
+        leads = STANDBY if str(engine.get("node", "")).endswith(f"-{STANDBY}") else "engine"
+        details[STANDBY] = details["engine"] = "follows the log, ready to take over"
+        details[leads] = (
             f"epoch {engine.get('epoch')}, ordinal {engine['ordinal']}, "
             f"{engine.get('servers')} servers, {engine.get('operations')} operations under way"
         )
@@ -95,6 +97,8 @@ def _processes(state: State) -> list[dict[str, Any]]:
     supervisor = state.supervisor()
     pids = {"up": supervisor["pid"] if supervisor else 0}
     pids |= {name: state.pid(name) for name in (BROKER, *PROCESSES)}
+    if state.pid_file(STANDBY).exists():
+        pids[STANDBY] = state.pid(STANDBY)
     return [
         {
             "part": name,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import Output, show_item, table
-from cli.problem import USAGE, Problem
+from cli.problem import REFUSED, USAGE, Problem
 from cli.session import Session, command, single
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def submit(
     else:
         _known(action)
         event = {**_fields(body), "type": action}
-        show_outcome(session, session.client.submit(event, key, dry_run=dry_run))
+        outcome = session.client.submit(event, key, dry_run=dry_run)
+        show_outcome(session, outcome)
+        if outcome["verdict"] == "refused":  # only a dry run shows one instead of failing
+            raise typer.Exit(REFUSED)
 
 
 def show_outcome(session: Session, outcome: dict[str, Any]) -> None:
@@ -59,15 +62,46 @@ def show_outcome(session: Session, outcome: dict[str, Any]) -> None:
     verdict = outcome.get("verdict")
     verdict = verdict.get("verdict") if isinstance(verdict, dict) else verdict
     if outcome.get("dry_run"):
-        print(f"{verdict}; nothing was changed. What would follow:")
-        for fact in outcome["facts"]:
-            print(f"  {fact['type']}")
+        _show_trial(outcome)
         return
     repeated = " (done before, under the same key)" if outcome.get("repeated") else ""
     print(f"ordinal {outcome.get('ordinal')}: {verdict}{repeated} {outcome.get('request_id')}")
     reply = outcome.get("reply") or {}
     if reply:
         print(json.dumps(reply, indent=2, ensure_ascii=False))
+
+
+def _show_trial(outcome: dict[str, Any]) -> None:
+    """Print what would follow from a request that was only tried."""
+    if outcome["verdict"] == "refused":
+        print(f"refused; nothing was changed. {outcome['code']}: {outcome['reason']}")
+        if outcome["hint"]:
+            print(outcome["hint"])
+        return
+    print("accepted; nothing was changed. What would follow:")
+    for fact in outcome["facts"]:
+        print(f"  {fact['type']}")
+    for reason in outcome["reasons"]:
+        print(f"  {reason}")
+    print("\nThe project would then hold:")
+    rows = [
+        [name, str(use["used"]), "none" if use["limit"] < 0 else str(use["limit"])]
+        for name, use in outcome["quota_after"].items()
+    ]
+    print(table(["WHAT", "HELD", "LIMIT"], rows))
+    cost = outcome["cost_per_month"]
+    if cost is None:
+        print("\nNo price list is in force.")
+        return
+    currency, hours = cost["currency"], cost["hours"]
+    print(f"\nA month ({hours} h) would cost {cost['added']} {currency} more", end="")
+    print(f" and {cost['saved']} less." if float(cost["saved"]) else ".")
+    if cost["lines"]:
+        rows = [
+            [line[field] for field in ("meter", "quantity", "unit", "unit_price", "amount")]
+            for line in cost["lines"]
+        ]
+        print(table(["METER", "QUANTITY", "UNIT", "PRICE", f"AMOUNT {currency}"], rows))
 
 
 def _fields(text: str) -> dict[str, Any]:

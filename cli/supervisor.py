@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from cli.problem import LOG_UNAVAILABLE, Problem
-from cli.state import PROCESSES, State, write_private
+from cli.state import PROCESSES, STANDBY, State, write_private
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 10.0
@@ -140,11 +140,13 @@ class Supervisor:
         config = {
             "state_dir": str(self.state.root),
             **{key: self.cell[key] for key in ("cell", "node", "host_id", "listen", "driver")},
-            **self.cell.get("settings", {}),
             "nats_url": self.broker["url"],
+            **self.cell.get("settings", {}),  # of cell.json and of the command line
             "nats_user": user,
             "nats_password": passwords[user],
         }
+        if name == STANDBY:
+            config["node"] = f"{config['node']}-{STANDBY}"  # each candidate has its own name
         write_private(self.state.config_file(name), json.dumps(config, indent=1) + "\n")
 
     def helper(self, module: str, *arguments: str, output: IO[bytes] | None = None) -> int:
@@ -250,7 +252,7 @@ class Supervisor:
         """Stop all, in the order that leaves nobody waiting for somebody who has gone."""
         self.stopping = True
         seen = self.stops
-        for name in (*reversed(PROCESSES), BROKER):
+        for name in (STANDBY, *reversed(PROCESSES), BROKER):
             child = self.children.get(name)
             if child is None:
                 continue

@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import IO, Never
 
 from cli.problem import UNREACHABLE, USAGE, Problem, run_to_exit
-from cli.state import PROCESSES, State, is_alive, make_cell, make_directories, write_private
+from cli.state import (
+    PROCESSES,
+    STANDBY,
+    State,
+    is_alive,
+    make_cell,
+    make_directories,
+    write_private,
+)
 from cli.steps import line, step
 from cli.supervisor import Supervisor
 
@@ -48,6 +56,7 @@ class Options:
     driver: str = ""
     demo: bool = False
     image: str = ""
+    standby: bool = False
     settings: dict[str, object]
 
 
@@ -65,10 +74,11 @@ def main(options: Options) -> int:
     _check_listen(options.listen)
     driver = _driver(options, state)
     make_directories(state)
-    with _lock(state):
+    with hold(state):
+        _require_restored(state)
         options = replace(options, listen=_choose_port(options.listen, state))
         cell = make_cell(state, listen=options.listen, driver=driver)
-        cell["settings"] = options.settings
+        cell["settings"] = cell.get("settings", {}) | options.settings
         supervisor = Supervisor(state, cell, say=_announce)
         try:
             with step("Leftovers of an earlier run") as current:
@@ -86,7 +96,7 @@ def _run(options: Options, supervisor: Supervisor, started: float) -> int:
     with step("Event log") as current:
         supervisor.start_broker()
         current.result = f"nats-server {supervisor.broker['version']}, {supervisor.broker['url']}"
-    for name in PROCESSES:
+    for name in (*PROCESSES, *([STANDBY] if options.standby else [])):
         supervisor.start(name)
     code = supervisor.helper("cli.bootstrap", str(state.root), options.image)
     if supervisor.stops:
@@ -193,7 +203,7 @@ def _driver(options: Options, state: State) -> str:
     return "libvirt"
 
 
-def _lock(state: State) -> IO[str]:
+def hold(state: State) -> IO[str]:
     """Take the directory's lock, which lives as long as this process.
 
     Raises:
@@ -210,6 +220,19 @@ def _lock(state: State) -> IO[str]:
             hint="`cumulog status` shows it; Ctrl-C in its terminal, or SIGTERM, stops it.",
         ) from None
     return file
+
+
+def _require_restored(state: State) -> None:
+    """Refuse to start on a log that is only partly put back.
+
+    Raises:
+        Problem: a restore was cut short.
+    """
+    if (state.root / "restore" / "building").exists():
+        raise Problem(
+            "the log is only partly restored",
+            hint=f"Run `cumulog log restore --state-dir {state.root}` to its end.",
+        )
 
 
 def _check_listen(listen: str) -> None:
@@ -266,7 +289,9 @@ def _listen(host: str, port: int) -> int:
 def end_orphans(state: State) -> str:
     """Wait for, then end, processes that outlived a killed supervisor; return how many."""
     orphans = {
-        name: pid for name in PROCESSES if (pid := state.pid(name)) and _is_ours(pid, name, state)
+        name: pid
+        for name in (STANDBY, *PROCESSES)
+        if (pid := state.pid(name)) and _is_ours(pid, name, state)
     }
     for number, patience_s in ((0, 2.0), (signal.SIGTERM, ORPHANS_S), (signal.SIGKILL, ORPHANS_S)):
         for pid in orphans.values():

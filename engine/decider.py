@@ -4,9 +4,13 @@ Actions map to functions of ``engine.domain``. A refusal is a ``Rejected`` raise
 else that is raised is a defect and stops the engine before anything is committed.
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
+from engine.clocks import late_by_s, need_no_future
 from engine.domain import billing, compute, host, identity, image, leader, network, operation
 from engine.domain.context import Context
 from engine.domain.fold import key_of
@@ -20,8 +24,8 @@ from schemas import identity as si
 from schemas import image as sm
 from schemas import network as sn
 from schemas import operation as so
-from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types
-from schemas.errors import KeyReused, Rejected, Unauthorized
+from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types, encode
+from schemas.errors import IdReused, KeyReused, Rejected, Unauthorized
 from schemas.units import Micros
 
 DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, object]]]] = {
@@ -63,19 +67,38 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     so.PassDeadline: operation.pass_deadline,
     sb.PublishPriceList: billing.publish_price_list,
     se.ElectLeader: leader.elect_leader,
+    se.ConfirmLead: leader.confirm_lead,
 }
 assert set(DECIDE) == set(action_types().values()), "every action has its decision"
+
+
+def stamped(request: Request) -> Request:
+    """Return the request with the digest of its content, which tells a repetition from an impostor.
+
+    Content is what is asked and on whose behalf. Not the times and the client: a report that is
+    sent again is sent at another time. Under a key the edge's digest stands: the same body sealed
+    anew is another action.
+    """
+    if request.key is not None and request.digest:
+        return request
+    actor = request.actor
+    content = encode((request.action, actor.user_id, actor.project_id, actor.host_id))
+    return replace(request, digest=hashlib.sha256(content).hexdigest())
 
 
 def repeated(cell: Cell, request: Request) -> Answered | None:
     """Return the earlier answer if this request was decided before, by its id or its key.
 
+    A known id with other content is no repetition; ``decide`` refuses it, on the record.
+
     Raises:
         KeyReused: the key was used for another body.
     """
     answered = cell.state.answered.get(request.request_id)
-    if answered is not None or request.key is None:
-        return answered
+    if answered is not None:
+        return answered if answered.digest == request.digest else None
+    if request.key is None:
+        return None
     actor = request.actor
     answered = cell.state.keyed.get(key_of(actor.user_id, actor.project_id, request.key))
     if answered is not None and answered.digest != request.digest:
@@ -121,12 +144,26 @@ def decide(
         actor=request.actor, roles=roles, now=now, request_id=request.request_id, new_id=new_id
     )
     try:
+        _need_own_id(cell, request)
+        need_no_future(request, now)
         authorize(request.actor, roles, request.action)
         facts, reply = DECIDE[type(request.action)](cell, ctx, request.action)
     except Rejected as rejected:
         verdict = refusal(rejected)
         return Record(salt=salt, request=request, verdict=verdict)
+    if late_s := late_by_s(request.action, now):
+        reply = {**reply, "observed_s_ago": late_s}
     return Record(salt=salt, request=request, verdict=Accepted(reply=reply), facts=tuple(facts))
+
+
+def _need_own_id(cell: Cell, request: Request) -> None:
+    earlier = cell.state.answered.get(request.request_id)
+    if earlier is not None:
+        raise IdReused(
+            f"the id {request.request_id} is that of another request, "
+            f"answered at ordinal {earlier.ordinal}",
+            ordinal=earlier.ordinal,
+        )
 
 
 def refusal(rejected: Rejected) -> Refused:

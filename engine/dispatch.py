@@ -5,11 +5,12 @@ sent is logged and left to the host's next reconciliation, and nothing here hold
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from zlib import crc32
 
 import structlog
 
-from engine.bus.client import Bus, BusError
-from engine.bus.work import dispatch
+from engine.bus.client import BusError
 from schemas.work import WorkItem
 
 SENDERS = 8
@@ -21,15 +22,16 @@ logger = structlog.get_logger(__name__)
 class Dispatcher:
     """A queue of work items and the tasks that empty it; one host's items keep their order."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, send_work: Callable[[WorkItem], Awaitable[None]]) -> None:
+        """``send_work`` sends one item, and may raise BusError."""
+        self._send_work = send_work
         self._queues: list[asyncio.Queue[WorkItem]] = [
             asyncio.Queue(WAITING_MAX // SENDERS) for _ in range(SENDERS)
         ]
 
     def send(self, item: WorkItem) -> None:
         """Queue an item; never waits."""
-        queue = self._queues[hash(item.operation.host_id) % SENDERS]
+        queue = self._queues[crc32(item.operation.host_id.encode()) % SENDERS]
         try:
             queue.put_nowait(item)
         except asyncio.QueueFull:
@@ -45,7 +47,7 @@ class Dispatcher:
         while True:
             item = await queue.get()
             try:
-                await dispatch(self._bus, item)
+                await self._send_work(item)
             except BusError as error:
                 logger.warning(
                     "work_not_sent", operation=item.operation.operation_id, error=str(error)

@@ -58,6 +58,7 @@ RULES: dict[type, Needs] = {
     o.PassDeadline: "system",
     b.PublishPriceList: "admin",
     e.ElectLeader: "system",
+    e.ConfirmLead: "system",
 }
 assert set(RULES) == set(action_types().values()), "every action has its rule"
 

@@ -1,42 +1,32 @@
-"""The engine process: fold the log, take the lead, answer submissions.
+"""The engine that leads: answers submissions and questions on the bus of one cell.
 
-Everything that decides is pure and elsewhere; here are the subscriptions, the clock and the ids.
+Everything that decides is pure and elsewhere; here are the subscriptions. Answers that are commits
+follow their ack; all others stand behind a barrier, so that nobody who leads no more gives any.
 """
 
 import asyncio
 import contextlib
 import hashlib
-import signal
-import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 import structlog
-import uuid_utils
 
-from engine.bus.client import Bus, BusError, Message
-from engine.bus.work import ensure_work_stream
-from engine.decider import authenticate, decide
+from engine.bus.client import Bus, Handler, Message, Subscription
 from engine.dispatch import Dispatcher
 from engine.domain.desired import desired_state, work_item
-from engine.domain.fold import apply_commit, decode_for_fold
-from engine.domain.state import Cell, digest
-from engine.log.commit import GENESIS, ChainBroken, check_commit
-from engine.log.jetstream import JetStreamLog
-from engine.log.replay import replay
-from engine.log.stream import ensure_log
-from engine.log.witness import Seen, Witness
+from engine.domain.state import digest
+from engine.dry_run import dry_run
+from engine.folded import Folded
+from engine.log.port import Log, LogError
 from engine.timers import Timers
-from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Turns
+from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
 from schemas.config import Config
-from schemas.engine import ElectLeader
 from schemas.envelope import Action, Actor, Outcome, Refused, Request, decode_request, encode
-from schemas.errors import Rejected
 from schemas.identity import Bootstrap
 from schemas.operation import Operation
-from schemas.units import SECOND, Micros
-from schemas.work import decode_heartbeat
+from schemas.units import SECOND, Micros, Ordinal
+from schemas.work import WorkItem, decode_heartbeat
 from schemas.work import encode as encode_work
 
 logger = structlog.get_logger(__name__)
@@ -44,129 +34,111 @@ logger = structlog.get_logger(__name__)
 _decode_bootstrap = msgspec.json.Decoder(Bootstrap).decode
 
 
-def wall_clock() -> Micros:
-    """Return the time now, in microseconds."""
-    return time.time_ns() // 1000
-
-
-def fresh_id() -> str:
-    """Return a fresh UUID, version 7: ids made together lie together in every index (RFC 9562)."""
-    return str(uuid_utils.uuid7())
-
-
-class Folded(msgspec.Struct, kw_only=True):
-    """A state and where in the log it stands."""
-
-    cell: Cell
-    prev: str = GENESIS
-    sequence: int = 0
-
-
-def fold_log(config: Config, stream: str, seen: Seen | None = None) -> Folded:
-    """Fold the whole log, checking its chain; blocking, so run it in a thread.
-
-    Raises:
-        ChainBroken: the log is not what was written to it, or ends before ``seen``.
-        msgspec.ValidationError: it holds facts that this version does not know.
-    """
-    folded = Folded(cell=Cell())
-    head = None
-    for sequence, data in replay(
-        config.nats_url, config.nats_user, config.nats_password, stream, after_seq=0
-    ):
-        head = check_commit(data, folded.prev, folded.cell.state.ordinal + 1)
-        apply_commit(folded.cell, decode_for_fold(data))
-        folded.prev, folded.sequence = head.hash, sequence
-        if seen is not None and sequence == seen.sequence and head.hash != seen.hash:
-            raise ChainBroken(head.first, f"ordinal {seen.ordinal} was acknowledged as another")
-    if seen is not None and folded.sequence < seen.sequence:
-        raise ChainBroken(
-            folded.cell.state.ordinal + 1,
-            f"the log ends before it, but was acknowledged to ordinal {seen.ordinal}; "
-            "its store has lost the rest and must be restored from a copy",
-        )
-    return folded
-
-
 class Engine:
     """Answers on the bus for one cell."""
 
-    def __init__(self, config: Config, bus: Bus, folded: Folded, witness: Witness) -> None:
+    def __init__(
+        self,
+        config: Config,
+        bus: Bus,
+        log: Log,
+        folded: Folded,
+        *,
+        clock: Callable[[], Micros],
+        new_id: Callable[[], str],
+        salt: Callable[[], str],
+        send_work: Callable[[WorkItem], Awaitable[None]],
+        acknowledged: Callable[[int, Ordinal, str], None],
+        note: Note | None = None,
+    ) -> None:
+        """``folded`` is the whole log, whose last commits are this leader's first."""
         self._config = config
         self._bus = bus
-        self._dispatcher = Dispatcher(bus)
+        self._log = log
+        self._clock = clock
+        self._new_id = new_id
+        self._dispatcher = Dispatcher(send_work)
         self.cell = folded.cell
         self.turns = Turns(
             folded.cell,
-            JetStreamLog(bus),
+            log,
             prev=folded.prev,
             sequence=folded.sequence,
-            clock=wall_clock,
-            new_id=fresh_id,
+            clock=clock,
+            new_id=new_id,
+            salt=salt,
             dispatch=self._dispatcher.send,
             began=self._began,
-            acknowledged=witness.note,
+            acknowledged=acknowledged,
+            note=note,
         )
         self.timers = Timers(
             folded.cell,
-            clock=wall_clock,
+            clock=clock,
             submit=self._submit_as_system,
             silent_after=int(config.host_silent_s * SECOND),
-            reach=self._reach_broker,
+            reach=self._reach_log,
         )
 
     def _began(self, operation: Operation) -> None:
         self.timers.watch(operation)
 
-    async def _reach_broker(self) -> None:
-        # Not by a flush: nats-py loses count of its pings when one is given up.
-        log = JetStreamLog(self._bus)
+    async def _reach_log(self) -> None:
         while True:
-            with contextlib.suppress(BusError):
-                await log.last()
+            with contextlib.suppress(LogError):
+                await self._log.end()
                 return
             await asyncio.sleep(0.1)
 
     async def lead(self) -> None:
-        """Begin an epoch, listen, and send out again what nobody has reported on."""
-        self._submit_as_system(ElectLeader(epoch=self.cell.state.epoch + 1, node=self._config.node))
-        committing = asyncio.create_task(self.turns.run())
-        barrier = asyncio.create_task(self.turns.barrier())
-        await asyncio.wait({committing, barrier}, return_when=asyncio.FIRST_COMPLETED)
-        if not barrier.done():
-            barrier.cancel()
-            committing.result()
-        await self._listen()
+        """Listen, and send out again what nobody has reported on.
+
+        Raises:
+            LeadershipLost: somebody else wrote to the log.
+            LogError: the log takes no commits.
+        """
+        subscriptions = await self._listen()
         for operation in list(self.cell.state.operations.values()):
             self._dispatcher.send(work_item(self.cell, operation))
-        ticking = asyncio.create_task(self.timers.run())
-        sending = asyncio.create_task(self._dispatcher.run())
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self.turns.run(), self.timers.run(), self._dispatcher.run())
+        ]
         logger.info("leading", epoch=self.cell.state.epoch, ordinal=self.cell.state.ordinal)
-        done, pending = await asyncio.wait(
-            {committing, ticking, sending}, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in pending:
-            task.cancel()
-        for task in done:
-            task.result()
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for subscription in subscriptions:
+                await subscription.stop()
 
-    async def _listen(self) -> None:
+    async def _listen(self) -> list[Subscription]:
         subjects = self._bus.subjects
-        await self._bus.subscribe(subjects.heartbeat("*"), self._on_heartbeat)
-        await self._bus.subscribe(subjects.desired("*"), self._on_desired)
-        await self._bus.subscribe(subjects.engine("status"), self._on_status)
-        await self._bus.subscribe(subjects.engine("digest"), self._on_digest)
-        await self._bus.subscribe(subjects.engine("dryrun"), self._on_dry_run)
-        await self._bus.subscribe(subjects.engine("bootstrap"), self._on_bootstrap)
-        await self._bus.subscribe(subjects.submit_agents, self._on_agent)
-        await self._bus.subscribe(subjects.submit_api, self._on_api)
+        heard = {
+            subjects.heartbeat("*"): self._on_heartbeat,
+            subjects.desired("*"): self._on_desired,
+            subjects.engine("status"): self._on_status,
+            subjects.engine("digest"): self._on_digest,
+            subjects.engine("dryrun"): self._on_dry_run,
+            subjects.engine("bootstrap"): self._on_bootstrap,
+            subjects.submit_agents: self._on_agent,
+            subjects.submit_api: self._on_api,
+        }
+        return [
+            await self._bus.subscribe(subject, _only_while_leading(take))
+            for subject, take in heard.items()
+        ]
 
     def _submit_as_system(self, action: Action) -> None:
         request = Request(
-            request_id=f"req-{fresh_id()}",
+            request_id=f"req-{self._new_id()}",
             actor=Actor(kind="system", user_id="system"),
             action=action,
-            submitted_at=wall_clock(),
+            submitted_at=self._clock(),
         )
         self.turns.submit(request, _nobody)
 
@@ -201,10 +173,10 @@ class Engine:
 
     async def _on_bootstrap(self, message: Message) -> None:
         request = Request(
-            request_id=f"req-{fresh_id()}",
+            request_id=f"req-{self._new_id()}",
             actor=Actor(kind="system", user_id="system"),
             action=_decode_bootstrap(message.payload),
-            submitted_at=wall_clock(),
+            submitted_at=self._clock(),
         )
         answer = self.turns.submit(request, message.respond)
         if answer is not None:
@@ -244,16 +216,25 @@ class Engine:
         """The same decision, its facts shown and not written."""
         try:
             request = decode_request(message.payload)
-            roles = authenticate(self.cell, request.actor)
-        except (msgspec.MsgspecError, Rejected) as error:
+        except msgspec.MsgspecError as error:
             await message.respond(_malformed(str(error)))
             return
         if request.actor.kind != "user":
             await message.respond(_malformed("only a user's request can be tried"))
             return
-        record = decide(self.cell, request, now=wall_clock(), new_id=fresh_id, roles=roles, salt="")
+        tried = dry_run(self.cell, request, now=self._clock(), new_id=self._new_id)
         await self.turns.barrier()
-        await message.respond(encode(record))
+        await message.respond(encode(tried))
+
+
+def _only_while_leading(handler: Handler) -> Handler:
+    """Let whoever asks a deposed leader wait for the next one's answer."""
+
+    async def handle(message: Message) -> None:
+        with contextlib.suppress(LeadershipLost):
+            await handler(message)
+
+    return handle
 
 
 def _malformed(reason: str) -> bytes:
@@ -269,55 +250,3 @@ def _malformed(reason: str) -> bytes:
 
 async def _nobody(outcome: bytes) -> None:
     """The system reads its outcomes in the state."""
-
-
-async def run(config: Config) -> None:
-    """Run the engine until told to stop.
-
-    Raises:
-        LeadershipLost: another engine took over; start again to fold the log anew.
-    """
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        name=f"engine-{config.node}",
-        cell=config.cell,
-    )
-    witness = Witness(Path(config.state_dir) / "run" / "acknowledged")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        await ensure_log(bus)
-        await ensure_work_stream(bus)
-        began = time.monotonic()
-        folded = await asyncio.to_thread(fold_log, config, bus.subjects.log_stream, witness.seen())
-        logger.info(
-            "folded",
-            ordinal=folded.cell.state.ordinal,
-            seconds=round(time.monotonic() - began, 3),
-        )
-        engine = Engine(config, bus, folded, witness)
-        await _until(stop, engine.lead())
-    except LeadershipLost:
-        logger.exception("leadership_lost")
-        raise
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        witness.close()
-        await bus.close()
-
-
-async def _until(stop: asyncio.Event, work: Awaitable[None]) -> None:
-    """Run ``work`` until it ends by itself or ``stop`` is set."""
-    task = asyncio.ensure_future(work)
-    stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if task.done():
-        task.result()
-    else:
-        task.cancel()

@@ -1,29 +1,34 @@
 """Turns of the decider: requests that wait together share one commit.
 
 A request is decided at once against the newest (speculative) state; its answer waits for the
-durable ack of the commit that holds it. One commit is in flight; what arrives meanwhile forms the
-next. A refused commit means that somebody else wrote: everything speculative is void, so the turn
-ends with ``LeadershipLost`` and the process folds the log anew.
+durable ack of the commit that holds it, and of all commits before. Few commits are in flight: the
+next is sent once one of them is acknowledged, or has been on its way for long, and what arrives
+meanwhile shares it. A refused commit means that somebody else wrote: everything speculative is
+void, so the turn ends with ``LeadershipLost`` and the process folds the log anew.
 """
 
 import asyncio
-import secrets
+import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 from msgspec import Struct, field
 
-from engine.decider import authenticate, decide, refusal, repeated
+from engine.clocks import need_recent
+from engine.decider import authenticate, decide, refusal, repeated, stamped
 from engine.domain.desired import work_item
 from engine.domain.fold import apply_record
 from engine.domain.state import Cell
+from engine.folded import Folded
 from engine.log.commit import seal_commit
 from engine.log.port import Log, WrongLastSequence
 from schemas.compute import ServerStopRequested
 from schemas.envelope import Outcome, Record, Refused, Request, encode
-from schemas.errors import Rejected, Unavailable
+from schemas.errors import IdReused, Rejected, Unavailable
 from schemas.operation import Operation, OperationStarted
-from schemas.units import Micros, Ordinal
+from schemas.units import SECOND, Micros, Ordinal
 from schemas.work import WorkItem
 
 # A commit holds at most this many requests and about this many bytes (max_payload is 8 MiB).
@@ -35,8 +40,17 @@ RECORD_BYTES_MAX = 3 * 2**20
 REQUEST_BYTES_MAX = 2 * 2**20
 # Requests decided but not yet acknowledged; more are turned away at once.
 WAITING_MAX = 8192
+WAITING_BYTES_MAX = 256 * 2**20
+# While the log is slow, a commit's time must not fall behind what it tells of.
+OPEN_MAX: Micros = SECOND // 10
+# Commits in flight. A new leader takes as many places in the log in one go, so that none that a
+# predecessor may still claim is left (`Candidate`): raise it there one version before it is here.
+WINDOW = 4
+# A commit that is acknowledged sooner is waited for: sharing is cheaper than sending more.
+SPACING_MIN_S = 0.002
 
 type Reply = Callable[[bytes], Awaitable[None]]
+type Note = Callable[[Folded, "asyncio.Future[Any] | None"], object]
 
 logger = structlog.get_logger(__name__)
 
@@ -56,7 +70,14 @@ class Turn(Struct):
     size: int = 0
     replies: list[tuple[Reply, bytes]] = field(default_factory=list)
     work: list[WorkItem] = field(default_factory=list)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    # Ends once it is acknowledged with all before it; cancelled once it never will be.
+    done: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    sequence: int = 0
+    hash: str = ""
+    sent_at: float = 0.0
+    appending: "asyncio.Future[int] | None" = None
 
 
 class Turns:
@@ -71,14 +92,17 @@ class Turns:
         sequence: int,
         clock: Callable[[], Micros],
         new_id: Callable[[], str],
+        salt: Callable[[], str],
         dispatch: Callable[[WorkItem], None],
         began: Callable[[Operation], None],
         acknowledged: Callable[[int, Ordinal, str], None] = lambda *_: None,
+        note: Note | None = None,
     ) -> None:
         """``prev`` and ``sequence`` are the hash and stream sequence of the last commit.
 
         ``dispatch`` is called with each work item after the ack, ``began`` with each operation,
-        ``acknowledged`` with each durable commit's sequence, last ordinal and hash.
+        ``acknowledged`` with each durable commit's sequence, last ordinal and hash, ``note`` with
+        the state as of a commit that was sent, and what ends once that is durable.
         """
         self.cell = cell
         self._log = log
@@ -86,12 +110,24 @@ class Turns:
         self._sequence = sequence
         self._clock = clock
         self._new_id = new_id
+        self._salt = salt
         self._dispatch = dispatch
         self._began = began
         self._acknowledged = acknowledged
+        self._note = note
         self._open: Turn | None = None
         self._queue: asyncio.Queue[Turn] = asyncio.Queue()
+        self._sent: deque[Turn] = deque()  # in flight, oldest first
+        self._acknowledged_to = sequence
+        self._ack_s = 0.0  # smoothed
+        self._moved = asyncio.Event()
+        self._lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._asking: asyncio.Task[None] | None = None  # a barrier's question, not yet sent
+        self._proving: asyncio.Task[None] | None = None  # one that is
+        self._answers: asyncio.Queue[list[tuple[Reply, bytes]]] = asyncio.Queue()
+        self._behind_barrier: set[asyncio.Task[None]] = set()
         self._waiting = 0
+        self._waiting_bytes = 0
         # Requests decided but not acknowledged: a repetition joins the first.
         self._in_flight: dict[str, Turn] = {}
         self.committed: Ordinal = cell.state.ordinal
@@ -103,8 +139,9 @@ class Turns:
         Returns the encoded outcome at once if nothing has to be committed for it: a repetition of
         what is durable already, a request of somebody unknown, or one turned away.
         """
+        request = stamped(request)
         try:
-            if self._waiting >= WAITING_MAX:
+            if self._waiting >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
                 raise Unavailable(f"{self._waiting} requests are waiting for the log")
             earlier = repeated(self.cell, request)
             if earlier is not None:
@@ -121,17 +158,34 @@ class Turns:
                     return outcome
                 turn.replies.append((reply, outcome))
                 return None
+            need_recent(request, self._clock())
             roles = authenticate(self.cell, request.actor)
         except Rejected as rejected:
-            return encode(
+            outcome = encode(
                 Outcome(
                     request_id=request.request_id,
                     ordinal=self.committed,
                     verdict=refusal(rejected),
                 )
             )
+            if isinstance(rejected, Unavailable):
+                return outcome
+            self._answer_behind_barrier(reply, outcome)
+            return None
         self._decide(request, roles, reply)
         return None
+
+    def _answer_behind_barrier(self, reply: Reply, outcome: bytes) -> None:
+        """Answer what is not recorded only if this state is still the newest."""
+
+        async def answer() -> None:
+            with contextlib.suppress(LeadershipLost):  # another leader answers
+                await self.barrier()
+                self._answers.put_nowait([(reply, outcome)])
+
+        task = asyncio.create_task(answer())
+        self._behind_barrier.add(task)
+        task.add_done_callback(self._behind_barrier.discard)
 
     def _decide(self, request: Request, roles: frozenset[str], reply: Reply) -> None:
         turn = self._current_turn()
@@ -141,17 +195,22 @@ class Turns:
             record = _too_large(record, len(encoded))
             encoded = encode(record)
         ordinal = turn.last = apply_record(self.cell, record, turn.at)
-        turn.request_ids.append(request.request_id)
         turn.records.append(encoded)
         turn.size += len(encoded)
+        self._waiting_bytes += len(encoded)
         turn.work += self._work(record)
         outcome = Outcome(request_id=request.request_id, ordinal=ordinal, verdict=record.verdict)
         turn.replies.append((reply, encode(outcome)))
-        self._in_flight[request.request_id] = turn
         self._waiting += 1
+        if isinstance(record.verdict, Refused) and record.verdict.code == IdReused.code:
+            # The id stays the first one's, whose repetitions are answered as before.
+            logger.error("request_id_reused", request_id=request.request_id, ordinal=ordinal)
+            return
+        turn.request_ids.append(request.request_id)
+        self._in_flight[request.request_id] = turn
 
     def _record(self, request: Request, roles: frozenset[str], at: Micros) -> Record:
-        salt = secrets.token_hex(8)
+        salt = self._salt()
         try:
             return decide(self.cell, request, now=at, new_id=self._new_id, roles=roles, salt=salt)
         except Exception:
@@ -166,11 +225,15 @@ class Turns:
             return Record(salt=salt, request=request, verdict=verdict)
 
     def _current_turn(self) -> Turn:
-        turn = self._open
-        if turn is not None and len(turn.records) < REQUESTS_MAX and turn.size < BYTES_MAX:
+        turn, now, state = self._open, self._clock(), self.cell.state
+        if (
+            turn is not None
+            and len(turn.records) < REQUESTS_MAX
+            and turn.size < BYTES_MAX
+            and now - turn.at < OPEN_MAX
+        ):
             return turn
-        state = self.cell.state
-        turn = Turn(first=state.ordinal + 1, last=state.ordinal, at=max(self._clock(), state.at))
+        turn = Turn(first=state.ordinal + 1, last=state.ordinal, at=max(now, state.at))
         self._open = turn
         self._queue.put_nowait(turn)
         return turn
@@ -187,55 +250,164 @@ class Turns:
         return items
 
     async def barrier(self) -> None:
-        """Return when everything decided so far is durable."""
-        turn = self._open
-        if turn is None:
-            pending = list(self._in_flight.values())
-            turn = pending[-1] if pending else None
-        if turn is not None:
-            await turn.done.wait()
+        """Return once all that is decided is durable, and nobody else led when it was asked for.
+
+        For answers that are no commits: a leader that was stopped and has woken up may know
+        nothing of its successor, so the log is asked, after the question came in.
+
+        Raises:
+            LeadershipLost: somebody else wrote to the log.
+        """
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._prove(self._proving))
+            self._asking.add_done_callback(_retrieve)
+        await asyncio.shield(self._asking)
+
+    async def _prove(self, earlier: "asyncio.Task[None] | None") -> None:
+        """Ask the log once for all who wait, after the question that is under way."""
+        if earlier is not None:
+            await asyncio.wait({earlier})
+        self._proving, self._asking = self._asking, None
+        last = self._open or (self._sent[-1] if self._sent else None)
+        end = await self._log.end()
+        if last is not None:
+            await asyncio.wait({last.done})
+        while self._acknowledged_to < end and self._sent:
+            await asyncio.wait({self._sent[-1].done})
+        if self._acknowledged_to < end:
+            self._lose(LeadershipLost(f"the log ends at {end}, we at {self._acknowledged_to}"))
+        if self._lost.done():
+            raise LeadershipLost(str(self._lost.result()))
 
     async def run(self) -> None:
-        """Commit turns as they come, one in flight.
+        """Commit turns as they come, a few in flight.
 
         Raises:
             LeadershipLost: another decider wrote to the log.
+            LogError: a commit was refused, or its outcome is not known.
         """
+        tasks: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(self._send()),
+            asyncio.ensure_future(self._answer()),
+        ]
+        try:
+            await asyncio.wait([*tasks, self._lost], return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.done():
+                raise self._lost.result()
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            tasks += [turn.appending for turn in self._sent if turn.appending is not None]
+            tasks += [task for task in (self._asking, self._proving) if task is not None]
+            for task in (*tasks, *self._behind_barrier):
+                task.cancel()
+            self._void()
+
+    async def _answer(self) -> None:
+        while True:
+            for reply, outcome in await self._answers.get():
+                await reply(outcome)
+
+    def _lose(self, why: Exception) -> None:
+        if not self._lost.done():
+            self._lost.set_result(why)
+            self._void()
+
+    def _void(self) -> None:
+        """Let nobody wait for what will never be acknowledged."""
+        for turn in (*self._sent, *([self._open] if self._open else [])):
+            turn.done.cancel()
+
+    def at_rest(self) -> Folded | None:
+        """Return the state and its place in the log, if all that was decided is durable."""
+        if self._open is not None or self._sent or self._lost.done():
+            return None
+        return Folded(cell=self.cell, prev=self._prev, sequence=self._sequence)
+
+    async def _send(self) -> None:
         while True:
             turn = await self._queue.get()
+            if self._sent:
+                await self._room()
             if turn is self._open:
                 # From here on, new requests form the next turn.
                 self._open = None
-            await self._commit(turn)
-
-    async def _commit(self, turn: Turn) -> None:
-        commit_id = self._new_id()
-        state = self.cell.state
-        data, self._prev = seal_commit(
-            commit_id=commit_id,
-            first=turn.first,
-            prev=self._prev,
-            epoch=state.epoch,
-            at=turn.at,
-            records=turn.records,
-        )
-        try:
-            self._sequence = await self._log.append(
-                data, expected_last=self._sequence, commit_id=commit_id
+            commit_id = self._new_id()
+            data, self._prev = seal_commit(
+                commit_id=commit_id,
+                first=turn.first,
+                prev=self._prev,
+                epoch=self.cell.state.epoch,
+                at=turn.at,
+                records=turn.records,
             )
-        except WrongLastSequence as error:
-            raise LeadershipLost(str(error)) from error
-        self._acknowledged(self._sequence, turn.last, self._prev)
+            turn.hash = self._prev
+            turn.sent_at = asyncio.get_running_loop().time()
+            appending = self._log.append(
+                data, expected_last=self._sequence, commit_id=commit_id, pipelined=bool(self._sent)
+            )
+            self._sequence += 1
+            turn.sequence = self._sequence
+            self._sent.append(turn)
+            turn.appending = asyncio.ensure_future(appending)
+            turn.appending.add_done_callback(self._on_appended)
+            if self._note is not None and self._open is None:
+                here = Folded(cell=self.cell, prev=self._prev, sequence=self._sequence)
+                self._note(here, turn.done)
+
+    async def _room(self) -> None:
+        """Wait for an acknowledgement, or, while few are in flight, for a share of its time."""
+        while self._sent:
+            wait_s = None
+            if len(self._sent) < WINDOW:
+                since_s = asyncio.get_running_loop().time() - self._sent[-1].sent_at
+                wait_s = max(SPACING_MIN_S, self._ack_s / WINDOW) - since_s
+                if wait_s <= 0:
+                    return
+            self._moved.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._moved.wait()
+
+    def _on_appended(self, appending: "asyncio.Future[int]") -> None:
+        """Settle, in order, whatever is acknowledged with all that was sent before it."""
+        if appending.cancelled() or self._lost.done():
+            return
+        if (error := appending.exception()) is not None:
+            if isinstance(error, WrongLastSequence):
+                error = LeadershipLost(str(error))
+            self._lose(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            return
+        while self._sent:
+            turn = self._sent[0]
+            if turn.appending is None or not turn.appending.done() or turn.appending.exception():
+                break
+            self._sent.popleft()
+            self._settle(turn)
+        self._moved.set()
+
+    def _settle(self, turn: Turn) -> None:
+        took_s = asyncio.get_running_loop().time() - turn.sent_at
+        self._ack_s += (took_s - self._ack_s) / 8
+        self._acknowledged_to = turn.sequence
+        self._acknowledged(turn.sequence, turn.last, turn.hash)
         self.commits += 1
         self._waiting -= len(turn.records)
+        self._waiting_bytes -= turn.size
         for request_id in turn.request_ids:
-            del self._in_flight[request_id]
+            self._in_flight.pop(request_id, None)
         self.committed = turn.last
-        turn.done.set()
+        turn.done.set_result(None)
         for item in turn.work:
             self._dispatch(item)
-        for reply, outcome in turn.replies:
-            await reply(outcome)
+        self._answers.put_nowait(turn.replies)
+
+
+def _retrieve(task: "asyncio.Task[None]") -> None:
+    """Look at what a task ended with, should nobody be left who waits for it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _too_large(record: Record, size: int) -> Record:

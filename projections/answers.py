@@ -123,6 +123,19 @@ class Event(Struct, frozen=True, kw_only=True):
     body: msgspec.Raw
 
 
+class RequestAlarm(Struct, frozen=True, kw_only=True):
+    """A request id that stands at two ordinals of the log, which must never be.
+
+    ``first`` is where it stands first, ``ordinal`` where it came again: with ``other_content``
+    (refused then, or forged), or the same request of a person, ``done_twice``.
+    """
+
+    ordinal: int
+    first: int
+    request_id: str
+    what: Literal["other_content", "done_twice"]
+
+
 class Why(Struct, frozen=True, kw_only=True):
     """All that led to a resource's being as it is: its events, and those beside them, in order."""
 

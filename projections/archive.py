@@ -6,7 +6,6 @@ gives the same answer. ``archiver`` asks it in threads.
 """
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,8 +15,10 @@ from msgspec import Struct
 
 from engine.domain.fold import apply_commit, decode_for_fold
 from engine.domain.state import Cell, digest
+from engine.log.checkpoint import Checkpoint, CheckpointBroken, Held
 from engine.log.commit import ChainBroken
-from engine.log.verify import VerifyReport, verify
+from engine.log.verify import Walk
+from projections.answers import RequestAlarm
 from projections.bill import Bill, derive_bill
 from projections.history import History
 from projections.metering import TAGS, Interval, Meters, Usage, usage
@@ -80,6 +81,9 @@ class VerifyAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ordinals: Ordinal = 0
     last_hash: str = ""
     segments: int = 0
+    checkpoints: int = 0
+    losses: tuple[tuple[Ordinal, Ordinal], ...] = ()
+    alarms: tuple[RequestAlarm, ...] = ()  # request ids that came twice; the chain may hold
     ordinal: Ordinal = 0
     why: str = ""
 
@@ -205,6 +209,17 @@ class Archive:
                 return sealed
             sealed.append(segment)
 
+    def merge(self, ordinals_max: int) -> list[Segment]:
+        """Merge small segments until there are few; return those that came of it.
+
+        Raises:
+            HistoryBroken: a segment is not what was sealed.
+        """
+        merged: list[Segment] = []
+        while segment := self._history.merge_due(ordinals_max):
+            merged.append(segment)
+        return merged
+
     def segments(self) -> SegmentsAnswer:
         """Return what is sealed."""
         segments = self._history.segments()
@@ -223,44 +238,68 @@ class Archive:
             bytes=sum(segment.bytes for segment in segments),
         )
 
-    def verify(self) -> VerifyAnswer:
-        """Walk the whole log and all segments, and compare the two."""
+    def verify(self, held: Callable[[], Held] = Held) -> VerifyAnswer:
+        """Walk the whole log and all segments, and compare the two; find all that was signed.
+
+        ``held`` returns the checkpoints that the log must contain.
+        """
         projected = self._reader.position()
+        walk = Walk()
         try:
-            report = self._verify_log(self._history.segments(), projected)
-            segments = self._history.verify()
+            statements = held()
+            walk = Walk(checkpoints=statements.checkpoints)
+            with self._history.hold() as segments:
+                self._verify_log(walk, segments, projected, statements.checkpoints)
+                self._history.verify(segments)
         except ChainBroken as error:
             return VerifyAnswer(intact=False, ordinal=error.ordinal, why=error.why)
         except HistoryBroken as error:
+            return VerifyAnswer(intact=False, ordinal=error.ordinal, why=str(error))
+        except CheckpointBroken as error:
             return VerifyAnswer(intact=False, why=str(error))
         return VerifyAnswer(
             intact=True,
-            commits=report.commits,
-            ordinals=report.ordinals,
-            last_hash=report.last_hash,
+            commits=walk.commits,
+            ordinals=walk.ordinal,
+            last_hash=walk.hash,
             segments=len(segments),
+            checkpoints=len(statements.checkpoints),
+            losses=tuple((loss.ordinal + 1, loss.lost) for loss in statements.losses),
+            alarms=tuple(self._reader.request_alarms()),
         )
 
-    def _verify_log(self, segments: Sequence[Segment], projected: Ordinal) -> VerifyReport:
+    def _verify_log(
+        self,
+        walk: Walk,
+        segments: Sequence[Segment],
+        projected: Ordinal,
+        checkpoints: Sequence[Checkpoint],
+    ) -> None:
         """Walk the log, which must hold what was sealed and reach as far as what was read of it.
 
         Raises:
             ChainBroken: names the first ordinal that does not hold.
         """
-        report = verify(())
-        messages = iter(self._read(0))
-        for segment in segments:
-            count = segment.last_seq - report.commits
-            report = verify(itertools.islice(messages, count), start=report)
-            if report.commits == segment.last_seq and report.last_hash != segment.last_hash:
-                raise ChainBroken(segment.first, "the log is another than the one that was sealed")
-        report = verify(messages, start=report)
-        known = max(projected, segments[-1].last if segments else 0)
-        if report.ordinals < known:
+        ends = iter(segments)
+        segment = next(ends, None)
+        for seq, data in self._read(0):
+            walk.add(seq, data)
+            if segment is not None and seq == segment.last_seq:
+                if walk.hash != segment.last_hash:
+                    raise ChainBroken(
+                        segment.first, "the log is another than the one that was sealed"
+                    )
+                segment = next(ends, None)
+        known = max(
+            projected,
+            segments[-1].last if segments else 0,
+            max((said.ordinal for said in checkpoints), default=0),
+        )
+        if walk.ordinal < known:
             raise ChainBroken(
-                report.ordinals + 1, f"the log ends before it, but was read to ordinal {known}"
+                walk.ordinal + 1,
+                f"the log ends before it: it was cut, for ordinal {known} was read or signed",
             )
-        return report
 
     def replay(self, engine: tuple[Ordinal, str] | None) -> ReplayAnswer:
         """Fold the log anew, up to the ordinal at which the engine gave its digest, and compare.
@@ -290,7 +329,10 @@ class Archive:
 
     def metered(self) -> Metered:
         """Fold the metered facts and price lists of all history."""
-        segments = self._history.segments()
+        with self._history.hold() as segments:
+            return self._metered(segments)
+
+    def _metered(self, segments: Sequence[Segment]) -> Metered:
         meters = Meters()
         price_lists: dict[str, list[PriceList]] = {}
         as_of = segments[-1].last if segments else 0

@@ -1,4 +1,4 @@
-"""The archiver: seals history as it grows and answers ``history.<question>`` on the bus.
+"""The archiver: seals history as it grows, signs it, answers ``history.<question>`` on the bus.
 
 =============  =================================================  ==============================
 question       asked with (JSON; empty means all defaults)        answered with
@@ -10,6 +10,10 @@ question       asked with (JSON; empty means all defaults)        answered with
 ``verify``                                                        ``archive.VerifyAnswer``
 ``replay``                                                        ``archive.ReplayAnswer``
 ``status``                                                        ``archive.StatusAnswer``
+``checkpoint``                                                    ``checkpoint.Checkpoint``
+``checkpoints``  after (ordinal), through (sequence)              ``notary.StatementsAnswer``
+``key``                                                           ``notary.KeyAnswer``
+``proof``      of (request id or ordinal)                         ``proof.Proof``
 =============  =================================================  ==============================
 
 What cannot be answered is answered with ``{"error": {code, status, reason, hint}}``.
@@ -27,18 +31,21 @@ from msgspec import Struct
 
 from engine.bus.client import Bus, BusError, Message
 from engine.bus.service import ask_engine
+from engine.log.checkpoint import CheckpointBroken
 from engine.log.commit import ChainBroken
 from engine.log.jetstream import JetStreamLog
 from engine.log.port import Log, LogError
 from engine.log.replay import replay
+from engine.log.signing import KeysUnreadable
 from projections.archive import Archive, SegmentsAnswer, Window, last_ordinal
 from projections.history import History
 from projections.models import decode_stored
+from projections.notary import Notary, book_of, keys_of
 from projections.reader import Reader
 from projections.runner import read_model_path, stopped
 from projections.segment import HistoryBroken, NotProjected
 from schemas.config import Config
-from schemas.errors import InvalidInput, Rejected, Unavailable
+from schemas.errors import InvalidInput, NotFound, Rejected, Unavailable
 from schemas.units import SECOND, Micros, Ordinal
 
 log = structlog.get_logger(__name__)
@@ -50,7 +57,10 @@ PROJECTED_POLL_S = 0.05
 # Whoever asked is told rather than kept waiting, and stopping does not wait for a lost broker.
 LOST_S = 2.0
 
-type Answer = Struct
+type Answer = Struct | msgspec.Raw
+
+# The log or a copy of it is not what was written: to be told, not to be worked around.
+BROKEN = (ChainBroken, HistoryBroken, CheckpointBroken, KeysUnreadable)
 
 
 class _Digest(Struct, frozen=True):
@@ -58,6 +68,17 @@ class _Digest(Struct, frozen=True):
     digest: str
 
 
+class _Range(Struct, frozen=True, forbid_unknown_fields=True):
+    after: Ordinal = 0
+    through: int = 0
+
+
+class _Wanted(Struct, frozen=True, forbid_unknown_fields=True):
+    of: str
+
+
+_decode_range = msgspec.json.Decoder(_Range).decode
+_decode_wanted = msgspec.json.Decoder(_Wanted).decode
 _decode_window = msgspec.json.Decoder(Window).decode
 _decode_digest = msgspec.json.Decoder(_Digest).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -74,6 +95,7 @@ async def run(config: Config) -> None:
         config.nats_url,
         user=config.nats_user,
         password=config.nats_password,
+        authority=config.nats_ca,
         name=f"archiver-{config.node}",
         cell=config.cell,
     )
@@ -85,16 +107,21 @@ async def run(config: Config) -> None:
             config.nats_password,
             bus.subjects.log_stream,
             after_seq,
+            authority=config.nats_ca,
             lost_s=LOST_S,
         )
 
     reader = Reader(read_model_path(config))
-    archive = Archive(History(history_path(config)), read, reader)
+    history = History(history_path(config))
+    archive = Archive(history, read, reader)
+    notary = Notary(config.cell, keys_of(config), book_of(config), read, history, reader)
     archiver = Archiver(
         bus,
         JetStreamLog(bus),
         archive,
         reader,
+        notary=notary,
+        checkpoint_s=config.checkpoint_s,
         segment_ordinals=config.segment_ordinals,
         segment_age_s=config.segment_age_s,
     )
@@ -122,8 +149,10 @@ class Archiver:
         archive: Archive,
         reader: Reader,
         *,
+        notary: Notary,
         segment_ordinals: int,
         segment_age_s: float,
+        checkpoint_s: float = 3600.0,
     ) -> None:
         self._bus = bus
         self._log = source
@@ -131,7 +160,11 @@ class Archiver:
         self._reader = reader
         self._segment_ordinals = segment_ordinals
         self._segment_age_s = segment_age_s
+        self._notary = notary
+        self._checkpoint_s = checkpoint_s
+        self._checkpoint_due = 0.0  # a start signs what there is
         self._sealing = asyncio.Lock()
+        self._signing = asyncio.Lock()
         self._questions: dict[str, Callable[[bytes], Awaitable[Answer]]] = {
             "usage": self._usage,
             "bill": self._bill,
@@ -140,6 +173,10 @@ class Archiver:
             "verify": self._verify,
             "replay": self._replay,
             "status": self._status,
+            "checkpoint": self._checkpoint,
+            "checkpoints": self._checkpoints,
+            "key": self._key,
+            "proof": self._proof,
         }
 
     async def run(self) -> None:
@@ -148,20 +185,53 @@ class Archiver:
             self._bus.subjects.history("*"), self._on_question, concurrency=QUESTIONS_AT_ONCE
         )
         try:
+            await self._guarded("not_compared", self._compare())
             while True:
-                try:
-                    await self.seal_due(_now())
-                except (LogError, BusError, NotProjected, Unavailable) as error:
-                    log.warning("not_sealed", error=str(error))
-                except (ChainBroken, HistoryBroken):
-                    # Nothing is sealed on top of what is broken; whoever asks `verify` is told.
-                    log.exception("history_broken")
-                except Exception:
-                    # A full disk, say: what was not published is begun anew; answers go on.
-                    log.exception("not_sealed")
+                await self._guarded("not_sealed", self.seal_due(_now()))
+                await self._guarded("not_signed", self.sign_due(_now()))
+                await self._guarded("not_merged", self.merge_due())
                 await asyncio.sleep(min(CHECK_S_MAX, max(1.0, self._segment_age_s / 10)))
         finally:
             await subscription.stop()
+
+    async def _guarded(self, name: str, work: Awaitable[object]) -> None:
+        """Do one thing of many; none keeps the others, or the answers, from being done."""
+        try:
+            await work
+        except (LogError, BusError, NotProjected, Unavailable) as error:
+            log.warning(name, error=str(error))
+        except BROKEN:
+            # Nothing is built on top of what is broken; whoever asks `verify` is told.
+            log.exception("history_broken", found=name)
+        except Exception:
+            # A full disk, say: what was not published is begun anew.
+            log.exception(name)
+
+    async def _compare(self) -> None:
+        """Look whether the log still contains what was signed of it."""
+        await asyncio.to_thread(self._notary.require_contained)
+
+    async def sign_due(self, now: Micros, *, force: bool = False) -> bool:
+        """Sign the log's end if it is time. Return whether it was."""
+        if not force and time.monotonic() < self._checkpoint_due:
+            return False
+        async with self._signing:
+            signed = await asyncio.to_thread(self._notary.sign, now)
+            self._checkpoint_due = time.monotonic() + self._checkpoint_s
+            if signed is not None:
+                log.info("signed", ordinal=signed.ordinal, key=signed.key)
+            try:
+                await asyncio.to_thread(self._notary.mirror)
+            except OSError as error:
+                log.warning("checkpoints_not_copied", error=str(error))
+        return signed is not None
+
+    async def merge_due(self) -> None:
+        """Merge small segments, so that there are never many."""
+        async with self._sealing:
+            merged = await asyncio.to_thread(self._archive.merge, self._segment_ordinals)
+        for segment in merged:
+            log.info("merged", first=segment.first, last=segment.last, bytes=segment.bytes)
 
     async def seal_due(self, now: Micros) -> bool:
         """Seal if enough waits, or has waited long enough. Return whether anything was sealed."""
@@ -188,6 +258,8 @@ class Archiver:
             segments = await asyncio.to_thread(self._archive.seal, self._segment_ordinals, through)
         for segment in segments:
             log.info("sealed", first=segment.first, last=segment.last, bytes=segment.bytes)
+        if segments:
+            await self._guarded("not_signed", self.sign_due(_now(), force=True))
         return list(segments)
 
     async def _on_question(self, message: Message) -> None:
@@ -199,7 +271,7 @@ class Archiver:
             answer = _refusal(error)
         except (LogError, BusError, NotProjected) as error:
             answer = _refusal(Unavailable(str(error)))
-        except (ChainBroken, HistoryBroken) as error:
+        except BROKEN as error:
             log.exception("history_broken", question=name)
             answer = _refusal(Unavailable(f"history is not what was written: {error}"))
         except Exception:
@@ -226,7 +298,26 @@ class Archiver:
         return await asyncio.to_thread(self._archive.segments)
 
     async def _verify(self, _payload: bytes) -> Answer:
-        return await asyncio.to_thread(self._archive.verify)
+        return await asyncio.to_thread(self._archive.verify, self._notary.held)
+
+    async def _checkpoint(self, _payload: bytes) -> Answer:
+        await self.sign_due(_now(), force=True)
+        held = await asyncio.to_thread(self._notary.held)
+        if not held.checkpoints:
+            raise NotFound("the log is empty")
+        return held.checkpoints[-1]
+
+    async def _checkpoints(self, payload: bytes) -> Answer:
+        asked = _read_question(_decode_range, payload)
+        return await asyncio.to_thread(self._notary.statements, asked.after, asked.through)
+
+    async def _key(self, _payload: bytes) -> Answer:
+        return await asyncio.to_thread(self._notary.key)
+
+    async def _proof(self, payload: bytes) -> Answer:
+        wanted = _read_question(_decode_wanted, payload)
+        async with self._signing:
+            return await asyncio.to_thread(self._notary.proof, wanted.of, _now())
 
     async def _status(self, _payload: bytes) -> Answer:
         return await asyncio.to_thread(self._archive.status)
@@ -261,8 +352,12 @@ def _now() -> Micros:
 
 
 def _window(payload: bytes) -> Window:
+    return _read_question(_decode_window, payload)
+
+
+def _read_question[T](decode: Callable[[bytes], T], payload: bytes) -> T:
     try:
-        return _decode_window(payload or b"{}")
+        return decode(payload or b"{}")
     except msgspec.DecodeError as error:
         raise InvalidInput(f"the question cannot be read: {error}") from error
 

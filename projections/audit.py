@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from projections.answers import Event, InstanceAction, OperationStatus, Why
+from projections.answers import Event, InstanceAction, OperationStatus, RequestAlarm, Why
 from projections.operation import OPERATIONS
 from projections.timeline import COLUMNS
 from schemas.ids import SYSTEM_USER
@@ -90,6 +90,18 @@ def show(db: sqlite3.Connection, request_id: str, project_id: str | None) -> lis
     caused = f"{_SELECT} WHERE cause = ? AND cause <> '' ORDER BY ordinal"
     led_to = _events(db.execute(caused, (request_id,)))
     return sorted((*own, *led_to), key=lambda event: event.ordinal)
+
+
+def alarms(db: sqlite3.Connection, limit: int) -> list[RequestAlarm]:
+    """Return the request ids that stand at two ordinals, the newest first."""
+    found = db.execute(
+        "SELECT ordinal, first, request_id, what FROM request_alarms ORDER BY ordinal DESC LIMIT ?",
+        (limit,),
+    )
+    return [
+        RequestAlarm(ordinal=ordinal, first=first, request_id=request_id, what=what)
+        for ordinal, first, request_id, what in found
+    ]
 
 
 def why(db: sqlite3.Connection, resource_id: str, project_id: str | None, limit: int) -> Why | None:

@@ -38,13 +38,13 @@ class Rebuilt(Struct, frozen=True, kw_only=True):
 
 
 def open_current(path: Path) -> store.Writer | None:
-    """Open the read model for writing; None if there is none in this version's shape."""
+    """Open the read model for writing; None if there is none that this version's code made."""
     number = generation(path)
     if number == 0 or not path.exists():
         return None
     file = generation_file(path, number)
     db = store.open_file(file)
-    if store.read_versions(db) != models.VERSIONS:
+    if store.read_made_by(db) != models.made_by():
         db.close()
         return None
     link, target = str(path), file.name
@@ -58,7 +58,7 @@ def open_next(path: Path) -> store.Writer:
     file = generation_file(path, generation(path) + 1)
     remove(file)
     db = store.open_file(file)
-    store.create(db, models.VERSIONS, models.STATEMENTS)
+    store.create(db, models.made_by(), models.STATEMENTS)
     return store.Writer(db)
 
 

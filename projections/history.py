@@ -2,13 +2,18 @@
 
 A segment (see ``segment``) is named by its first and last ordinal; a manifest of the same name
 holds its SHA-256 and its place in the hash chain, and is written last: what has no manifest is no
-segment. Invariant: segments follow each other without gap or overlap from ordinal 1, and hold all
-that is needed to write the same commits again, byte for byte.
+segment. Small ones are merged into bigger ones in time: the bigger one counts as soon as its
+manifest is there, and those that it covers are removed. Invariant: what counts follows each other
+without gap or overlap from ordinal 1, and holds all that is needed to write the same commits again,
+byte for byte.
 """
 
+import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -21,12 +26,16 @@ from projections.segment import (
     SegmentWriter,
     database,
     file_sha256,
+    join,
     read_commits,
     read_facts,
+    read_sequence,
 )
 from schemas.units import Micros, Ordinal
 
 TEMPORARY = ".sealing-"
+FAN_IN = 8
+LISTINGS_MAX = 5
 
 _decode_segment = msgspec.json.Decoder(Segment).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -39,25 +48,53 @@ class History:
         self.directory = directory
         # Files whose bytes were found to be the sealed ones, as they lay there then.
         self._intact: dict[Path, tuple[int, int, int]] = {}
+        self._mutex = threading.Lock()
+        self._readers = 0
 
     def segments(self) -> list[Segment]:
-        """Return all segments in order.
+        """Return the segments that count, in order.
 
         Raises:
             HistoryBroken: they do not follow each other from ordinal 1.
         """
         segments: list[Segment] = []
-        for path in sorted(self.directory.glob("[0-9]*.json")):
-            try:
-                segments.append(_decode_segment(path.read_bytes()))
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise HistoryBroken(f"manifest {path.stem} cannot be read: {error}") from error
         last, link = 0, GENESIS
-        for segment in segments:
+        # Of those that begin at one place the longest counts: the others were merged into it.
+        for segment in sorted(self._listed(), key=lambda each: (each.first, -each.last)):
+            if segment.last <= last:
+                continue
             if segment.first != last + 1 or segment.prev_hash != link:
-                raise HistoryBroken(f"segment {segment.name} does not follow ordinal {last}")
+                raise HistoryBroken(
+                    f"segment {segment.name} does not follow ordinal {last}", last + 1
+                )
             last, link = segment.last, segment.last_hash
+            segments.append(segment)
         return segments
+
+    @contextmanager
+    def hold(self) -> Generator[list[Segment]]:
+        """Return the segments, and keep their files as long as somebody in this process reads.
+
+        Raises:
+            HistoryBroken: they do not follow each other from ordinal 1.
+        """
+        with self._mutex:
+            segments = self.segments()
+            self._readers += 1
+        try:
+            yield segments
+        finally:
+            with self._mutex:
+                self._readers -= 1
+
+    def _listed(self) -> list[Segment]:
+        """Return what every manifest says. One removed while we look means to look again."""
+        for _ in range(LISTINGS_MAX):
+            try:
+                return [_read_manifest(path) for path in self.directory.glob("[0-9]*.json")]
+            except FileNotFoundError:
+                continue
+        raise HistoryBroken(f"{self.directory} changes faster than it can be read")
 
     def path(self, segment: Segment) -> Path:
         """Return where a segment lies."""
@@ -106,6 +143,43 @@ class History:
         self._clean(segments)
         return segment
 
+    def merge(self, run: Sequence[Segment]) -> Segment:
+        """Make one segment of several that follow each other; return it.
+
+        A kill at any moment leaves either those or this one, and the rest to be cleaned up.
+
+        Raises:
+            HistoryBroken: one of them is not what was sealed; they stay as they are.
+        """
+        for before, after in itertools.pairwise(run):
+            assert (before.last + 1, before.last_hash) == (after.first, after.prev_hash)
+        for segment in run:
+            self._require_intact(segment)
+        data = self.directory / f"{TEMPORARY}{os.getpid()}.parquet"
+        with database(data.with_suffix(".duckdb")) as db:
+            join(db, [self.path(segment) for segment in run], data)
+        merged = msgspec.structs.replace(
+            run[0],
+            last=run[-1].last,
+            last_seq=run[-1].last_seq,
+            commits=sum(segment.commits for segment in run),
+            last_at=run[-1].last_at,
+            last_hash=run[-1].last_hash,
+            bytes=data.stat().st_size,
+            sha256=file_sha256(data),
+        )
+        self._keep(merged, data)
+        self._clean(self.segments())
+        return merged
+
+    def merge_due(self, ordinals_max: int) -> Segment | None:
+        """Merge small segments if there are many; None if there is nothing to merge."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        segments = self.segments()
+        self._clean(segments)
+        run = mergeable(segments, ordinals_max)
+        return self.merge(run) if run else None
+
     def facts(
         self, tags: Sequence[str], segments: Sequence[Segment]
     ) -> Iterator[tuple[Ordinal, Micros, str, str]]:
@@ -122,6 +196,47 @@ class History:
         """Yield (sequence, commit) of a segment as they lay in the log, byte for byte."""
         return read_commits(self.path(segment), segment.prev_hash)
 
+    def commits_after(self, seq: int) -> Iterator[tuple[int, bytes]]:
+        """Yield all sealed commits after a sequence; another process may merge meanwhile.
+
+        Raises:
+            HistoryBroken: a segment is gone, or is not what was sealed.
+        """
+        failed = 0
+        while True:
+            segment = next((s for s in self.segments() if s.last_seq > seq), None)
+            if segment is None:
+                return
+            try:
+                self._require_intact(segment)
+                for at, data in self.commits(segment):
+                    if at > seq:
+                        yield at, data
+                        seq = at
+            except (HistoryBroken, OSError):
+                failed += 1
+                if failed == LISTINGS_MAX or segment in self.segments():
+                    raise
+
+    def readable(self) -> Iterator[tuple[int, bytes]]:
+        """Yield all commits that can be read, with gaps where a segment is gone or damaged.
+
+        For who puts a log together again, and checks each by the hash chain; some may come twice.
+        """
+        for segment in sorted(self._listed(), key=lambda each: (each.first, -each.last)):
+            with suppress(HistoryBroken):
+                self._require_intact(segment)
+                yield from self.commits(segment)
+
+    def sequence_of(self, segment: Segment, ordinal: Ordinal) -> int:
+        """Return the sequence of the commit in a segment that an ordinal belongs to.
+
+        Raises:
+            HistoryBroken: the segment is gone, or is not what was sealed.
+        """
+        self._require_intact(segment)
+        return read_sequence(self.path(segment), ordinal)
+
     def _require_intact(self, segment: Segment) -> None:
         """Check a segment's bytes, once for as long as its file stays the same."""
         path = self.path(segment)
@@ -131,25 +246,31 @@ class History:
             if self._intact.get(path) == file:
                 return
             if file_sha256(path) != segment.sha256:
-                raise HistoryBroken(f"segment {segment.name} has other bytes than were sealed")
+                raise HistoryBroken(
+                    f"segment {segment.name} has other bytes than were sealed", segment.first
+                )
         except OSError as error:
-            raise HistoryBroken(f"segment {segment.name}: {error}") from error
+            raise HistoryBroken(f"segment {segment.name}: {error}", segment.first) from error
         self._intact[path] = file
 
-    def verify(self) -> list[Segment]:
+    def verify(self, held: Sequence[Segment] | None = None) -> Sequence[Segment]:
         """Check every segment against its manifest and the hash chain; return them.
 
         Raises:
             HistoryBroken: names the first segment that is not what was sealed.
         """
-        segments = self.segments()
+        segments = self.segments() if held is None else held
         for segment in segments:
             try:
                 if file_sha256(self.path(segment)) != segment.sha256:
-                    raise HistoryBroken(f"segment {segment.name} has other bytes than were sealed")
+                    raise HistoryBroken(
+                        f"segment {segment.name} has other bytes than were sealed", segment.first
+                    )
                 self._verify_chain(segment, self.path(segment))
-            except (OSError, ChainBroken) as error:
-                raise HistoryBroken(f"segment {segment.name}: {error}") from error
+            except ChainBroken as error:
+                raise HistoryBroken(f"segment {segment.name}: {error}", error.ordinal) from error
+            except OSError as error:
+                raise HistoryBroken(f"segment {segment.name}: {error}", segment.first) from error
         return segments
 
     def _verify_chain(self, segment: Segment, path: Path) -> None:
@@ -181,16 +302,51 @@ class History:
         _sync(self.directory)
 
     def _clean(self, segments: Sequence[Segment]) -> None:
-        """Remove what is only of use while sealing, and what a kill left without a manifest."""
-        sealed = {segment.name for segment in segments}
-        for path in self.directory.glob("[0-9]*.parquet"):
-            if path.stem not in sealed:
-                path.unlink()
+        """Remove what no longer counts: merged segments, and what a kill left without a manifest.
+
+        As long as somebody reads, what they may have in hand stays for the next time.
+        """
         for path in self.directory.glob(f"{TEMPORARY}*"):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+        counting = {segment.name for segment in segments}
+        with self._mutex:
+            if self._readers:
+                return
+            # A manifest goes before its data, so that none ever stands for what is not there.
+            for suffix in ("json", "parquet"):
+                for path in self.directory.glob(f"[0-9]*.{suffix}"):
+                    if path.stem not in counting:
+                        path.unlink()
+                        self._intact.pop(path, None)
+
+
+def mergeable(segments: Sequence[Segment], ordinals_max: int) -> Sequence[Segment]:
+    """Return which segments to merge next, the newest that can be; empty if none.
+
+    At least ``FAN_IN`` that together hold at most ``ordinals_max``, the largest no more than half
+    of it: so each row is written anew some log2 times at most, and of a history of N ordinals there
+    are never more than 8 N / ``ordinals_max`` segments and a few dozen.
+    """
+    sizes = [segment.last - segment.first + 1 for segment in segments]
+    for first in range(len(sizes) - FAN_IN, -1, -1):
+        total = sum(sizes[first : first + FAN_IN])
+        end = first + FAN_IN
+        while end < len(sizes) and total + sizes[end] <= ordinals_max:
+            total += sizes[end]
+            end += 1
+        if total <= ordinals_max and 2 * max(sizes[first:end]) <= total:
+            return segments[first:end]
+    return ()
+
+
+def _read_manifest(path: Path) -> Segment:
+    try:
+        return _decode_segment(path.read_bytes())
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise HistoryBroken(f"manifest {path.stem} cannot be read: {error}") from error
 
 
 def _sync(path: Path) -> None:

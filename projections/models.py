@@ -3,6 +3,8 @@
 A fact that no read model knows stops the fold: skipping it would silently show an old truth.
 """
 
+import functools
+import hashlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from engine.domain.fold import explain
+from engine.fingerprint import fingerprint
 from projections import billing, compute, host, identity, image, network, operation, timeline
 from projections.answers import Position
-from projections.store import Writer
+from projections.store import MadeBy, Table, Writer
 from schemas.engine import LeaderElected
 from schemas.envelope import Accepted, Fact, Refused, Request, fact_types
 from schemas.units import Micros, Ordinal
@@ -21,6 +25,25 @@ AREAS: tuple[ModuleType, ...] = (identity, compute, image, network, host, operat
 VERSIONS: dict[str, int] = {area.NAME: area.VERSION for area in (*AREAS, timeline)}
 STATEMENTS: tuple[str, ...] = tuple(
     statement for area in (*AREAS, timeline) for statement in area.STATEMENTS
+)
+TABLES: tuple[Table[Any], ...] = tuple(
+    {
+        value.name: value
+        for area in (*AREAS, timeline)
+        for value in vars(area).values()
+        if isinstance(value, Table)
+    }.values()
+)
+# All of our code that has a part in what a log is projected to.
+CODE: tuple[str, ...] = (
+    "schemas",
+    "engine.domain",
+    "engine.fingerprint",
+    "engine.log.commit",
+    "projections.answers",
+    "projections.models",
+    "projections.store",
+    *(area.__name__ for area in (*AREAS, timeline)),
 )
 
 type Apply = Callable[[Writer, Any, Ordinal, Micros], None]
@@ -34,6 +57,20 @@ APPLY: dict[type, Apply] = {LeaderElected: _leader_elected}
 for _area in AREAS:
     APPLY |= _area.APPLY
 assert set(APPLY) == set(fact_types().values()), "every fact has a read model"
+
+
+@functools.cache
+def layout() -> str:
+    """Return the SHA-256 (hex) of what readers must agree on: tables, and what lies in them."""
+    _, bodies = msgspec.json.schema_components([table.of for table in TABLES])
+    parts = (VERSIONS, STATEMENTS, [(table.name, table.of.__name__) for table in TABLES], bodies)
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+@functools.cache
+def made_by() -> MadeBy:
+    """Return what a read model says that the code which runs here has made."""
+    return MadeBy(layout=layout(), code=fingerprint(*CODE))
 
 
 class StoredRecord(Struct, frozen=True):
@@ -76,7 +113,8 @@ def apply_commit(writer: Writer, seq: int, data: bytes) -> Position:
 
     Raises:
         LogDiffers: it does not follow.
-        msgspec.ValidationError: it holds what this version does not know.
+        engine.domain.fold.UnknownFact: it holds a fact that this version does not know.
+        msgspec.ValidationError: a value is malformed.
     """
     commit = decode_stored(data)
     before = writer.position
@@ -88,8 +126,12 @@ def apply_commit(writer: Writer, seq: int, data: bytes) -> Position:
             f"the read model ends at {before.ordinal} with {before.hash[:12]}…"
         )
     ordinal, at = commit.first, commit.at
-    for record in commit.records:
-        ordinal = _apply_record(writer, record, ordinal, at)
+    try:
+        for record in commit.records:
+            ordinal = _apply_record(writer, record, ordinal, at)
+    except msgspec.ValidationError as error:
+        explain(data, error)
+        raise
     writer.position = Position(ordinal=ordinal - 1, seq=seq, hash=commit.hash, at=at)
     return writer.position
 

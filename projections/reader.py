@@ -19,6 +19,7 @@ from projections.answers import (
     Event,
     InstanceAction,
     OperationState,
+    RequestAlarm,
     ServerTotals,
     ServerView,
     Why,
@@ -319,6 +320,10 @@ class Reader(IdentityReader, NetworkReader):
         With ``project_id`` a request of another project is unknown.
         """
         return audit.show(self.db(), request_id, project_id)
+
+    def request_alarms(self, *, limit: int = 100) -> list[RequestAlarm]:
+        """Return request ids that stand at two ordinals, the newest first; there must be none."""
+        return audit.alarms(self.db(), limit)
 
     def why(
         self, resource_id: str, *, project_id: str | None = None, limit: int = 1000

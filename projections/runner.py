@@ -63,6 +63,7 @@ async def run(config: Config) -> None:
         config.nats_url,
         user=config.nats_user,
         password=config.nats_password,
+        authority=config.nats_ca,
         name=f"projector-{config.node}",
         cell=config.cell,
     )

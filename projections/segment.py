@@ -43,7 +43,11 @@ _COMMITS = "SELECT ordinal, seq, commit_id, epoch, hash, ts, salt, kind, body FR
 
 
 class HistoryBroken(Exception):
-    """A segment is missing, or is not what was sealed."""
+    """A segment is missing, or is not what was sealed, from ``ordinal`` on (0: not known)."""
+
+    def __init__(self, why: str, ordinal: int = 0) -> None:
+        super().__init__(why)
+        self.ordinal = ordinal
 
 
 class NotProjected(Exception):
@@ -159,10 +163,7 @@ class SegmentWriter:
     def write(self, path: Path) -> Segment:
         """Write the rows as Parquet and return the manifest. Nothing is synced yet."""
         self._appender.flush()
-        self._db.execute(
-            f"COPY sealing TO '{_quoted(path)}' "
-            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {GROUP_ROWS})"
-        )
+        _copy(self._db, "sealing", path)
         return Segment(
             first=self._first,
             last=self._next - 1,
@@ -185,6 +186,22 @@ class SegmentWriter:
 def about_rows(db: Any, first: Ordinal) -> Generator[AboutRow]:
     """Yield what a read model's timeline says of each ordinal from ``first`` on."""
     yield from db.execute(_ABOUT, (first,))
+
+
+def join(db: "duckdb.DuckDBPyConnection", paths: Sequence[Path], into: Path) -> None:
+    """Write the rows of several segments, one after the other, as one. Nothing is synced yet."""
+    listed = ", ".join(f"'{_quoted(path)}'" for path in paths)
+    _copy(db, f"(SELECT * FROM read_parquet([{listed}]))", into)  # noqa: S608  # our own files
+
+
+def read_sequence(path: Path, ordinal: Ordinal) -> int:
+    """Return the sequence of the commit that an ordinal of a segment belongs to."""
+    with database() as db:
+        db.execute("SELECT seq FROM read_parquet(?) WHERE ordinal = ?", [str(path), ordinal])
+        row = db.fetchone()
+    if row is None:
+        raise HistoryBroken(f"ordinal {ordinal} is not in {path.name}", ordinal)
+    return int(row[0])
 
 
 def read_facts(path: Path, tags: Sequence[str]) -> Iterator[tuple[Ordinal, Micros, str, str]]:
@@ -226,6 +243,13 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _copy(db: "duckdb.DuckDBPyConnection", rows: str, into: Path) -> None:
+    db.execute(
+        f"COPY {rows} TO '{_quoted(into)}' "
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {GROUP_ROWS})"
+    )
 
 
 def _quoted(path: Path) -> str:

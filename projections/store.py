@@ -29,6 +29,17 @@ type Values = tuple[Any, ...]
 _encode = msgspec.json.Encoder().encode
 
 
+class MadeBy(Struct, frozen=True, kw_only=True):
+    """Which version of us made a read model.
+
+    ``layout`` is that of its tables and of what lies in them: readers need their own. ``code`` is
+    the fingerprint of all that projects: other code may make other rows of the same log.
+    """
+
+    layout: str
+    code: str
+
+
 class Superseded(Exception):
     """The file is no longer the read model, or another process writes it too: open it anew."""
 
@@ -57,6 +68,7 @@ class Table[T: Struct]:
             indexes: each index besides the primary key: columns in parentheses, conditions.
         """
         self.name = name
+        self.of = of
         self.key = (key,) if isinstance(key, str) else key
         names = [part.split()[0] for part in columns.split(",")]
         self.columns = (*names, "ordinal", "body")
@@ -211,19 +223,20 @@ def read_position(db: sqlite3.Connection) -> Position:
     return Position(ordinal=ordinal, seq=seq, hash=link, at=at)
 
 
-def read_versions(db: sqlite3.Connection) -> dict[str, int]:
-    """Return which version of each area's tables the file holds; empty if it holds none."""
+def read_made_by(db: sqlite3.Connection) -> MadeBy | None:
+    """Return which version made the file; None if it is no read model, or of none that says."""
     try:
-        return dict(db.execute("SELECT name, version FROM read_models").fetchall())
+        row = db.execute("SELECT layout, code FROM made_by").fetchone()
     except sqlite3.OperationalError:
-        return {}
+        return None
+    return None if row is None else MadeBy(layout=row[0], code=row[1])
 
 
-def create(db: sqlite3.Connection, versions: dict[str, int], statements: Iterable[str]) -> None:
+def create(db: sqlite3.Connection, made_by: MadeBy, statements: Iterable[str]) -> None:
     """Lay out an empty read model."""
     db.execute("BEGIN IMMEDIATE")
-    db.execute("CREATE TABLE read_models (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
-    db.executemany("INSERT INTO read_models VALUES (?, ?)", sorted(versions.items()))
+    db.execute("CREATE TABLE made_by (layout TEXT NOT NULL, code TEXT NOT NULL)")
+    db.execute("INSERT INTO made_by VALUES (?, ?)", (made_by.layout, made_by.code))
     db.execute(
         "CREATE TABLE position (ordinal INTEGER NOT NULL, seq INTEGER NOT NULL, "
         "hash TEXT NOT NULL, at INTEGER NOT NULL)"
@@ -271,12 +284,12 @@ def digest(db: sqlite3.Connection) -> str:
     """Return the SHA-256 (hex) of all tables' rows in the order of their keys.
 
     Two read models of the same prefix of the log have the same digest. The place in the stream is
-    left out: a log that was moved to another stream is the same log.
+    left out: a log that was moved to another stream is the same log. So is which version made it.
     """
     summary = hashlib.sha256()
     tables = db.execute(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
-        "ORDER BY name"
+        "AND name != 'made_by' ORDER BY name"
     ).fetchall()
     for (table,) in tables:
         info = db.execute(f"PRAGMA table_info({table})").fetchall()

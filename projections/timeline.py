@@ -4,6 +4,10 @@ It answers who did what, when, with which outcome, and what a resource has been 
 which resource it is about and whose: ``REQUESTS`` and ``FACTS`` say how each type tells that. The
 project of a row is the resource's, so that its owner finds all that happened to it; only a refused
 request belongs to whoever asked, who may not have known whose the thing was.
+
+A request's id is its own for ever. ``request_alarms`` has a row for each that came a second time:
+with other content, or, from a person, with the same, which is then done twice. Agents' reports may
+come again: told twice they change nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +26,7 @@ from schemas.ids import SYSTEM_USER
 from schemas.units import Micros, Ordinal
 
 NAME = "timeline"
-VERSION = 1
+VERSION = 2
 
 
 class About(NamedTuple):
@@ -108,6 +112,7 @@ REQUESTS: dict[type, Tell] = {
     operation.PassDeadline: _by_operation,
     billing.PublishPriceList: _named("price_list", "name"),
     engine.ElectLeader: _named("leader", "node"),
+    engine.ConfirmLead: _named("leader", "node"),
 }
 
 FACTS: dict[type, Tell] = {
@@ -186,6 +191,24 @@ _TABLE = (
     "user_id TEXT NOT NULL, request_id TEXT NOT NULL, cause TEXT NOT NULL, at INTEGER NOT NULL, "
     "outcome TEXT NOT NULL, code TEXT NOT NULL, body BLOB NOT NULL)"
 )
+# One look into the index of request ids for each request, and no more unless that finds one. Bodies
+# are JSON as text, although they lie in a BLOB.
+_ALARM = """
+CREATE TRIGGER timeline_request_again BEFORE INSERT ON timeline WHEN NEW.kind = 'request'
+BEGIN
+  INSERT INTO request_alarms
+  SELECT NEW.ordinal, ordinal, NEW.request_id,
+    CASE WHEN other THEN 'other_content' ELSE 'done_twice' END
+  FROM (
+    SELECT ordinal,
+      json_extract(CAST(body AS TEXT), '$.request.digest')
+        IS NOT json_extract(CAST(NEW.body AS TEXT), '$.request.digest') AS other
+    FROM timeline WHERE request_id = NEW.request_id AND kind = 'request'
+    ORDER BY ordinal LIMIT 1
+  )
+  WHERE other OR json_extract(CAST(NEW.body AS TEXT), '$.request.actor.kind') = 'user';
+END
+"""
 STATEMENTS = (
     _TABLE,
     "CREATE INDEX timeline_resource ON timeline (resource_id)",
@@ -193,6 +216,11 @@ STATEMENTS = (
     "CREATE INDEX timeline_request ON timeline (request_id) WHERE kind = 'request'",
     "CREATE INDEX timeline_cause ON timeline (cause) WHERE cause <> ''",
     "CREATE INDEX timeline_user ON timeline (user_id) WHERE kind = 'request'",
+    (
+        "CREATE TABLE request_alarms (ordinal INTEGER PRIMARY KEY, first INTEGER NOT NULL, "
+        "request_id TEXT NOT NULL, what TEXT NOT NULL)"
+    ),
+    _ALARM,
 )
 INSERT = "INSERT INTO timeline VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 

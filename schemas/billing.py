@@ -8,6 +8,7 @@ from schemas.ids import Id
 from schemas.units import Micros, Name
 
 type Meter = Literal["compute.vcpu", "compute.memory", "compute.disk", "image.size"]
+STANDARD = "standard"  # the price list that is used when none is named
 type Unit = Literal["Core-Hours", "GiB-Hours"]
 DecimalText = Annotated[str, Meta(pattern=r"^[0-9]{1,18}(\.[0-9]{1,12})?\Z")]
 Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
@@ -38,7 +39,7 @@ class PublishPriceList(Struct, frozen=True, kw_only=True, tag=True, tag_field="t
     ``valid_from`` None means from this commit's time on.
     """
 
-    name: Name = "standard"
+    name: Name = STANDARD
     currency: Currency
     rules: Annotated[tuple[PriceRule, ...], Meta(min_length=1, max_length=1000)]
     valid_from: Micros | None = None

@@ -18,9 +18,11 @@ class Config(Struct, frozen=True, kw_only=True):
     cell: Cell = "embedded"
     node: str = "node-1"
     host_id: HostId = "host-1"
-    nats_url: str = ""
+    nats_url: str = ""  # of a cluster, those of all its nodes, separated by commas
     nats_user: str = ""
     nats_password: str = ""
+    nats_ca: str = ""  # who vouches for the broker (PEM file); "": no TLS, on the loopback only
+    replicas: int = 1  # on how many nodes of the broker each stream lies: 1 or 3
     listen: str = "127.0.0.1:8780"
     public_url: str = ""  # as clients reach it, when not http://<listen>
     driver: Literal["libvirt", "simulated"] = "libvirt"
@@ -32,5 +34,9 @@ class Config(Struct, frozen=True, kw_only=True):
     reconcile_s: float = 60.0
     image_bytes_max: int = 64 * 2**30
     body_bytes_max: int = 1 * 2**20
+    snapshot_ordinals: int = 50_000
     segment_ordinals: int = 500_000
     segment_age_s: float = 300.0
+    # How often the log's end is signed, and a second directory for what was signed ("": none).
+    checkpoint_s: float = 3600.0
+    checkpoint_copy: str = ""

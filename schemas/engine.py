@@ -12,6 +12,17 @@ class ElectLeader(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
     node: str
 
 
+class ConfirmLead(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Take a place in the log that a stopped predecessor may still lay claim to.
+
+    A new leader's first commits: `ElectLeader` and as many of these as commits may be in flight,
+    less one, stored all at once. From the system only; nothing follows from it.
+    """
+
+    epoch: int
+    node: str
+
+
 class LeaderElected(
     Struct, frozen=True, kw_only=True, tag="engine.leader.elected.v1", tag_field="type"
 ):
@@ -22,5 +33,5 @@ class LeaderElected(
     elected_at: Micros
 
 
-type EngineAction = ElectLeader
+type EngineAction = ElectLeader | ConfirmLead
 type EngineFact = LeaderElected

@@ -75,7 +75,9 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
     submitted_at: Micros
     client: Client = Client()
     key: FreeId | None = None
-    digest: Annotated[str, Meta(max_length=64)] = ""  # SHA-256 of the body under ``key``
+    # SHA-256 (hex) of what was asked: the body under ``key``; without one the engine's own, over
+    # the action and on whose behalf it is.
+    digest: Annotated[str, Meta(max_length=64)] = ""
     cause: str = ""  # the request that led to this one
 
 

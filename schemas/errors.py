@@ -117,6 +117,29 @@ class NoAddressLeft(Conflict):
     hint = "Delete ports that are no longer needed, or add a subnet."
 
 
+class ClockAhead(Rejected):
+    """A time that is claimed lies in the future of the log."""
+
+    code = "ClockAhead"
+    status = 400
+    hint = "Set the clock of the machine that sent this, and have it kept by NTP."
+
+
+class TooOld(Rejected):
+    """The request was submitted so long ago that nobody knows if it is a repetition."""
+
+    code = "TooOld"
+    status = 400
+    hint = "Look at what is there, then ask anew; if it keeps happening, set the edge's clock."
+
+
+class IdReused(Conflict):
+    """The id of one request came with the content of another: something is broken, or forged."""
+
+    code = "IdReused"
+    hint = "Tell the operator: `cumulog audit show` has both requests."
+
+
 class KeyReused(Conflict):
     """The idempotency key was used with another body."""
 

@@ -1,7 +1,7 @@
 """Names on the bus. Every subject begins with the cell, so that cells can share a NATS account.
 
 ================================  ==========================================================
-``<cell>.log``                    commits (stream ``LOG-<cell>-0001``)
+``<cell>.log.<number>``           commits (stream ``LOG-<cell>-<number>``, from 0001 on)
 ``<cell>.feed.<sequence>``        each commit once it is durable, for readers; may be missed
 ``<cell>.work.<host>.<executor>`` work items (stream ``WORK-<cell>``, memory)
 ``<cell>.submit.api``             requests of people, by edges that have verified the token
@@ -26,13 +26,19 @@ class Subjects(msgspec.Struct, frozen=True):
 
     cell: Cell
 
+    def log_subject(self, number: int) -> str:
+        return f"{self.cell}.log.{number:04}"
+
+    def log_stream_of(self, number: int) -> str:
+        return f"LOG-{self.cell}-{number:04}"
+
     @property
     def log(self) -> str:
-        return f"{self.cell}.log"
+        return self.log_subject(1)
 
     @property
     def log_stream(self) -> str:
-        return f"LOG-{self.cell}-0001"
+        return self.log_stream_of(1)
 
     @property
     def work_stream(self) -> str:
@@ -76,6 +82,10 @@ class Subjects(msgspec.Struct, frozen=True):
 
     def history(self, question: str) -> str:
         return f"{self.cell}.history.{question}"
+
+    @property
+    def lease_bucket(self) -> str:
+        return f"LEASE-{self.cell}"
 
     @property
     def keys_bucket(self) -> str:

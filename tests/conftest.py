@@ -14,6 +14,7 @@ from engine.bus.client import Bus
 from engine.log import server
 from engine.log.jetstream import JetStreamLog
 from engine.log.stream import StreamApiError, call, ensure_log
+from tests.nodes import Cluster, started
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("cumulog", deadline=None)
@@ -73,3 +74,11 @@ async def nats(nats_server: server.NatsServer) -> AsyncIterator[Nats]:
     cell = Nats(nats_server)
     yield cell
     await cell.close()
+
+
+@pytest_asyncio.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Three nats-servers on the loopback; see ``tests.nodes`` for what can be done to them."""
+    nodes = await started(tmp_path, f"r{os.getpid()}-{next(_cells)}")
+    yield nodes
+    nodes.stop()

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from time import monotonic
 
+from api.dry_run import Tried
 from api.errors import BodyTooLarge, Denied, UnsupportedMediaType
 from api.exchange import Answer, Call, Header
 from api.image.records import find, find_own
@@ -49,7 +50,7 @@ async def upload(call: Call) -> Answer:
                 sha512=written.sha512,
             ),
         )
-    except Denied:
+    except (Denied, Tried):
         await edge.blobs.delete(written.blob_id)
         raise
     state = await _ended(call, reply["operation_id"])

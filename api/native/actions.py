@@ -3,26 +3,15 @@
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from api.auth import now
-from api.errors import Denied
+from api.dry_run import try_out
+from api.errors import denied
 from api.exchange import Answer, Call, json_answer
-from api.native.redaction import without_ciphertext
 from api.pagination import flag, page_of
 from api.routing import Routes
 from api.sealing_inbound import seal_action
-from api.writing import denied, send
-from engine.bus.service import ask_engine
-from schemas.envelope import (
-    Accepted,
-    Action,
-    Refused,
-    Request,
-    action_types,
-    decode_action,
-    encode,
-)
+from api.writing import send
+from schemas.envelope import Action, Refused, action_types, decode_action
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import RevokeToken
 
@@ -33,7 +22,7 @@ async def submit(call: Call) -> Answer:
     """POST /v1/actions: 202 if an operation follows, else 200. ``?dry_run=1`` changes nothing."""
     action = await _action(call)
     if flag(call, "dry_run"):
-        return await _try(call, action)
+        return await try_out(call, action)
     outcome = await send(call, action)
     verdict = outcome.verdict
     if isinstance(verdict, Refused):
@@ -103,39 +92,6 @@ def _unknown(sent: object, understood: object, path: str) -> set[str]:
             found |= _unknown(one, other, f"{path}{at}.")
         return found
     return set()
-
-
-class _Tried(Struct, frozen=True):
-    """What the engine would have written; or an outcome that says why it did not try."""
-
-    verdict: Accepted | Refused
-    facts: tuple[msgspec.Raw, ...] = ()
-
-
-_tried = msgspec.json.Decoder(_Tried)
-
-
-async def _try(call: Call, action: Action) -> Answer:
-    """Return what would follow, with nothing recorded."""
-    request = Request(
-        request_id=call.request_id,
-        actor=call.principal.actor,
-        action=action,
-        submitted_at=now(),
-        client=call.client,
-    )
-    tried = _tried.decode(await ask_engine(call.edge.bus, "dryrun", encode(request)))
-    if isinstance(tried.verdict, Refused):
-        raise Denied(tried.verdict)
-    body = {
-        "request_id": call.request_id,
-        "ordinal": 0,
-        "verdict": "accepted",
-        "reply": tried.verdict.reply,
-        "dry_run": True,
-        "facts": [without_ciphertext(fact) for fact in tried.facts],
-    }
-    return json_answer(body)
 
 
 def own_project(call: Call) -> str | None:

@@ -7,7 +7,7 @@ import msgspec
 from api.edge import Edge
 from api.errors import render_native
 from api.exchange import Answer, Call, json_answer
-from api.native import actions, history, log
+from api.native import actions, history, integrity, log
 from api.routing import Routes, Service
 from engine.bus.service import ask_engine
 from schemas.envelope import action_types
@@ -21,7 +21,7 @@ _object = msgspec.json.Decoder(dict[str, Any])
 def service(edge: Edge) -> Service:
     """Return the service."""
     routes = Routes()
-    for area in (actions, log, history):
+    for area in (actions, log, history, integrity):
         area.add(routes)
     routes.add("GET", "/v1/status", status)
 

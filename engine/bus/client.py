@@ -3,7 +3,9 @@
 The only module beside ``engine/log`` that knows NATS. A lost connection comes back by itself for as
 long as the process lives; what waited for an answer is told at once (``Disconnected``), since the
 answer will not come, though the request may have been carried out. An answer is sent to inboxes and
-to nothing else: the asker chooses the subject, and must not choose one that only we may use.
+to nothing else: the asker chooses the subject, and must not choose one that only we may use. For
+the same reason what a stream answers is heard on inboxes only: JetStream publishes where its asker
+tells it to, and would speak there for somebody who may not.
 """
 
 import asyncio
@@ -12,20 +14,29 @@ import itertools
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Self
-from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from engine.bus.connection import Connection
+from engine.bus.errors import BusError, BusTimeout, Disconnected, NoResponders, NotPermitted
 from engine.bus.packing import MAGIC, packed, unpacked
-from engine.bus.subscription import LOST, Handler, Message, Subscription
+from engine.bus.subscription import (
+    LOST,
+    STATUS,
+    Handler,
+    Message,
+    Subscription,
+    deaf_to_streams,
+)
 from engine.bus.waiting import ManyAnswers, OneAnswer, Waiter
+from engine.log.addresses import addresses, trust
 from schemas.subjects import Subjects
 
 __all__ = [
+    "STATUS",
     "Bus",
     "BusError",
     "BusTimeout",
@@ -42,31 +53,16 @@ log = structlog.get_logger(__name__)
 CONNECT_S = 30.0
 RECONNECT_WAIT_S = 0.1
 PENDING_BYTES_MAX = 32 * 1024 * 1024
-PING_S = 10
+# A server that leaves three pings without an answer is left for another.
+PING_S = 2
+DIAL_S = 2
+CLOSE_S = 2.0
+INBOXES = "_INBOX"
+# Answers go to an inbox, or to what the server puts for one that is in another account.
+ANSWERS = (INBOXES, "_R_.")
 FLUSH_S = 10.0
-STATUS = "Status"
 NO_RESPONDERS = "503"
 STORE_USERS = ("engine", "admin")
-
-
-class BusError(Exception):
-    """The bus could not do it."""
-
-
-class BusTimeout(BusError):
-    """No answer in time. The request may have been carried out."""
-
-
-class Disconnected(BusError):
-    """The connection was lost while waiting. The request may have been carried out."""
-
-
-class NoResponders(BusError):
-    """Nobody listens on the subject. The request was not carried out."""
-
-
-class NotPermitted(BusError):
-    """The user may not publish or subscribe there."""
 
 
 class Bus:
@@ -75,8 +71,11 @@ class Bus:
     ``on_reconnect`` callbacks run, in order, each time the connection is back.
     """
 
-    def __init__(self, *, url: str, user: str, password: str, cell: str) -> None:
+    def __init__(
+        self, *, url: str, user: str, password: str, cell: str, authority: str = ""
+    ) -> None:
         self.url = url
+        self.authority = authority
         self.user = user
         self.password = password
         self.cell = cell
@@ -85,13 +84,14 @@ class Bus:
         self.closed = asyncio.Event()
         # For streams: a connection of its own for whoever may enter their account.
         self.store: Bus = self
-        self._client = Client()
+        self._client = Connection()
         self._closing = False
         self._inbox = ""
         self._waiting: dict[str, Waiter] = {}
         self._tokens = itertools.count(1)
         self._refused: list[str] = []
         self._login_refused: asyncio.Future[None] | None = None
+        self._why = ""  # not connected
 
     @classmethod
     async def connect(
@@ -103,19 +103,30 @@ class Bus:
         name: str,
         cell: str,
         store: bool = False,
+        authority: str = "",
         timeout_s: float = CONNECT_S,
     ) -> Self:
         """Connect, trying again until ``timeout_s`` has passed; then reconnect for ever.
 
+        ``url`` may name several servers, separated by commas: one of them is taken, and another
+        when it is lost. With ``authority``, a PEM file, nothing is said but under TLS and to
+        servers that it vouches for.
         ``name`` is what the broker shows. ``engine`` and ``admin`` get a second connection,
         ``bus.store``, to the account that holds the streams (see ``engine.log.accounts``); with
         ``store``, they get that one alone.
 
         Raises:
             NotPermitted: user or password are wrong.
-            BusTimeout: nobody answered.
+            BusTimeout: nobody answered whom we trust.
+            OSError: the authority's file cannot be read.
         """
-        bus = cls(url=url, user=f"{user}-store" if store else user, password=password, cell=cell)
+        bus = cls(
+            url=url,
+            user=f"{user}-store" if store else user,
+            password=password,
+            cell=cell,
+            authority=authority,
+        )
         await bus._connect(name, timeout_s)
         if user in STORE_USERS and not store:
             try:
@@ -126,6 +137,7 @@ class Bus:
                     name=name,
                     cell=cell,
                     store=True,
+                    authority=authority,
                     timeout_s=timeout_s,
                 )
             except BaseException:
@@ -244,10 +256,11 @@ class Bus:
         Raises:
             NotPermitted: the user may not listen there.
         """
-        subscription = Subscription(self, handler, concurrency)
+        heard = handler if subject.startswith(INBOXES) else deaf_to_streams(handler)
+        subscription = Subscription(self, heard, concurrency)
         try:
             await subscription.start(self._client, subject, queue)
-            await self._flush(FLUSH_S)
+            await self._client.settle(FLUSH_S)
         except LOST as error:
             raise BusError(f"cannot subscribe to {subject}: {error}") from error
         refusal = f'subscription to "{subject.lower()}"'
@@ -261,7 +274,7 @@ class Bus:
         """Answer on ``reply``, if an answer is awaited and goes to an inbox."""
         if not reply:
             return
-        if not reply.startswith("_INBOX"):
+        if not reply.startswith(ANSWERS):
             log.warning("answer_not_sent", reply=reply, why="not an inbox")
             return
         await self.publish(reply, await packed(payload))
@@ -277,18 +290,16 @@ class Bus:
             BusTimeout: it did not say so in time.
         """
         try:
-            await self._flush(timeout_s)
+            await self._client.settle(timeout_s)
         except LOST as error:
             raise BusTimeout(f"not flushed in {timeout_s} s") from error
-
-    async def _flush(self, timeout_s: float) -> None:
-        # nats-py writes its PING past what waits to be sent, which has left by the second one.
-        for _ in range(2):
-            await self._client.flush(timeout=timeout_s)  # type: ignore[arg-type]  # of wait_for
 
     async def close(self) -> None:
         """Send what is buffered and close. Can be repeated."""
         self._closing = True
+        if self._client.is_connected:
+            with contextlib.suppress(*LOST, BusError):
+                await self._client.settle(CLOSE_S)
         self._drop_waiting(Disconnected("the bus was closed"))
         # Closed while the connection is away, nats-py writes to the transport that is gone.
         with contextlib.suppress(*LOST, TypeError, RuntimeError):
@@ -299,9 +310,12 @@ class Bus:
 
     async def _connect(self, name: str, timeout_s: float) -> None:
         self._login_refused = asyncio.get_running_loop().create_future()
+        servers = [f"nats://{at.host}:{at.port}" for at in addresses(self.url)]
+        secure = trust(self.authority)
+        tls = {"tls": secure, "tls_handshake_first": True} if secure else {}
         connecting = asyncio.create_task(
             self._client.connect(
-                self.url,
+                servers,
                 user=self.user,
                 password=self.password,
                 name=name,
@@ -312,9 +326,10 @@ class Bus:
                 closed_cb=self._on_closed,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # passed to sleep
-                connect_timeout=5,
+                connect_timeout=DIAL_S if len(servers) > 1 else 5,
                 ping_interval=PING_S,
                 pending_size=PENDING_BYTES_MAX,
+                **tls,  # type: ignore[arg-type]  # of a dictionary
             )
         )
         waiting = {connecting, self._login_refused}
@@ -323,10 +338,10 @@ class Bus:
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
             await self._client.close()
-            where = urlsplit(self.url).netloc.rpartition("@")[2]
+            where = ",".join(server.removeprefix("nats://") for server in servers)
             if self._login_refused.done():
                 raise NotPermitted(f"{where} refused the password of {self.user}")
-            raise BusTimeout(f"no answer from {where} in {timeout_s} s")
+            raise BusTimeout(f"no answer from {where} in {timeout_s} s{self._why}")
         connecting.result()
         self._login_refused = None
         self._inbox = self._client.new_inbox() + "."
@@ -347,6 +362,7 @@ class Bus:
 
     async def _on_error(self, error: Exception) -> None:
         text = str(error).lower()
+        self._why = f": {error}" if text else self._why
         if "authorization violation" in text:
             log.error("login_refused", user=self.user)
             if self._login_refused and not self._login_refused.done():

@@ -22,6 +22,7 @@ TIMEOUT_S = 5.0
 CACHE_S = 60.0
 CACHED_MAX = 10_000
 WRONG_LAST_SEQUENCE = 10071
+NO_MESSAGE = 10037
 TOKEN_RING = "token.ring"  # noqa: S105  # a name
 TOKEN_KEYS_MAX = 3
 TOMBSTONE = "KV-Operation"
@@ -48,6 +49,17 @@ class _Stored(Struct, frozen=True):
     value: bytes  # empty: destroyed
 
 
+class _Message(Struct, frozen=True):
+    seq: int
+    data: bytes = b""
+
+
+class _Found(Struct, frozen=True):
+    message: _Message | None = None
+    error: _Error | None = None
+
+
+_decode_found = msgspec.json.Decoder(_Found).decode
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 _decode_ring = msgspec.json.Decoder(list[str]).decode
 
@@ -168,8 +180,20 @@ class Keys:
 
     async def _read(self, key_id: str) -> _Stored:
         subject = f"$JS.API.DIRECT.GET.KV_{self._bucket}.{self._subject(key_id)}"
-        answer = await self._bus.ask(subject, b"", timeout_s=TIMEOUT_S)
-        return _stored(answer)
+        stored = _stored(await self._bus.ask(subject, b"", timeout_s=TIMEOUT_S))
+        # What a node has does not change but by being destroyed. What it has not, it may not have
+        # yet: the bucket's leader knows.
+        return stored if stored.seq else await self._read_at_leader(key_id)
+
+    async def _read_at_leader(self, key_id: str) -> _Stored:
+        subject = f"$JS.API.STREAM.MSG.GET.KV_{self._bucket}"
+        question = msgspec.json.encode({"last_by_subj": self._subject(key_id)})
+        reply = _decode_found(await self._bus.request(subject, question, timeout_s=TIMEOUT_S))
+        if reply.message is not None:
+            return _Stored(reply.message.seq, reply.message.data)
+        if reply.error is not None and reply.error.err_code == NO_MESSAGE:
+            return _Stored(0, b"")
+        raise BusError(f"key {key_id}: {reply.error.description if reply.error else 'no answer'}")
 
     async def _write(self, key_id: str, value: bytes, *, expected: int | None) -> bool:
         """Store a value over the message ``expected`` (0: none); False if another is there."""

@@ -6,7 +6,6 @@ already in the log with its outcome, so it is carried out once.
 
 import asyncio
 import random
-import time
 
 import msgspec
 
@@ -15,7 +14,10 @@ from schemas.envelope import Outcome, Request, decode_outcome, encode
 from schemas.errors import Unavailable
 from schemas.work import DesiredState, decode_desired_state
 
-ATTEMPT_S = 5.0
+# Nobody answers for a leader that is stopped, so the first attempts are short; a repetition joins
+# what is under way, and is cheap.
+ATTEMPT_FIRST_S = 0.8
+ATTEMPT_MAX_S = 5.0
 WAIT_FIRST_S = 0.02
 WAIT_MAX_S = 0.5
 
@@ -64,21 +66,23 @@ async def ask_engine(
 
 async def _ask(bus: Bus, subject: str, payload: bytes, timeout_s: float) -> bytes:
     """Ask until there is an answer. An empty one means "not now", as while the engine folds."""
-    deadline = time.monotonic() + timeout_s
-    wait_s = WAIT_FIRST_S
+    now = asyncio.get_running_loop().time
+    deadline = now() + timeout_s
+    wait_s, attempt_s = WAIT_FIRST_S, ATTEMPT_FIRST_S
     why = "it is not ready"
-    while (left := deadline - time.monotonic()) > 0:
+    while (left := deadline - now()) > 0:
         try:
-            if answer := await bus.request(subject, payload, timeout_s=min(left, ATTEMPT_S)):
+            if answer := await bus.request(subject, payload, timeout_s=min(left, attempt_s)):
                 return answer
         except NotPermitted:
             raise
         except BusTimeout as error:
             why = str(error)
+            attempt_s = min(2 * attempt_s, ATTEMPT_MAX_S)
             continue  # It has waited already.
         except BusError as error:
             why = str(error)
         pause_s = random.uniform(wait_s / 2, wait_s)  # spreads retries
-        await asyncio.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
+        await asyncio.sleep(min(pause_s, max(0.0, deadline - now())))
         wait_s = min(2 * wait_s, WAIT_MAX_S)
     raise Unavailable(f"the engine did not answer in {timeout_s} s: {why}")

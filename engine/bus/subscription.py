@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 
 LOST = (nats.errors.Error, OSError)  # what nats-py raises
 PENDING_BYTES_MAX = 128 * 1024 * 1024
+STATUS = "Status"
+# Put there by the server when a request comes from another account.
+ASKER = "Nats-Request-Info"
 
 
 class Responder(Protocol):
@@ -46,6 +49,21 @@ class Message:
 
 
 Handler = Callable[[Message], Awaitable[None]]
+
+
+def deaf_to_streams(handler: Handler) -> Handler:
+    """Return a handler that never sees what a stream answers; all that has headers of NATS' own."""
+
+    async def hear(message: Message) -> None:
+        if any(
+            name == STATUS or (name.startswith("Nats-") and name != ASKER)
+            for name in message.headers
+        ):
+            log.warning("stream_answer_dropped", subject=message.subject)
+        else:
+            await handler(message)
+
+    return hear
 
 
 class Subscription:

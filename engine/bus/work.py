@@ -68,9 +68,10 @@ PROBE = _pull(PROBE_S, PROBE_S / 4)
 
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 _hosts: WeakKeyDictionary[Bus, set[str]] = WeakKeyDictionary()
+_replicas: WeakKeyDictionary[Bus, int] = WeakKeyDictionary()
 
 
-async def ensure_work_stream(bus: Bus) -> None:
+async def ensure_work_stream(bus: Bus, *, replicas: int = 1) -> None:
     """Create the stream unless it is there, now and after each reconnect. Can be repeated.
 
     For ``engine`` and ``admin``, as all that sends work.
@@ -82,12 +83,13 @@ async def ensure_work_stream(bus: Bus) -> None:
         async def again() -> None:
             hosts = set(_hosts[bus])
             _hosts[bus].clear()
-            await _ensure_stream(bus)
+            await _ensure_stream(bus, replicas)
             for host in hosts:
                 await ensure_work_of(bus, host)
 
+        _replicas[bus] = replicas
         bus.on_reconnect.append(again)
-    await _ensure_stream(bus)
+    await _ensure_stream(bus, replicas)
 
 
 async def ensure_work_of(bus: Bus, host: str) -> None:
@@ -137,7 +139,7 @@ async def dispatch(bus: Bus, item: WorkItem, *, timeout_s: float = DISPATCH_S) -
                     break
                 except NoResponders:  # A broker that was started anew has forgotten the stream.
                     _hosts[bus].discard(host)
-                    await _ensure_stream(bus)
+                    await _ensure_stream(bus, _replicas.get(bus, 1))
                 except (BusTimeout, Disconnected):
                     await asyncio.sleep(RETRY_S)
     except TimeoutError:
@@ -236,7 +238,7 @@ async def _handle(
     await bus.publish(message.reply, b"+ACK")
 
 
-async def _ensure_stream(bus: Bus) -> None:
+async def _ensure_stream(bus: Bus, replicas: int) -> None:
     names = bus.subjects
     await ensure_stream(
         bus,
@@ -250,7 +252,7 @@ async def _ensure_stream(bus: Bus) -> None:
             "max_msgs": ITEMS_MAX,
             "max_bytes": BYTES_MAX,
             "duplicate_window": 600 * SECOND_NS,
-            "num_replicas": 1,
+            "num_replicas": replicas,
             "allow_direct": True,
         },
     )

@@ -51,6 +51,12 @@ def publish_price_list(cell: Cell, ctx: Context, action: s.PublishPriceList) -> 
     }
 
 
+def in_force(cell: Cell, name: str, at: Micros) -> s.PriceList | None:
+    """Return the version of a price list by which usage at a time is rated, if there is one."""
+    versions = cell.state.price_lists.get(name, ())
+    return next((v for v in reversed(versions) if v.valid_from <= at), None)
+
+
 def price_list_published(cell: Cell, fact: s.PriceListPublished, at: Micros) -> None:
     lists = cell.state.price_lists
     lists[fact.price_list.name] = (*lists.get(fact.price_list.name, ()), fact.price_list)

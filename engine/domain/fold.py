@@ -118,7 +118,68 @@ class FoldCommit(Struct, frozen=True):
     records: tuple[FoldRecord, ...]
 
 
-decode_for_fold = msgspec.json.Decoder(FoldCommit).decode
+_decode = msgspec.json.Decoder(FoldCommit).decode
+
+
+class UnknownFact(msgspec.ValidationError):
+    """A fact whose tag this version has no meaning for: nothing after it can be understood."""
+
+    def __init__(self, ordinal: Ordinal, tag: str) -> None:
+        super().__init__(
+            f"the fact at ordinal {ordinal} is a {tag!r}, which this version of Cumulog does not "
+            "know: a newer version wrote it. Run that version or a later one; to skip the fact "
+            "would lose part of the truth."
+        )
+        self.ordinal = ordinal
+        self.tag = tag
+
+
+class _Tagged(Struct, frozen=True):
+    type: str = ""
+
+
+class _TaggedRecord(Struct, frozen=True):
+    facts: tuple[_Tagged, ...] = ()
+
+
+class _TaggedCommit(Struct, frozen=True):
+    first: Ordinal
+    records: tuple[_TaggedRecord, ...]
+
+
+def decode_for_fold(data: bytes) -> FoldCommit:
+    """Return a commit as the fold reads it.
+
+    Raises:
+        UnknownFact: it holds a fact that this version does not know.
+        msgspec.ValidationError: a value is malformed.
+    """
+    try:
+        return _decode(data)
+    except msgspec.ValidationError as error:
+        explain(data, error)
+        raise
+
+
+def explain(data: bytes, error: msgspec.ValidationError) -> None:
+    """Say of a commit that cannot be decoded which fact is unknown, or where it lies.
+
+    Raises:
+        UnknownFact: it holds a fact that this version does not know.
+    """
+    try:
+        commit = msgspec.json.decode(data, type=_TaggedCommit)
+    except msgspec.MsgspecError:
+        return
+    known = fact_types()
+    ordinal = commit.first
+    for record in commit.records:
+        for fact in record.facts:
+            ordinal += 1
+            if fact.type not in known:
+                raise UnknownFact(ordinal, fact.type) from error
+        ordinal += 1
+    error.add_note(f"in the commit that begins at ordinal {commit.first}")
 
 
 def key_of(user_id: str, project_id: str, key: str) -> str:
@@ -144,6 +205,8 @@ def _remember(cell: Cell, record: FoldRecord | Record, at: Micros) -> None:
         state.answered.pop(queue.popleft()[1], None)
     while cell.keyed_queue and cell.keyed_queue[0][0] < at - KEYED_FOR:
         state.keyed.pop(cell.keyed_queue.popleft()[1], None)
+    if request.request_id in state.answered:
+        return  # Refused for an id that is another's: the first answer stays the answer.
     answered = Answered(
         ordinal=state.ordinal,
         at=at,
@@ -177,7 +240,8 @@ def fold(messages: Iterable[bytes]) -> Cell:
     """Fold the log's messages, from the first one on, into a fresh state.
 
     Raises:
-        msgspec.ValidationError: a fact's tag is unknown to this version, or a value is malformed.
+        UnknownFact: it holds a fact that this version does not know.
+        msgspec.ValidationError: a value is malformed.
         ValueError: a commit is missing.
     """
     cell = Cell()

@@ -4,7 +4,7 @@ import msgspec
 
 from engine.domain.context import Context
 from engine.domain.host import hosts_up
-from engine.domain.state import Cell
+from engine.domain.state import Cell, drop_member
 from schemas import image as s
 from schemas.envelope import Fact
 from schemas.errors import (
@@ -262,7 +262,7 @@ def image_changed(cell: Cell, fact: s.ImageFact, at: Micros) -> None:
     if new is None:
         if old is not None:
             del images[image_id]
-            cell.index.project_images[old.project_id].discard(image_id)
+            drop_member(cell.index.project_images, old.project_id, image_id)
         return
     images[image_id] = new
     if old is None:

@@ -50,6 +50,11 @@ def parse_address(text: str, network: IPv4Network | None = None) -> int:
     return int(address)
 
 
+def address_number(address: str) -> int:
+    """Return an IPv4 address of the state as a number: it was checked, so it is not again."""
+    return int.from_bytes(map(int, address.split(".")))
+
+
 def default_pools(network: IPv4Network, gateway: int | None) -> tuple[AllocationPool, ...]:
     """Return every host address but the gateway, as one or two pools."""
     first, last = int(network.network_address) + 1, int(network.broadcast_address) - 1
@@ -88,7 +93,7 @@ def allocate(cell: Cell, subnet: Subnet, wanted: str | None, taken: set[tuple[st
             raise AddressInUse(f"the address {wanted} is in use on this subnet")
         taken.add((key, number))
         return str(IPv4Address(number))
-    hint = cell.index.subnet_hint.get(key, 0)
+    hint = cell.state.subnet_hint.get(key, 0)
     spans = cell.index.subnet_spans.get(key) or spans_of(subnet)
     for low, high in (
         *((max(a, hint), b) for a, b in spans),

@@ -10,11 +10,25 @@ from schemas.units import Micros
 type Decision = tuple[list[Fact], dict[str, object]]
 
 
+def facts_of(action: s.ElectLeader | s.ConfirmLead, now: Micros) -> list[Fact]:
+    """Return what follows from a new leader's first requests."""
+    if isinstance(action, s.ConfirmLead):
+        return []
+    return [s.LeaderElected(epoch=action.epoch, node=action.node, elected_at=now)]
+
+
 def elect_leader(cell: Cell, ctx: Context, action: s.ElectLeader) -> Decision:
     """Begin an epoch; it must be a new one."""
     if action.epoch <= cell.state.epoch:
         raise Conflict(f"epoch {action.epoch} is over; the log is at {cell.state.epoch}")
-    return [s.LeaderElected(epoch=action.epoch, node=action.node, elected_at=ctx.now)], {}
+    return facts_of(action, ctx.now), {}
+
+
+def confirm_lead(cell: Cell, ctx: Context, action: s.ConfirmLead) -> Decision:
+    """Take one more place in the log for the epoch that has just begun."""
+    if action.epoch != cell.state.epoch:
+        raise Conflict(f"epoch {action.epoch} is not the log's, which is {cell.state.epoch}")
+    return facts_of(action, ctx.now), {}
 
 
 def leader_elected(cell: Cell, fact: s.LeaderElected, at: Micros) -> None:

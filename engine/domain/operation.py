@@ -3,7 +3,7 @@
 from engine.domain import image as images
 from engine.domain.compute import gone, ports_status
 from engine.domain.context import Context
-from engine.domain.state import Cell
+from engine.domain.state import Cell, drop_member
 from schemas import compute as c
 from schemas import operation as s
 from schemas.envelope import Fact
@@ -155,4 +155,4 @@ def operation_ended(
     at: Micros,
 ) -> None:
     operation = cell.state.operations.pop(fact.operation_id)
-    cell.index.host_operations[operation.host_id].discard(operation.operation_id)
+    drop_member(cell.index.host_operations, operation.host_id, operation.operation_id)

@@ -39,29 +39,32 @@ class Usage(Struct, kw_only=True):
     disk_gib: int = 0
 
 
-class Index:
-    """Lookups that follow from the state."""
+class Index(Struct, kw_only=True):
+    """Lookups that follow from the state: ``engine.domain.index`` makes the same from it alone.
 
-    def __init__(self) -> None:
-        self.project_names: dict[tuple[str, str], str] = {}
-        self.user_names: dict[tuple[str, str], str] = {}
-        self.host_usage: dict[str, Usage] = {}
-        self.host_servers: dict[str, set[str]] = {}
-        self.project_servers: dict[str, set[str]] = {}
-        self.project_images: dict[str, set[str]] = {}
-        self.project_networks: dict[str, set[str]] = {}
-        self.project_groups: dict[str, set[str]] = {}
-        self.shared_networks: set[str] = set()
-        self.network_subnets: dict[str, dict[str, None]] = {}
-        self.network_ports: dict[str, set[str]] = {}
-        self.device_ports: dict[str, set[str]] = {}
-        self.group_ports: dict[str, set[str]] = {}
-        self.macs: set[str] = set()
-        self.vnis: set[int] = set()
-        self.subnet_used: dict[str, dict[int, str]] = {}  # address as a number -> port
-        self.subnet_hint: dict[str, int] = {}  # where to look for the next free address
-        self.subnet_spans: dict[str, tuple[tuple[int, int], ...]] = {}  # pools, as numbers
-        self.host_operations: dict[str, set[str]] = {}
+    So what only history would tell (an order of sets, who was there before) has no place here, and
+    nothing empty is kept but the usage of hosts.
+    """
+
+    project_names: dict[tuple[str, str], str] = field(default_factory=dict)
+    user_names: dict[tuple[str, str], str] = field(default_factory=dict)
+    host_usage: dict[str, Usage] = field(default_factory=dict)
+    host_servers: dict[str, set[str]] = field(default_factory=dict)
+    project_servers: dict[str, set[str]] = field(default_factory=dict)
+    project_images: dict[str, set[str]] = field(default_factory=dict)
+    project_networks: dict[str, set[str]] = field(default_factory=dict)
+    project_ports: dict[str, set[str]] = field(default_factory=dict)
+    project_groups: dict[str, set[str]] = field(default_factory=dict)
+    shared_networks: set[str] = field(default_factory=set)
+    network_subnets: dict[str, dict[str, None]] = field(default_factory=dict)  # as they were made
+    network_ports: dict[str, set[str]] = field(default_factory=dict)
+    device_ports: dict[str, set[str]] = field(default_factory=dict)
+    group_ports: dict[str, set[str]] = field(default_factory=dict)
+    macs: set[str] = field(default_factory=set)
+    vnis: set[int] = field(default_factory=set)
+    subnet_used: dict[str, dict[int, str]] = field(default_factory=dict)  # address -> port
+    subnet_spans: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # pools
+    host_operations: dict[str, set[str]] = field(default_factory=dict)
 
 
 class State(Struct, kw_only=True):
@@ -83,6 +86,9 @@ class State(Struct, kw_only=True):
     images: dict[str, Image] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     subnets: dict[str, Subnet] = field(default_factory=dict)
+    # Where to look for a subnet's next free address, as a number: after the one given last, which
+    # may be free again, so it does not follow from the ports.
+    subnet_hint: dict[str, int] = field(default_factory=dict)
     ports: dict[str, Port] = field(default_factory=dict)
     security_groups: dict[str, SecurityGroup] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
@@ -100,6 +106,21 @@ class Cell:
         self.index = Index()
         self.answered_queue: deque[tuple[Micros, str]] = deque()
         self.keyed_queue: deque[tuple[Micros, str]] = deque()
+
+
+def drop_member[K](
+    groups: dict[str, set[K]] | dict[str, dict[K, None]] | dict[str, dict[K, str]],
+    key: str,
+    member: K,
+) -> None:
+    """Take a member out of its group in a lookup, and the group with the last one."""
+    members = groups[key]
+    if isinstance(members, set):
+        members.discard(member)
+    else:
+        members.pop(member, None)
+    if not members:
+        del groups[key]
 
 
 _sorted = msgspec.json.Encoder(order="sorted")

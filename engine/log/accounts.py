@@ -1,26 +1,45 @@
 """Who may say what on the broker: accounts, users and their permissions.
 
-Two accounts, because a permission on a subject does not bound what a *reply* may reach. Whoever may
-ask JetStream anything (read a message, acknowledge one) chooses the subject that the server itself
-then publishes the answer to, and the server may publish anywhere in that account: into the log's
-subject, or to ``$JS.API.STREAM.DELETE.…``. So:
+Many accounts, because a permission on a subject does not bound what a *reply* may reach. Whoever
+may ask anybody anything (a stream for a message, a service for an answer) chooses the subject that
+the answer is published to, and the answer's own sender may publish anywhere in that account: into
+the log's subject, or to ``$JS.API.STREAM.DELETE.…``. The same goes for whoever may make a consumer
+or a stream, which publish where their configuration says. So everybody has an account of its own,
+in which there is nothing but what it may do itself, and answers never leave it:
 
-- ``STORE`` holds the streams (log, work, keys). Only ``engine-store`` and ``admin-store`` log in.
-- ``CELL`` holds everybody and no stream at all: ``engine``, ``edge``, ``agent``, ``history``,
-  ``admin``. What these need of the streams is imported, call by call; answers come back here.
+- ``STORE`` holds what cannot be made again: the log and the keys. Only ``admin-store`` logs in.
+- ``DERIVED`` holds what can: work items and the lease, in memory. Nobody logs in.
+- ``ENGINE``: ``engine-store``, the engine's hands on the streams.
+- ``CELL``: ``engine``, which answers, and ``admin``.
+- ``EDGE``: ``edge``. ``HISTORY``: ``history``. ``HOST-<host>``: the agent of that host.
+- ``SYS`` is the server's own. Of it one question is exported: how each server keeps its streams.
 
-Each user has an inbox prefix of its own, ``_INBOX_<user>.>``, that no other may listen to.
-See NATS documentation, "Accounts" and "Authorization".
+None of the last five kinds holds a stream. What they need of others is imported, call by call.
+
+Each user has an inbox prefix of its own, ``_INBOX_<user>.>``. An agent is ``agent.<host>``;
+embedded, where there is one host, it is ``agent``. See NATS documentation, "Accounts" and
+"Authorization".
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from schemas.subjects import Subjects
 
-USERS = ("engine", "edge", "agent", "history", "admin", "engine-store", "admin-store")
+SERVICES = ("engine", "edge", "history", "admin")
+# A process with two connections has one secret for both.
+STORE_SIDE = ("engine-store", "admin-store")
+AGENT = "agent"
+USERS = ("engine", "edge", AGENT, "history", "admin", *STORE_SIDE)
 EXECUTORS = ("hypervisor", "storage", "network")
+# Answered by every server: its version, and how it keeps streams (nats-server, JSInfo).
+SERVERS = "$SYS.REQ.SERVER.PING.JSZ"
+EVERYTHING = {"publish": ">", "subscribe": ">"}
+
+
+def agent_user(host: str) -> str:
+    """Return the user that the agent of a host logs in as, in a cluster."""
+    return f"{AGENT}.{host}"
 
 
 def feed(cell: str) -> str:
@@ -33,136 +52,252 @@ def work_consumer(host: str, executor: str) -> str:
     return f"{host}-{executor}"
 
 
-def accounts(cell: str, host: str, passwords: Mapping[str, str]) -> dict[str, Any]:
+def accounts(cell: str, agents: Mapping[str, str], passwords: Mapping[str, str]) -> dict[str, Any]:
     """Return the ``accounts`` block of a nats-server configuration.
 
-    ``passwords`` has an entry for each of ``USERS``; ``engine`` and ``engine-store`` may share one.
+    ``agents`` maps the user of each agent to its host. ``passwords`` has an entry for each agent,
+    and for each of ``USERS`` but ``agent``; they may be given as bcrypt hashes.
     """
     names = Subjects(cell=cell)
-    keys_stream = f"KV_{names.keys_bucket}"
-    keys_read = f"$JS.API.DIRECT.GET.{keys_stream}.>"
-    keys_write = f"$KV.{names.keys_bucket}.>"
-    log_read = f"$JS.API.DIRECT.GET.{names.log_stream}"
-    queues = [f"{names.work_stream}.{work_consumer(host, e)}" for e in EXECUTORS]
-    work_next = [f"$JS.API.CONSUMER.MSG.NEXT.{queue}" for queue in queues]
-    work_ack = [f"$JS.ACK.{queue}.>" for queue in queues]
+    made = {
+        "SYS": {"exports": [_service(SERVERS, many=True)]},
+        "STORE": _store(names),
+        "DERIVED": _derived(names),
+        "ENGINE": _engine_hands(names),
+        "CELL": _cell(names, agents.values()),
+        "EDGE": _edge(names, agents.values()),
+        "HISTORY": _history(names),
+        **{_host_account(host): _host(names, user, host) for user, host in agents.items()},
+    }
+    for account in made.values():
+        for user in account.get("users", []):
+            user["password"] = passwords[user["user"]]
+    return made
 
-    def user(
-        name: str, publish: Sequence[str], subscribe: Sequence[str], never: Sequence[str] = ()
-    ) -> dict[str, Any]:
-        return {
-            "user": name,
-            "password": passwords[name],
-            "permissions": {
-                "publish": {"allow": list(publish), "deny": list(never)},
-                "subscribe": {"allow": [*subscribe, f"_INBOX_{name}.>"]},
-            },
-        }
 
-    def answers(*users: str) -> list[str]:
-        return [f"_INBOX_{name}.>" for name in (*users, "admin")]
-
-    edge = user(
-        "edge",
-        [
-            names.submit_api,
-            names.engine("*"),
-            f"{cell}.ask.>",
-            names.history("*"),
-            keys_read,
-            keys_write,
-            log_read,
-            *answers("agent"),
+def _store(names: Subjects) -> dict[str, Any]:
+    calls = [*_keys(names), *_store_calls(names), names.log]
+    return {
+        "jetstream": "enabled",
+        "users": [{"user": "admin-store", "permissions": EVERYTHING}],
+        "exports": [
+            _service(_log_read(names), many=True),
+            *(_service(subject) for subject in calls),
         ],
-        [names.projected("*"), names.heartbeat("*"), names.metadata("*"), f"{feed(cell)}.*"],
+        "imports": [_import("SYS", SERVERS)],
+    }
+
+
+def _derived(names: Subjects) -> dict[str, Any]:
+    calls = [*_derived_calls(names), *_derived_writes(names)]
+    return {
+        "jetstream": "enabled",
+        "exports": [
+            _service(f"$JS.API.CONSUMER.MSG.NEXT.{names.work_stream}.*", many=True),
+            _service(f"$JS.ACK.{names.work_stream}.>"),
+            *(_service(subject) for subject in calls),
+        ],
+    }
+
+
+def _engine_hands(names: Subjects) -> dict[str, Any]:
+    """Append and read the log, but never make or alter it; make what work and lease lie in."""
+    direct = [_log_read(names), *_keys(names), names.log]
+    store, derived = _store_calls(names), _derived_calls(names)
+    mapped = [_mapped(call) for call in [*store, *derived]]
+    may = [SERVERS, *direct, *_derived_writes(names), *mapped]
+    return {
+        "users": [_user("engine-store", may, [])],
+        "mappings": {call: _mapped(call) for call in [*store, *derived]},
+        "imports": [
+            _import("SYS", SERVERS),
+            *(_import("STORE", subject) for subject in direct),
+            *(_import("STORE", call, to=_mapped(call)) for call in store),
+            *(_import("DERIVED", subject) for subject in _derived_writes(names)),
+            *(_import("DERIVED", call, to=_mapped(call)) for call in derived),
+        ],
+    }
+
+
+def _cell(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
+    """The engine answers here, and tells of each commit; the administrator may ask and hear all."""
+    return {
+        "users": [
+            _user("engine", [f"{names.cell}.>", *_answers("admin")], [f"{names.cell}.>"]),
+            {"user": "admin", "permissions": EVERYTHING},
+        ],
+        "exports": [
+            *(_service(subject) for subject in [names.submit_api, names.engine("*")]),
+            *(_service(subject) for subject in [names.submit_agents, names.desired("*")]),
+            _stream(f"{feed(names.cell)}.*"),
+        ],
+        "imports": [
+            _import("HISTORY", names.history("*")),
+            _hear("HISTORY", names.projected("*")),
+            *(_import(_host_account(host), _asked(names, host)) for host in hosts),
+            *(_hear(_host_account(host), names.heartbeat(host)) for host in hosts),
+        ],
+    }
+
+
+def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
+    """Submits for people who have shown a token, answers guests' questions, reads the log."""
+    reads = [_log_read(names), *_keys(names)]
+    asks = [names.submit_api, names.engine("*")]
+    feeds = f"{feed(names.cell)}.*"
+    hears = [names.projected("*"), names.heartbeat("*"), names.metadata("*"), feeds]
+    key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
+    says = [*asks, f"{names.cell}.ask.>", names.history("*"), *reads, _mapped(key_found)]
+    edge = _user(
+        "edge",
+        [*says, *_answers()],
+        hears,
         never=[names.engine("bootstrap")],  # the administrator's
     )
-    agent = user(
-        "agent",
-        [
-            names.submit_agent(host),
-            names.desired(host),
-            names.heartbeat(host),
-            names.metadata(host),
-            *work_next,
-            *work_ack,
-            *answers("edge"),
-        ],
-        [f"{cell}.ask.{host}.>"],
-    )
-    history = user(
-        "history",
-        [names.projected("*"), names.engine("digest"), log_read, *answers("edge")],
-        [names.history("*"), names.projected("*"), f"{feed(cell)}.*"],
-    )
-    engine = user(
-        "engine",
-        [f"{cell}.>", log_read, *answers("engine", "edge", "agent", "history")],
-        [f"{cell}.>"],
-    )
-    everything = {"publish": ">", "subscribe": ">"}
-    admin = {"user": "admin", "password": passwords["admin"], "permissions": everything}
-    admin_store = {
-        "user": "admin-store",
-        "password": passwords["admin-store"],
-        "permissions": everything,
-    }
-    shared = [
-        *({"service": subject, "response_type": "stream"} for subject in (log_read, *work_next)),
-        *({"service": subject} for subject in (*work_ack, keys_read, keys_write)),
-    ]
     return {
-        "STORE": {
-            "jetstream": "enabled",
-            "users": [_engine_store(names, passwords["engine-store"]), admin_store],
-            "exports": [entry | {"accounts": ["CELL"]} for entry in shared],
-        },
-        "CELL": {
-            "users": [engine, edge, agent, history, admin],
-            "imports": [
-                {"service": {"account": "STORE", "subject": entry["service"]}} for entry in shared
-            ],
+        "users": [edge],
+        "mappings": {key_found: _mapped(key_found)},
+        "exports": [_service(names.metadata("*"))],
+        "imports": [
+            _import("STORE", key_found, to=_mapped(key_found)),
+            *(_import("STORE", subject) for subject in reads),
+            *(_import("CELL", subject) for subject in asks),
+            _hear("CELL", feeds),
+            _import("HISTORY", names.history("*")),
+            _hear("HISTORY", names.projected("*")),
+            *(_import(_host_account(host), _asked(names, host)) for host in hosts),
+            *(_hear(_host_account(host), names.heartbeat(host)) for host in hosts),
+        ],
+    }
+
+
+def _history(names: Subjects) -> dict[str, Any]:
+    """Projectors and archivers: read the log, tell how far they are, answer about the past."""
+    asks = names.engine("digest")
+    feeds = f"{feed(names.cell)}.*"
+    history = _user(
+        "history",
+        [names.projected("*"), asks, _log_read(names), *_answers()],
+        [names.history("*"), names.projected("*"), feeds],
+    )
+    return {
+        "users": [history],
+        "exports": [_service(names.history("*")), _stream(names.projected("*"))],
+        "imports": [
+            _import("STORE", _log_read(names)),
+            _import("CELL", asks),
+            _hear("CELL", feeds),
+        ],
+    }
+
+
+def _host(names: Subjects, user: str, host: str) -> dict[str, Any]:
+    """An agent takes its own host's work and speaks for its own host."""
+    queues = [f"{names.work_stream}.{work_consumer(host, executor)}" for executor in EXECUTORS]
+    work = [
+        *(f"$JS.API.CONSUMER.MSG.NEXT.{queue}" for queue in queues),
+        *(f"$JS.ACK.{queue}.>" for queue in queues),
+    ]
+    reports = [names.submit_agent(host), names.desired(host)]
+    says = [*work, *reports, names.metadata(host), names.heartbeat(host)]
+    return {
+        "users": [_user(user, [*says, *_answers()], [_asked(names, host)])],
+        "exports": [_service(_asked(names, host)), _stream(names.heartbeat(host))],
+        "imports": [
+            *(_import("DERIVED", subject) for subject in work),
+            *(_import("CELL", subject) for subject in reports),
+            _import("EDGE", names.metadata(host)),
+        ],
+    }
+
+
+def _host_account(host: str) -> str:
+    return f"HOST-{host}"
+
+
+def _asked(names: Subjects, host: str) -> str:
+    return f"{names.cell}.ask.{host}.>"
+
+
+def _user(
+    name: str, publish: Sequence[str], subscribe: Sequence[str], never: Sequence[str] = ()
+) -> dict[str, Any]:
+    return {
+        "user": name,
+        "permissions": {
+            "publish": {"allow": list(publish), "deny": list(never)},
+            "subscribe": {"allow": [*subscribe, f"_INBOX_{name}.>"]},
         },
     }
 
 
-def _engine_store(names: Subjects, password: str) -> dict[str, Any]:
-    """The engine's hands on the streams: append and read the log, but never alter it."""
+def _answers(*neighbours: str) -> list[str]:
+    """Return where answers go: to what the server put in place of the asker's own subject.
+
+    And, to ``neighbours`` in the same account, to their inbox.
+    """
+    return ["_R_.>", *(f"_INBOX_{user}.>" for user in neighbours)]
+
+
+def _log_read(names: Subjects) -> str:
+    return f"$JS.API.DIRECT.GET.{names.log_stream}"
+
+
+def _keys(names: Subjects) -> list[str]:
+    return [
+        f"$JS.API.DIRECT.GET.KV_{names.keys_bucket}.>",
+        f"$KV.{names.keys_bucket}.>",
+    ]
+
+
+def _store_calls(names: Subjects) -> list[str]:
+    """Return what the engine may ask about the log and the keys."""
     keys = f"KV_{names.keys_bucket}"
-    may = [
-        "$JS.API.INFO",
+    return [
+        *(f"$JS.API.STREAM.INFO.{stream}" for stream in (names.log_stream, keys)),
+        *(f"$JS.API.STREAM.MSG.GET.{stream}" for stream in (names.log_stream, keys)),
+        f"$JS.API.STREAM.MSG.DELETE.{keys}",  # erases a destroyed key from the disk
+    ]
+
+
+def _derived_calls(names: Subjects) -> list[str]:
+    """Return what the engine may ask about work and lease: it makes them, when they are gone."""
+    lease = f"KV_{names.lease_bucket}"
+    return [
         *(
             f"$JS.API.STREAM.{call}.{stream}"
             for call in ("CREATE", "INFO", "MSG.GET")
-            for stream in (names.log_stream, names.work_stream, keys)
+            for stream in (names.work_stream, lease)
         ),
-        *(
-            f"$JS.API.DIRECT.GET.{stream}{rest}"
-            for stream in (names.log_stream, names.work_stream, keys)
-            for rest in ("", ".>")
-        ),
-        f"$JS.API.STREAM.MSG.DELETE.{keys}",  # erases a destroyed key from the disk
-        f"$JS.API.STREAM.UPDATE.{names.work_stream}",
-        f"$JS.API.STREAM.PURGE.{names.work_stream}",
-        *(
-            f"$JS.API.CONSUMER.{call}.{stream}.{rest}"
-            for call, rest in (("CREATE", ">"), ("INFO", "*"), ("DELETE", "*"), ("MSG.NEXT", "*"))
-            for stream in (names.log_stream, names.work_stream)
-        ),
-        names.log,
-        names.work_all,
-        f"$KV.{names.keys_bucket}.>",
+        f"$JS.API.CONSUMER.CREATE.{names.work_stream}.>",
+        f"$JS.API.CONSUMER.INFO.{names.work_stream}.>",
+        f"$JS.API.CONSUMER.DELETE.{names.work_stream}.>",
     ]
-    return {
-        "user": "engine-store",
-        "password": password,
-        "permissions": {
-            "publish": {"allow": may},
-            "subscribe": {"allow": ["_INBOX_engine-store.>"]},
-        },
-    }
 
 
-def render(config: Mapping[str, Any]) -> str:
-    """Return a nats-server configuration file; the format is a superset of JSON."""
-    return json.dumps(config, indent=1, ensure_ascii=False) + "\n"
+def _derived_writes(names: Subjects) -> list[str]:
+    return [names.work_all, f"$KV.{names.lease_bucket}.>"]
+
+
+def _mapped(call: str) -> str:
+    """Return the subject that stands for a call of the API elsewhere, in an account without one.
+
+    Under its own the server would answer that there is no JetStream here. The server replaces what a client says by it before it looks at permissions.
+    """
+    return f"API.{call.removeprefix('$JS.API.')}"
+
+
+def _service(subject: str, *, many: bool = False) -> dict[str, Any]:
+    return {"service": subject} | ({"response_type": "stream"} if many else {})
+
+
+def _stream(subject: str) -> dict[str, Any]:
+    return {"stream": subject}
+
+
+def _import(account: str, subject: str, *, to: str = "") -> dict[str, Any]:
+    return {"service": {"account": account, "subject": subject}} | ({"to": to} if to else {})
+
+
+def _hear(account: str, subject: str) -> dict[str, Any]:
+    return {"stream": {"account": account, "subject": subject}}

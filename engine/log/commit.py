@@ -54,7 +54,7 @@ class CommitHead(Struct, frozen=True, kw_only=True):
     epoch: int
 
 
-class _Sealed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Sealed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A commit with its records left as bytes. Fields in the order in which they are written."""
 
     at: Micros
@@ -66,7 +66,7 @@ class _Sealed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     records: list[Raw]
 
 
-class _Header(Struct, frozen=True, kw_only=True):
+class Header(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the hash covers."""
 
     at: int
@@ -82,7 +82,7 @@ class _Facts(Struct, frozen=True):
     facts: list[Raw] = []
 
 
-_decode_sealed = msgspec.json.Decoder(_Sealed).decode
+_decode_sealed = msgspec.json.Decoder(Sealed).decode
 _decode_facts = msgspec.json.Decoder(_Facts).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -139,6 +139,28 @@ def check_commit(data: bytes, prev: str, first: Ordinal) -> CommitHead:
     )
 
 
+def open_commit(data: bytes) -> Sealed:
+    """Read a message without checking it.
+
+    Raises:
+        ChainBroken: it is no commit; the ordinal is not known, and so 0.
+    """
+    try:
+        return _decode_sealed(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ChainBroken(0, f"not a commit: {error}") from error
+
+
+def size_of(record: bytes) -> int:
+    """Return how many ordinals a record takes: its request, then its facts."""
+    return 1 + len(_decode_facts(record).facts)
+
+
+def header_hash(header: Header) -> str:
+    """Return the link of the chain that a commit with this header is."""
+    return sha256(_encode(header)).hexdigest()
+
+
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Return the root over leaf hashes; RFC 6962 section 2.1. Of none, the hash of nothing."""
     if not leaves:
@@ -158,7 +180,7 @@ def _hash(
     commit_id: str, first: int, prev: str, epoch: int, at: int, records: Sequence[bytes]
 ) -> str:
     root = merkle_root([leaf_hash(record) for record in records])
-    header = _Header(
+    header = Header(
         at=at,
         commit=commit_id,
         count=len(records),
@@ -167,7 +189,7 @@ def _hash(
         prev=prev,
         root=root.hex(),
     )
-    return sha256(_encode(header)).hexdigest()
+    return header_hash(header)
 
 
 def _message(

@@ -7,13 +7,15 @@ sequence and are told of new ones by announcements, which may be lost: they look
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import uuid
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
 from engine.bus.client import (
+    NO_RESPONDERS,
     STATUS,
     Bus,
     BusError,
@@ -65,6 +67,16 @@ class _RawReply(Struct, frozen=True):
     error: _ApiError | None = None
 
 
+class _State(Struct, frozen=True):
+    last_seq: int = 0
+
+
+class _Info(Struct, frozen=True):
+    state: _State = _State()
+    error: _ApiError | None = None
+
+
+_decode_info = msgspec.json.Decoder(_Info).decode
 _decode_ack = msgspec.json.Decoder(_PubAck).decode
 _decode_raw = msgspec.json.Decoder(_RawReply).decode
 
@@ -80,7 +92,14 @@ class JetStreamLog:
         self._stream = bus.subjects.log_stream
         self._prefix = feed_prefix(bus.cell)
 
-    async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
+    async def append(
+        self,
+        data: bytes,
+        *,
+        expected_last: int,
+        commit_id: str | None = None,
+        pipelined: bool = False,
+    ) -> int:
         """See ``port.Log.append``."""
         deadline = asyncio.get_running_loop().time() + self._append_s
         headers = {"Nats-Expected-Last-Sequence": str(expected_last)}
@@ -109,12 +128,77 @@ class JetStreamLog:
                     raise refusal
                 await self._pause(deadline, refusal)
                 continue
+            found = _last_in(ack.error.description)
+            if pipelined and found is not None and found < expected_last:
+                # What goes before it was lost with a connection, and is being sent again.
+                await self._pause(deadline, WrongLastSequence(expected_last, found))
+                continue
             # An earlier attempt of ours may have been stored without our hearing of it.
             stored = await self._stored(expected_last + 1, deadline)
             if stored is not None and is_same(stored, data, commit_id):
                 await self._announce(stored.seq, data)
                 return stored.seq
-            raise WrongLastSequence(expected_last, _last_in(ack.error.description))
+            raise WrongLastSequence(expected_last, found)
+
+    async def append_all(self, datas: Sequence[bytes], *, expected_last: int) -> int:
+        """See ``port.Log.append_all``: an atomic batch (NATS ADR-50)."""
+        batch = uuid.uuid4().hex
+        heard: asyncio.Queue[Message] = asyncio.Queue()
+        inbox = self._bus.new_inbox()
+        subscription = await self._bus.subscribe(inbox, heard.put)
+        try:
+            for number, data in enumerate(datas, start=1):
+                headers = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+                if number == 1:
+                    headers["Nats-Expected-Last-Sequence"] = str(expected_last)
+                if number == len(datas):
+                    headers["Nats-Batch-Commit"] = "1"
+                # Answers to the first, which names a refusal, and to the last, which commits.
+                reply = inbox if number in {1, len(datas)} else ""
+                await self._bus.publish(self._subject, data, headers, reply=reply)
+            last = await self._batch_outcome(heard, expected_last)
+        except BusError as error:
+            raise LogUnavailable(str(error)) from error
+        finally:
+            await subscription.stop()
+        for seq, data in enumerate(datas, start=expected_last + 1):
+            await self._announce(seq, data)
+        return last
+
+    async def _batch_outcome(self, heard: asyncio.Queue[Message], expected_last: int) -> int:
+        while True:
+            try:
+                async with asyncio.timeout(self._append_s):
+                    answer = await heard.get()
+            except TimeoutError:
+                raise LogUnavailable(f"no outcome of a batch in {self._append_s} s") from None
+            if answer.headers.get(STATUS) == NO_RESPONDERS:
+                raise LogUnavailable("nobody takes commits")
+            if not answer.payload:  # the first has been taken
+                continue
+            ack = _decode_ack(answer.payload)
+            if ack.error is None:
+                return ack.seq
+            if ack.error.err_code in WRONG_LAST_SEQUENCE:
+                raise WrongLastSequence(expected_last, _last_in(ack.error.description))
+            raise LogRefused(f"{ack.error.description} ({ack.error.err_code})")
+
+    async def end(self) -> int:
+        """See ``port.Log.end``: asked of the stream's leader, which alone knows."""
+        deadline = asyncio.get_running_loop().time() + self._append_s
+        while True:
+            try:
+                answer = await self._bus.request(
+                    f"$JS.API.STREAM.INFO.{self._stream}", b"", timeout_s=ATTEMPT_S
+                )
+            except (BusTimeout, Disconnected, NoResponders) as error:
+                await self._pause(deadline, error)
+                continue
+            info = _decode_info(answer)
+            if info.error is None:
+                return info.state.last_seq
+            refusal = LogRefused(f"{info.error.description} ({info.error.err_code})")
+            await self._pause(deadline, refusal)
 
     async def _announce(self, seq: int, data: bytes) -> None:
         announced = data if len(data) <= ANNOUNCED_BYTES_MAX else b""

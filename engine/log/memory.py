@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from engine.log.port import StoredCommit, WrongLastSequence, is_same
 
@@ -16,7 +16,14 @@ class MemoryLog:
         self._commits: list[StoredCommit] = []
         self._grown = asyncio.Event()
 
-    async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
+    async def append(
+        self,
+        data: bytes,
+        *,
+        expected_last: int,
+        commit_id: str | None = None,
+        pipelined: bool = False,  # noqa: ARG002  # here, nothing is ever under way
+    ) -> int:
         """See ``port.Log.append``."""
         if expected_last != len(self._commits):
             for stored in self._commits[expected_last : expected_last + 1]:
@@ -28,6 +35,18 @@ class MemoryLog:
         self._grown.set()
         self._grown = asyncio.Event()
         return expected_last + 1
+
+    async def append_all(self, datas: Sequence[bytes], *, expected_last: int) -> int:
+        """See ``port.Log.append_all``."""
+        if expected_last != len(self._commits):
+            raise WrongLastSequence(expected_last, len(self._commits))
+        for place, data in enumerate(datas, start=expected_last):
+            await self.append(data, expected_last=place)
+        return expected_last + len(datas)
+
+    async def end(self) -> int:
+        """See ``port.Log.end``."""
+        return len(self._commits)
 
     async def read(
         self, after_seq: int = 0, *, follow: bool = False

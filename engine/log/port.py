@@ -4,7 +4,7 @@ Kept by ``jetstream.JetStreamLog`` and its twin in memory, ``memory.MemoryLog``,
 ``tests/contracts/test_log.py``. What an append has returned is durable and never moves.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -64,19 +64,51 @@ def is_same(stored: StoredCommit, data: bytes, commit_id: str | None) -> bool:
 class Log(Protocol):
     """An append-only log of commits in one total order."""
 
-    async def append(self, data: bytes, *, expected_last: int, commit_id: str | None = None) -> int:
+    async def append(
+        self,
+        data: bytes,
+        *,
+        expected_last: int,
+        commit_id: str | None = None,
+        pipelined: bool = False,
+    ) -> int:
         """Store ``data`` after ``expected_last`` and return its sequence, ``expected_last + 1``.
 
         Repeating it is safe: what lies in its place already is not stored again. It is the same if
         it has the same ``commit_id``, or, with none given, the same bytes.
 
-        Several may be under way, each with the predicted sequence: once one is refused, so is every
-        later one.
+        Several may be under way, each with the predicted sequence; ``pipelined`` says that what
+        goes before is under way too, so a log that ends too early is waited for. Once one is
+        refused, so is every later one, unless others have meanwhile appended just as many as it
+        expects (see ``append_all``): so one counts as stored only when all before it are.
 
         Raises:
             WrongLastSequence: the log does not end there.
             LogRefused: it cannot be stored.
             LogUnavailable: the outcome is unknown.
+        """
+        ...
+
+    async def append_all(self, datas: Sequence[bytes], *, expected_last: int) -> int:
+        """Store several after ``expected_last``, all at once or none; return the last's sequence.
+
+        Nothing lies between them, and the log never ends among them: so a writer that appends as
+        many as another may have under way voids all of those.
+
+        Raises:
+            WrongLastSequence: the log does not end there.
+            LogRefused: they cannot be stored.
+            LogUnavailable: the outcome is unknown.
+        """
+        ...
+
+    async def end(self) -> int:
+        """Return the last sequence as whoever orders the appends knows it; 0 of an empty log.
+
+        Every append that was acknowledged before this call is counted.
+
+        Raises:
+            LogUnavailable: no answer in time.
         """
         ...
 

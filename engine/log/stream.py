@@ -4,15 +4,22 @@ Every field of its configuration is compared, known ones with what we asked for 
 with "off": a later server that adds a way to lose history must be looked at by a person.
 """
 
+import asyncio
 from typing import Any
 
 import msgspec
 
-from engine.bus.client import Bus, BusError
+from engine.bus.client import Bus, BusError, BusTimeout, Disconnected, NoResponders
+from engine.log.readiness import check_servers
 
-VERSION_MIN = (2, 15)
 API_S = 10.0
 NOT_FOUND = 10059
+# For a cluster that is starting, or has just lost a node.
+PATIENCE_S = 60.0
+ATTEMPT_S = 4.0
+RETRY_S = 0.2
+# No leader yet, or not all nodes known to it (nats-server, errors.json).
+SOON = frozenset({10003, 10004, 10005, 10008, 10009, 10023, 10074, 10118})
 
 
 class LogConfigDiffers(Exception):
@@ -37,14 +44,14 @@ class StreamApiError(BusError):
 async def ensure_log(bus: Bus, *, replicas: int = 1) -> None:
     """Create the cell's log if it is not there, and compare its configuration. Can be repeated.
 
-    For ``engine`` and ``admin``.
+    For ``admin``, who alone may create it, and ``engine``.
 
     Raises:
         LogConfigDiffers: names the fields; the server is to be set right by an administrator.
-        BusError: the server is older than 2.15, or does not answer.
+        ServerUnfit: a server is older than 2.15, or does not sync every append.
+        BusError: no server answers.
     """
-    if bus.server_version < VERSION_MIN:
-        raise BusError(f"nats-server {bus.server_version} is older than 2.15")
+    await check_servers(bus, replicas=replicas)
     wanted = log_config(bus.subjects.log_stream, bus.subjects.log, replicas)
     found = await ensure_stream(bus, wanted)
     differences = {
@@ -71,21 +78,40 @@ def log_config(stream: str, subject: str, replicas: int) -> dict[str, Any]:
         "max_msg_size": -1,
         "max_consumers": -1,
         "num_replicas": replicas,
-        "duplicate_window": 120_000_000_000,
+        "duplicate_window": 10_000_000_000,
         "compression": "none",
         "allow_direct": True,
         "mirror_direct": False,
         "deny_delete": True,
         "deny_purge": True,
         "allow_rollup_hdrs": False,
+        "allow_atomic": True,  # a new leader's first commits
     }
 
 
-async def ensure_stream(bus: Bus, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Create the stream unless it is there; return its configuration as the server has it."""
+async def ensure_stream(
+    bus: Bus, wanted: dict[str, Any], *, patience_s: float = PATIENCE_S
+) -> dict[str, Any]:
+    """Create the stream unless it is there; return its configuration as the server has it.
+
+    A cluster that has no leader yet is waited for, ``patience_s`` at the most.
+    """
     name = wanted["name"]
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while True:
+        try:
+            return await _found_or_created(bus, name, wanted)
+        except (StreamApiError, BusTimeout, Disconnected, NoResponders) as error:
+            if isinstance(error, StreamApiError) and error.code not in SOON:
+                raise
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(RETRY_S)
+
+
+async def _found_or_created(bus: Bus, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     try:
-        reply = await call(bus, f"STREAM.INFO.{name}")
+        reply = await call(bus, f"STREAM.INFO.{name}", timeout_s=ATTEMPT_S)
     except StreamApiError as error:
         if error.code != NOT_FOUND:
             raise
@@ -94,7 +120,9 @@ async def ensure_stream(bus: Bus, wanted: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-async def call(bus: Bus, name: str, body: Any = None) -> dict[str, Any]:
+async def call(
+    bus: Bus, name: str, body: Any = None, *, timeout_s: float = API_S
+) -> dict[str, Any]:
     """Call the JetStream API and return its answer.
 
     Raises:
@@ -102,7 +130,7 @@ async def call(bus: Bus, name: str, body: Any = None) -> dict[str, Any]:
         BusError: it did not answer.
     """
     payload = b"" if body is None else msgspec.json.encode(body)
-    answer = await bus.store.request(f"$JS.API.{name}", payload, timeout_s=API_S)
+    answer = await bus.store.request(f"$JS.API.{name}", payload, timeout_s=timeout_s)
     reply: dict[str, Any] = msgspec.json.decode(answer)
     if "error" in reply:
         raise StreamApiError(name, reply["error"])

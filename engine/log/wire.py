@@ -1,23 +1,26 @@
 """A blocking connection to the broker: for what is synchronous, and for what must be fast.
 
 Speaks the NATS client protocol (docs.nats.io, "Client Protocol"): one inbox, one request at a time.
-After a time-out or any other error the connection is to be closed and made anew, so that a late
-answer is never taken for the answer to something else. Every read has a deadline.
+Given several addresses it takes one of them at random, and another when that one is away. After a
+time-out or any other error the connection is to be closed and made anew, so that a late answer is
+never taken for the answer to something else. Every read has a deadline.
 """
 
 import contextlib
 import json
+import random
 import secrets
 import socket
-import ssl
 from collections.abc import Mapping
 from select import select
 from typing import Any
-from urllib.parse import urlsplit
 
+from engine.log.addresses import Address, addresses, trust
 from engine.log.port import LogError
 
 CHUNK_BYTES = 1024 * 1024
+# For one address of several. A node that is paused takes a connection and then says nothing.
+GREETING_S = 2.0
 
 
 class Refused(LogError):
@@ -33,24 +36,35 @@ class Wire:
     """
 
     def __init__(
-        self, url: str, user: str, password: str, *, timeout_s: float, name: str = "wire"
+        self,
+        url: str,
+        user: str,
+        password: str,
+        *,
+        timeout_s: float,
+        name: str = "wire",
+        authority: str = "",
     ) -> None:
-        at = urlsplit(url if "://" in url else f"nats://{url}")
-        host, port = at.hostname or "127.0.0.1", at.port or 4222
+        """``url`` may name several servers; with ``authority``, only those it vouches for."""
         self.buffer = b""
         self.at = 0
         self.inbox = f"_INBOX_{user}.{secrets.token_hex(11)}"
-        self._socket: socket.socket = socket.create_connection((host, port), timeout_s)
-        try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            info = json.loads(self.line().removeprefix(b"INFO "))
-            if at.scheme == "tls" or info.get("tls_required"):
-                context = ssl.create_default_context()
-                self._socket = context.wrap_socket(self._socket, server_hostname=host)
-            self._log_in(user, password, name)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._trust = trust(authority)
+        self._socket: socket.socket
+        known = addresses(url)
+        random.shuffle(known)
+        patience_s = timeout_s if len(known) == 1 else min(timeout_s, GREETING_S)
+        for left, address in reversed(list(enumerate(known))):
+            try:
+                self._dial(address, patience_s)
+                self._log_in(user, password, name)
+            except OSError:
+                self.buffer, self.at = b"", 0
+                if not left:
+                    raise
+            else:
+                self._socket.settimeout(timeout_s)
+                return
 
     def close(self) -> None:
         """Close it; can be repeated, and wakes whoever waits in another thread."""
@@ -173,7 +187,26 @@ class Wire:
             raise ConnectionResetError("the server closed the connection")
         return chunk
 
+    def _dial(self, address: Address, timeout_s: float) -> None:
+        self._socket = socket.create_connection(address, timeout_s)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._trust is not None:
+                self._socket = self._trust.wrap_socket(self._socket, server_hostname=address.host)
+        except BaseException:
+            self._socket.close()
+            raise
+
     def _log_in(self, user: str, password: str, name: str) -> None:
+        try:
+            self._greet(user, password, name)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _greet(self, user: str, password: str, name: str) -> None:
+        if not self.line().startswith(b"INFO "):
+            raise ConnectionResetError("the server does not speak NATS")
         options = {
             "user": user,
             "pass": password,

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import re
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 import pytest
@@ -73,6 +74,68 @@ def test_a_dry_run_changes_nothing(demo: Api):
     assert reply.status == 200
     assert reply.body["facts"][0]["type"] == "network.network.created.v1"
     assert demo("GET", "/network/v2.0/networks").body == before
+
+
+def test_a_dry_run_says_where_what_and_how_much(cloud: Cloud):
+    network = cloud.network(cloud.demo, "10.93.0.0/24")
+    before = cloud.admin("GET", "/v1/audit?limit=1").body["requests"]
+    action = {
+        "type": "CreateServer",
+        "name": "maybe",
+        "flavor_id": "42",
+        "image_id": cloud.image_id(),
+        "networks": [{"network_id": network["id"]}],
+    }
+
+    body = cloud.demo("POST", f"{ACTIONS}?dry_run=1", action).body
+
+    assert (body["verdict"], body["ordinal"], body["dry_run"]) == ("accepted", 0, True)
+    assert any("host-1 is chosen" in reason for reason in body["reasons"])
+    assert body["quota_after"]["servers"]["used"] >= 1
+    assert {use["limit"] for use in body["quota_after"].values()} == {-1}
+    cost = body["cost_per_month"]
+    assert (cost["hours"], cost["saved"]) == (730, "0")
+    assert sum(Decimal(line["amount"]) for line in cost["lines"]) == Decimal(cost["added"]) > 0
+    people = cloud.admin("GET", "/v1/audit?limit=1&people=1").body["requests"]
+    assert all(event["tag"] != "CreateServer" or event in before for event in people)
+
+
+def test_a_dry_run_of_what_would_be_refused_shows_the_refusal(demo: Api):
+    action = {"type": "DeleteNetwork", "network_id": fresh("nothing")}
+
+    reply = demo("POST", f"{ACTIONS}?dry_run=1", action)
+
+    assert reply.status == 200
+    body = reply.body
+    assert (body["verdict"], body["code"], body["status"]) == ("refused", "NotFound", 404)
+    assert body["reasons"] == [body["reason"]]
+    assert body["facts"] == []
+    assert demo("GET", f"/v1/audit/{body['request_id']}").status == 404
+    malformed = demo("POST", f"{ACTIONS}?dry_run=1", {"type": "CreateNetwork", "name": 5})
+    assert malformed.status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "fact"),
+    [
+        ("POST", "/network/v2.0/networks", {"network": {}}, "network.network.created.v1"),
+        ("POST", "/compute/v2.1/os-keypairs", {"keypair": {"name": "m"}},
+         "compute.keypair.created.v1"),
+        ("DELETE", "/image/v2/images/{image}", None, None),
+    ],
+)  # fmt: skip
+def test_a_header_makes_any_write_a_dry_run(
+    cloud: Cloud, method: str, path: str, body: dict | None, fact: str | None
+):
+    header = {"X-Cumulog-Dry-Run": "1"}
+
+    reply = cloud.demo(method, path.format(image=cloud.image_id()), body, headers=header)
+
+    assert reply.status == 200, reply
+    assert reply.body["dry_run"] is True
+    assert [f["type"] for f in reply.body["facts"]] == ([fact] if fact else [])
+    assert "private_key" not in reply.raw.decode()
+    assert cloud.demo("GET", f"/v1/audit/{reply.body['request_id']}").status == 404
 
 
 REFUSED = [

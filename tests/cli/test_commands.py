@@ -71,7 +71,19 @@ def test_an_action_can_be_tried_without_doing_it(cloud):
 
     assert done.code == 0, done.errors
     assert "network.network.created.v1" in done.output
+    assert "networks" in done.output
+    assert "A month (730 h) would cost 0 " in done.output
     assert cloud.json("network", "list", cloud=DEMO) == before
+
+
+def test_trying_what_would_be_refused_says_why_and_exits_with_1(cloud):
+    fields = '{"network_id": "nothing"}'
+
+    done = cloud.run("submit", "DeleteNetwork", "--json", fields, "--dry-run", cloud=DEMO)
+
+    assert done.code == 1
+    assert "refused; nothing was changed. NotFound: there is no network nothing" in done.output
+    assert done.errors == ""
 
 
 def test_the_same_key_does_it_once(cloud):

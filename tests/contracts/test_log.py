@@ -177,3 +177,46 @@ async def test_two_followers_get_the_same(log):
 
     first, second = await asyncio.gather(*following)
     assert [c.data for c in first] == [c.data for c in second]
+
+
+async def test_several_are_stored_at_once_or_not_at_all(log):
+    await filled(log, 2)
+
+    with pytest.raises(WrongLastSequence):
+        await log.append_all([b"x", b"y"], expected_last=1)
+    assert await log.append_all([b"a", b"b", b"c"], expected_last=2) == 5
+
+    assert [commit.data async for commit in log.read(2)] == [b"a", b"b", b"c"]
+    assert await log.end() == 5
+
+
+async def test_the_end_of_an_empty_log_is_zero(log):
+    assert await log.end() == 0
+
+
+async def test_the_fence_alone_does_not_void_what_a_predecessor_has_in_flight(log):
+    """Why `append_all` is there: a number that has come true again is no fence."""
+    await filled(log, 4)
+    await log.append(b"foreign", expected_last=4)
+
+    first, second = await asyncio.gather(
+        log.append(b"stale 5", expected_last=4),
+        log.append(b"stale 6", expected_last=5),
+        return_exceptions=True,
+    )
+
+    assert isinstance(first, WrongLastSequence)
+    assert second == 6
+
+
+async def test_as_many_at_once_as_a_predecessor_has_in_flight_void_all_of_those(log):
+    await filled(log, 4)
+    await log.append_all([b"foreign %d" % n for n in range(4)], expected_last=4)
+
+    stale = await asyncio.gather(
+        *(log.append(b"stale %d" % n, expected_last=4 + n) for n in range(4)),
+        return_exceptions=True,
+    )
+
+    assert all(isinstance(outcome, WrongLastSequence) for outcome in stale)
+    assert await log.end() == 8

@@ -9,14 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from engine import turns
 from engine.bus.client import Bus
+from engine.bus.lease import Lease, LeaseBucket
 from engine.bus.service import ask_engine, desired_state, submit
+from engine.domain.fold import fold
+from engine.domain.state import digest
 from engine.log import server
 from engine.log.commit import GENESIS, ChainBroken, check_commit
 from engine.log.jetstream import JetStreamLog
-from engine.shell import fresh_id, run
+from engine.log.stream import ensure_log
+from engine.run import fresh_id, from_snapshot, run, wall_clock
 from engine.turns import LeadershipLost
 from schemas.config import Config
 from schemas.envelope import Accepted, Actor, Request, decode_commit, decode_outcome
@@ -24,6 +29,7 @@ from schemas.errors import Unavailable
 from schemas.host import Capacity, RegisterHost
 from schemas.identity import Bootstrap, CreateProject
 from schemas.network import CreateNetwork
+from schemas.units import MINUTE
 from tests.engine.world import SECRET
 
 CAPACITY = Capacity(vcpus=4, memory_mib=1024, disk_gib=10)
@@ -35,6 +41,7 @@ class Cell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.engine: asyncio.Task[None] | None = None
+        self.second: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         self.broker = await asyncio.to_thread(server.start, self.directory)
@@ -45,6 +52,7 @@ class Cell:
             nats_password=self.broker.credentials["engine"],
         )
         self.bus = await self.connect("admin")
+        await ensure_log(self.bus)
         self.start()
         outcome = decode_outcome(
             await ask_engine(
@@ -66,6 +74,10 @@ class Cell:
     def start(self) -> None:
         self.engine = asyncio.create_task(run(self.config))
 
+    def standby(self) -> asyncio.Task[None]:
+        self.second = asyncio.create_task(run(structs.replace(self.config, node="node-2")))
+        return self.second
+
     async def kill(self) -> None:
         """End the engine without letting it finish anything."""
         assert self.engine is not None
@@ -76,12 +88,15 @@ class Cell:
     async def close(self) -> None:
         with contextlib.suppress(LeadershipLost):
             await self.kill()
+        if self.second is not None:
+            self.second.cancel()
+            await asyncio.gather(self.second, return_exceptions=True)
         await self.bus.close()
         await asyncio.to_thread(self.broker.stop)
 
     def request(self, action: object, **fields: object) -> Request:
         values = {"actor": self.admin, "request_id": f"req-{fresh_id()}", **fields}
-        return Request(action=action, submitted_at=1, **values)
+        return Request(action=action, submitted_at=wall_clock(), **values)
 
     async def messages(self) -> list[bytes]:
         return [stored.data async for stored in JetStreamLog(self.bus).read()]
@@ -143,8 +158,8 @@ async def test_after_a_crash_the_answer_is_remembered_and_the_state_is_equal(cel
     assert again.ordinal == outcome.ordinal
     status = msgspec.json.decode(await ask_engine(cell.bus, "status"))
     assert status["epoch"] == 2
-    # The only difference is the new leader's own commit.
-    assert status["ordinal"] == digest_before["ordinal"] + 2
+    # The only difference is the new leader's first commits: a request and a fact, then requests.
+    assert status["ordinal"] == digest_before["ordinal"] + 1 + turns.WINDOW
 
 
 async def test_the_log_going_away_loses_no_acknowledged_request(cell):
@@ -170,6 +185,7 @@ async def test_a_log_that_lost_its_end_is_not_led(cell):
     await asyncio.to_thread(cell.broker.stop)
     shutil.rmtree(cell.directory / "store")
     cell.broker = await asyncio.to_thread(server.start, cell.directory)
+    await ensure_log(cell.bus)
 
     with pytest.raises(ChainBroken, match=f"acknowledged to ordinal {outcome.ordinal}") as broken:
         await run(cell.config)
@@ -178,25 +194,105 @@ async def test_a_log_that_lost_its_end_is_not_led(cell):
     assert [stored async for stored in JetStreamLog(cell.bus).read()] == []
 
 
-async def test_a_second_engine_stops_the_first(cell):
-    """The fence: what the old leader decides after a new one began is void."""
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no leader renew its lease, or hear that it has lost it."""
+
+    async def keep(_lease: Lease) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Lease, "keep", keep)
+
+
+async def steal(cell: Cell) -> None:
+    """Take the lease as a third candidate would, and never renew it."""
+    engine = await cell.connect("engine")
+    bucket = LeaseBucket(engine)
+    revision, holder = await bucket.get()
+    assert holder is not None
+    thief = msgspec.structs.replace(holder, node="thief", candidate="thief")
+    while await bucket.put(thief, revision) is None:
+        revision, _ = await bucket.get()
+    await engine.close()
+
+
+async def test_a_standby_follows_and_leads_when_the_leader_is_gone(cell):
+    standby = cell.standby()
+    outcome = await submit(cell.bus, cell.request(CreateProject(name="p")))
+    before = msgspec.json.decode(await ask_engine(cell.bus, "status"))
+    assert (before["epoch"], before["node"]) == (1, "node-1")
+
+    await cell.kill()
+    again = await submit(cell.bus, cell.request(CreateProject(name="q")), timeout_s=30)
+
+    assert again.ordinal > outcome.ordinal + 1 + turns.WINDOW
+    after = msgspec.json.decode(await ask_engine(cell.bus, "status"))
+    assert (after["epoch"], after["node"]) == (2, "node-2")
+    assert not standby.done()
+
+
+async def test_a_leader_whose_lease_is_taken_leads_no_more(cell):
+    await steal(cell)
+
+    async with asyncio.timeout(30):
+        with pytest.raises(LeadershipLost):
+            await cell.engine
+
+
+async def test_what_a_deposed_leader_decides_is_void(deaf, cell):
+    """It never hears that it lost the lease, and goes on for as long as the log lets it."""
     old = cell.engine
-    cell.start()
+    standby = cell.standby()
     async with asyncio.timeout(60):
-        # Nobody asks for anything until the new one has begun, so the old one cannot forestall it.
         while b'"epoch":2' not in (await cell.messages())[-1]:
-            assert not cell.engine.done()
+            assert not old.done()
         while not old.done():
             with contextlib.suppress(Unavailable):
                 await submit(cell.bus, cell.request(CreateNetwork(name="n")), timeout_s=5)
 
     assert type(old.exception()).__name__ == "LeadershipLost"
+    assert not standby.done()
     names = [
         record.request.request_id
         for data in await cell.messages()
         for record in decode_commit(data).records
     ]
     assert len(names) == len(set(names))
+
+
+async def test_a_deposed_leader_hands_out_no_desired_state(deaf, cell):
+    """Both are asked; only the new one answers, whichever is faster."""
+    cell.standby()
+    async with asyncio.timeout(60):
+        while b'"epoch":2' not in (await cell.messages())[-1]:
+            assert not cell.engine.done()
+
+    answers = [await desired_state(cell.bus, "host-1", timeout_s=30) for _ in range(5)]
+
+    assert {answer.epoch for answer in answers} == {2}
+    assert isinstance(cell.engine.exception(), LeadershipLost)
+
+
+async def test_an_engine_begins_from_a_snapshot_and_is_as_if_it_had_folded_all(cell):
+    cell.config = structs.replace(cell.config, snapshot_ordinals=10)
+    await cell.kill()
+    cell.start()
+    for number in range(20):
+        await submit(cell.bus, cell.request(CreateProject(name=f"p{number}")), timeout_s=30)
+    stream = cell.bus.subjects.log_stream
+    engine = structs.replace(cell.config, nats_user="admin", nats_password=cell.bus.password)
+    async with asyncio.timeout(30):
+        while not list((cell.directory / "snapshots").glob("*.snapshot")):
+            await submit(cell.bus, cell.request(CreateNetwork(name="n")), timeout_s=30)
+    await cell.kill()
+
+    begun = await asyncio.to_thread(from_snapshot, engine, stream)
+    assert begun.sequence > 10
+    cell.start()
+    outcome = await submit(cell.bus, cell.request(CreateProject(name="last")), timeout_s=30)
+
+    told = msgspec.json.decode(await ask_engine(cell.bus, "digest"))
+    assert told == {"ordinal": outcome.ordinal, "digest": digest(fold(await cell.messages()))}
 
 
 async def test_a_host_is_the_one_its_subject_names(cell):
@@ -221,6 +317,39 @@ async def test_what_is_no_request_is_refused_and_not_recorded(cell, payload):
 
     assert decode_outcome(answer).verdict.status == 400
     assert len(await cell.messages()) == before
+
+
+async def test_an_id_with_other_content_is_an_alarm_and_the_first_answer_stays(cell):
+    first, other = CreateProject(name="p"), CreateProject(name="q")
+    request_id = f"req-{fresh_id()}"
+    requests = [cell.request(action, request_id=request_id) for action in (first, other, first)]
+
+    together = await asyncio.gather(*(submit(cell.bus, request) for request in requests))
+    again = [await submit(cell.bus, request) for request in requests]
+
+    for made, refused, repeated in (together, again):
+        assert made.verdict == repeated.verdict
+        assert (refused.verdict.code, refused.verdict.status) == ("IdReused", 409)
+        assert repeated.repeated
+    recorded = [
+        record.verdict
+        for data in await cell.messages()
+        for record in decode_commit(data).records
+        if record.request.request_id == request_id
+    ]
+    assert [isinstance(verdict, Accepted) for verdict in recorded] == [True, False, False]
+
+
+async def test_a_persons_request_that_was_long_on_its_way_is_refused_unrecorded(cell):
+    before = len(await cell.messages())
+    request = cell.request(CreateProject(name="p"))
+    old = msgspec.structs.replace(request, submitted_at=wall_clock() - 3 * MINUTE)
+
+    outcome = await submit(cell.bus, old)
+
+    assert (outcome.verdict.code, outcome.verdict.status) == ("TooOld", 400)
+    assert len(await cell.messages()) == before
+    assert isinstance((await submit(cell.bus, request)).verdict, Accepted)
 
 
 async def test_a_dry_run_writes_nothing(cell):

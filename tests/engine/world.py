@@ -4,7 +4,7 @@ import random
 import uuid
 from typing import Any
 
-from engine.decider import authenticate, decide, repeated
+from engine.decider import authenticate, decide, repeated, stamped
 from engine.domain.fold import apply_record
 from engine.domain.state import Cell
 from schemas.compute import CreateFlavor, CreateServer
@@ -28,6 +28,8 @@ class World:
         self.random = random.Random(seed)
         self.now = 1_700_000_000_000_000
         self.messages: list[bytes] = []
+        self.actors: dict[str, Actor] = {}  # by name, for histories that make them
+        self.named: dict[str, str] = {}  # ids, likewise
         reply = self.ok(SYSTEM, Bootstrap(admin_password=SECRET))
         self.admin = Actor(
             kind="user",
@@ -42,12 +44,14 @@ class World:
     def submit(self, actor: Actor, action: Any, **fields: Any) -> Record:
         """Decide, fold, and keep the commit."""
         self.now += 1000
-        request = Request(
-            request_id=fields.pop("request_id", f"req-{self.new_id()}"),
-            actor=actor,
-            action=action,
-            submitted_at=self.now,
-            **fields,
+        request = stamped(
+            Request(
+                request_id=fields.pop("request_id", f"req-{self.new_id()}"),
+                actor=actor,
+                action=action,
+                submitted_at=fields.pop("submitted_at", self.now),
+                **fields,
+            )
         )
         assert repeated(self.cell, request) is None
         roles = authenticate(self.cell, actor)
@@ -130,6 +134,7 @@ class World:
     def report(
         self, operation: str, *, succeeded: bool = True, host: str = "host-1", **fields: Any
     ) -> Record:
+        request_id = fields.pop("request_id", None) or f"req-{self.new_id()}"
         return self.submit(
             self.agent(host),
             ReportOperation(
@@ -139,6 +144,7 @@ class World:
                 observed_at=fields.pop("observed_at", self.now),
                 **fields,
             ),
+            request_id=request_id,
         )
 
     def server(self, actor: Actor, *, build: bool = True, **fields: Any) -> str:

@@ -7,13 +7,18 @@ import pytest
 import pytest_asyncio
 
 from engine.domain.state import digest
+from engine.log.checkpoint import Checkpoint, held
+from engine.log.proof import check_proof
 from engine.log.replay import replay
+from engine.log.signing import read_public
 from projections.archive import Archive, BillAnswer, SegmentsAnswer, StatusAnswer, VerifyAnswer
 from projections.archiver import Archiver, history_path, run
 from projections.history import History
+from projections.notary import Notary, book_of, keys_of
 from projections.reader import Reader
 from projections.runner import read_model_path
 from projections.runner import run as project
+from schemas.network import CreateNetwork
 from schemas.units import SECOND
 from tests.projections.story import OPENED, a_small_story
 from tests.projections.test_runner import Cell, Heard, written
@@ -38,7 +43,9 @@ async def story(cell):
         await message.respond(msgspec.json.encode(answer))
 
     await cell.bus.subscribe(cell.bus.subjects.engine("digest"), on_digest)
-    tasks = [asyncio.create_task(process(cell.config())) for process in (project, run)]
+    config = cell.config()
+    config = msgspec.structs.replace(config, checkpoint_copy=f"{config.state_dir}/copy")
+    tasks = [asyncio.create_task(process(config)) for process in (project, run)]
     async with asyncio.timeout(30):
         while not await answered(cell, "status"):
             pass
@@ -140,6 +147,40 @@ async def test_a_broken_history_is_said_so(cell, story):
     assert segment.name in verified["why"]
 
 
+async def test_an_id_that_came_again_is_told_with_the_proof(cell, story):
+    story.ok(story.demo, CreateNetwork(name="first"), request_id="req-again")
+    story.refused(story.demo, CreateNetwork(name="second"), request_id="req-again")
+    await written(story, cell.log)
+    async with asyncio.timeout(30):
+        while (await ask(cell, "status"))["head"] < story.cell.state.ordinal:
+            pass
+
+    verified = await ask(cell, "verify", of=VerifyAnswer)
+
+    assert verified.intact
+    assert [(alarm.request_id, alarm.what) for alarm in verified.alarms] == [
+        ("req-again", "other_content")
+    ]
+
+
+async def test_what_is_sealed_is_signed_and_can_be_proven(cell, story):
+    await ask(cell, "seal")
+    signed = await ask(cell, "checkpoint", of=Checkpoint)
+    assert signed.ordinal == story.cell.state.ordinal
+    verified = await ask(cell, "verify", of=VerifyAnswer)
+    assert verified.intact
+    assert verified.checkpoints >= 1
+
+    keys = read_public((await ask(cell, "key"))["keys"].encode())
+    lines = await ask(cell, "checkpoints", b'{"after": 0}')
+    assert held([line.encode() for _, line in lines["lines"]], keys).checkpoints[-1] == signed
+    proof = await cell.bus.request(cell.bus.subjects.history("proof"), b'{"of": "3"}', timeout_s=30)
+    assert check_proof(proof, keys).ordinal <= 3
+    assert (await ask(cell, "proof", b'{"of": "req-none"}'))["error"]["status"] == 404
+    copied = (tmp := history_path(cell.config()).parent) / "copy" / "checkpoints.jsonl"
+    assert copied.read_bytes() == (tmp / "checkpoints" / "checkpoints.jsonl").read_bytes()
+
+
 async def test_sealing_is_due_by_count_and_by_age(cell, tmp_path):
     story = a_small_story()
     await written(story, cell.log)
@@ -157,7 +198,9 @@ async def test_sealing_is_due_by_count_and_by_age(cell, tmp_path):
 
     def archiver(**limits):
         history = History(tmp_path / "history")
-        return Archiver(cell.bus, cell.log, Archive(history, read, reader), reader, **limits)
+        archive = Archive(history, read, reader)
+        notary = Notary("c", keys_of(config), book_of(config), read, history, reader)
+        return Archiver(cell.bus, cell.log, archive, reader, notary=notary, **limits)
 
     oldest = 1_700_000_000 * SECOND
     patient = archiver(segment_ordinals=10_000, segment_age_s=300.0)

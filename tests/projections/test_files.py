@@ -2,6 +2,7 @@
 
 import sqlite3
 
+import msgspec
 import pytest
 
 from projections import files, models, store
@@ -106,13 +107,34 @@ def test_a_reader_of_the_old_file_keeps_what_it_sees(tmp_path):
     assert held == len(story.cell.state.servers)
 
 
-def test_a_file_of_another_version_is_not_opened(tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["layout", "code"])
+def test_a_file_that_another_version_made_is_not_opened(tmp_path, monkeypatch, what):
     path = tmp_path / "n.sqlite"
     projected(a_small_story(), path).db.close()
 
-    monkeypatch.setitem(models.VERSIONS, "compute", 99)
+    changed = msgspec.structs.replace(models.made_by(), **{what: "other"})
+    monkeypatch.setattr(models, "made_by", lambda: changed)
 
     assert open_current(path) is None
+
+
+@pytest.mark.parametrize("change", ["DROP TABLE made_by", "DELETE FROM made_by"])
+def test_a_file_that_does_not_say_who_made_it_is_not_opened(tmp_path, change):
+    path = tmp_path / "n.sqlite"
+    writer = projected(a_small_story(), path)
+    writer.db.execute(change)
+    writer.db.close()
+
+    assert open_current(path) is None
+
+
+def test_which_code_made_it_is_not_in_the_digest(tmp_path):
+    writer = projected(a_small_story(), tmp_path / "n.sqlite")
+    before = store.digest(writer.db)
+
+    writer.db.execute("UPDATE made_by SET code = 'other'")
+
+    assert store.digest(writer.db) == before
 
 
 def test_a_half_built_file_is_built_again(tmp_path):

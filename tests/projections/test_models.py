@@ -1,5 +1,7 @@
 """The read model is the fold of the log: the decider's state, however it was batched."""
 
+import ast
+import importlib.util
 from pathlib import Path
 
 import msgspec
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.domain.fold import UnknownFact
 from engine.domain.state import Cell
 from projections import models, store
 from projections.models import LogDiffers, apply_commit
@@ -35,7 +38,7 @@ from tests.projections.story import OPENED, Story, a_small_story, projected, rea
 def in_memory() -> Writer:
     db = store.open_file(Path(":memory:"))
     OPENED.append(db)
-    store.create(db, models.VERSIONS, models.STATEMENTS)
+    store.create(db, models.made_by(), models.STATEMENTS)
     return Writer(db)
 
 
@@ -285,7 +288,7 @@ def test_every_row_says_which_ordinal_it_follows_from(tmp_path):
     tables = [
         name
         for (name,) in writer.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        if name not in {"timeline", "position", "read_models", "revoked_tokens"}
+        if name not in {"timeline", "position", "made_by", "revoked_tokens"}
     ]
 
     for table in tables:
@@ -304,3 +307,64 @@ def test_bodies_are_the_resources_as_json(tmp_path):
     for network_id, body in writer.db.execute("SELECT id, body FROM networks"):
         assert body == msgspec.json.encode(story.cell.state.networks[network_id])
     assert story.refused(story.other, DeleteServer(server_id="none")).status == 404
+
+
+def test_an_unknown_fact_stops_the_projection():
+    story = a_small_story()
+    writer = in_memory()
+    for seq, data in story.commits[:5]:
+        apply_commit(writer, seq, data)
+    writer.commit()
+    seq, data = next((s, d) for s, d in story.commits[5:] if b".created.v1" in d)
+    for between in story.commits[5 : seq - 1]:
+        apply_commit(writer, *between)
+
+    with pytest.raises(UnknownFact, match=r"v9.*newer version") as stopped:
+        apply_commit(writer, seq, data.replace(b".created.v1", b".created.v9", 1))
+
+    commit = models.decode_stored(data)
+    assert commit.first < stopped.value.ordinal <= commit.first + len(commit.records[0].facts)
+
+
+def test_the_code_that_projects_is_named_in_full():
+    """Whatever of ours the named modules import has a part in the rows, and is named as well."""
+    packages = {"schemas", "engine", "projections"}
+
+    def named(module: str) -> bool:
+        return any(module == name or module.startswith(f"{name}.") for name in models.CODE)
+
+    missing = set()
+    for name in models.CODE:
+        source = Path(importlib.util.find_spec(name).origin).read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in packages:
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                modules = [m for m in whole if is_module(m)] or [node.module]
+                missing |= {m for m in modules if not named(m)}
+    assert missing == set()
+
+
+def is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def test_the_layout_covers_what_lies_in_the_tables(monkeypatch):
+    """Equal tables, but bodies of another shape: readers could not decode them."""
+    before = models.layout.__wrapped__()
+    assert models.layout.__wrapped__() == before == models.layout()
+
+    class Flavor(msgspec.Struct):
+        flavor_id: str
+        new: int
+
+    flavors = next(table for table in models.TABLES if table.name == "flavors")
+    monkeypatch.setattr(flavors, "of", Flavor)
+    with_body = models.layout.__wrapped__()
+    monkeypatch.undo()
+    monkeypatch.setattr(models, "STATEMENTS", (*models.STATEMENTS, "CREATE INDEX x ON hosts (id)"))
+    with_index = models.layout.__wrapped__()
+
+    assert len({before, with_body, with_index}) == 3

@@ -246,12 +246,22 @@ def test_before_there_is_a_file_nothing_can_be_read(tmp_path):
 
 def test_a_file_of_another_version_is_not_read(story, tmp_path):
     writer = projected(story, tmp_path / "n.sqlite")
-    writer.db.execute("UPDATE read_models SET version = 99 WHERE name = 'compute'")
+    writer.db.execute("UPDATE made_by SET layout = 'other'")
     reader = Reader(tmp_path / "n.sqlite")
 
     assert reader.position() == 0
     with pytest.raises(Unavailable, match="rebuilt"):
         reader.servers()
+
+
+def test_a_file_that_other_code_made_is_read_until_it_is_replaced(story, tmp_path):
+    writer = projected(story, tmp_path / "n.sqlite")
+    writer.db.execute("UPDATE made_by SET code = 'other'")
+    reader = Reader(tmp_path / "n.sqlite")
+    OPENED.append(reader)
+
+    assert reader.position() == story.cell.state.ordinal
+    assert {s.server_id: s for s in reader.servers()} == story.cell.state.servers
 
 
 def test_reads_see_each_commit_at_once(story, tmp_path):

@@ -103,18 +103,23 @@ async def test_it_goes_on_where_it_was_killed(tmp_path):
     assert digest_at(path) == store.digest(folded(story).db)
 
 
-async def test_a_new_version_is_built_beside_and_switched_to(tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["layout", "code"])
+async def test_a_new_version_is_built_beside_and_switched_to(tmp_path, what):
+    """Also where only the code is another: its rows are thrown away, whatever they say."""
     story, log = a_small_story(), MemoryLog()
     await written(story, log)
     path = tmp_path / "n.sqlite"
-    projected(story, path).db.close()
-    monkeypatch.setitem(models.VERSIONS, "compute", 99)
+    old = projected(story, path)
+    old.db.execute(f"UPDATE made_by SET {what} = 'other'")
+    old.db.execute("UPDATE servers SET name = 'as the old code had it'")
+    old.db.close()
 
     async with projecting(log, path) as (_, announced):
         await announced.reached(story.cell.state.ordinal)
 
     assert files.generation(path) == 2
     assert announced.reader.position() == story.cell.state.ordinal
+    assert digest_at(path) == store.digest(folded(story).db)
 
 
 async def test_a_rebuild_under_way_is_followed(tmp_path):

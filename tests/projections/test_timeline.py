@@ -256,3 +256,58 @@ def test_hosts_name_themselves(story, reader):
 
     assert registered.resource_id == "host-1"
     assert decode_commit(story.commits[1][1]).records[0].request.actor.host_id == "host-1"
+
+
+def test_an_id_that_comes_again_with_other_content_is_an_alarm(story, tmp_path):
+    story.ok(story.demo, CreateNetwork(name="first"), request_id="req-again")
+    first = story.cell.state.ordinal - 1
+    story.refused(story.demo, CreateNetwork(name="second"), request_id="req-again")
+
+    reader = reading(story, tmp_path / "alarm.sqlite")
+
+    (alarm,) = reader.request_alarms()
+    assert (alarm.request_id, alarm.what) == ("req-again", "other_content")
+    assert (alarm.first, alarm.ordinal) == (first, story.cell.state.ordinal)
+    shown = [event.code for event in reader.audit_show("req-again") if event.kind == "request"]
+    assert shown == ["", "IdReused"]
+    assert [e.request_id for e in reader.audit_log(code="IdReused")] == ["req-again"]
+
+
+def forgotten(story):
+    """Let the engine forget all answers."""
+    story.later(1_000_000_000)
+    story.ok(story.demo, CreateNetwork(name="another"))
+
+
+def test_an_id_is_its_requests_for_ever(story, tmp_path):
+    """Long after the engine has forgotten it."""
+    story.ok(story.demo, CreateNetwork(name="n"), request_id="req-again")
+    story.report("unknown", request_id="req-report")
+    forgotten(story)
+    story.ok(story.demo, CreateNetwork(name="n"), request_id="req-again")
+    story.report("unknown", request_id="req-report", observed_at=story.now - 1_000_000_000)
+
+    reader = reading(story, tmp_path / "alarm.sqlite")
+
+    alarms = {(alarm.request_id, alarm.what) for alarm in reader.request_alarms()}
+    assert alarms == {("req-again", "done_twice"), ("req-report", "other_content")}
+
+
+def test_a_report_told_twice_is_no_alarm(story, tmp_path):
+    observed = {"observed_at": story.now}
+    story.report("unknown", request_id="req-report", **observed)
+    forgotten(story)
+    story.report("unknown", request_id="req-report", **observed)
+
+    assert reading(story, tmp_path / "alarm.sqlite").request_alarms() == []
+
+
+def test_requests_are_looked_up_by_an_index(reader):
+    plan = reader.db().execute(
+        "EXPLAIN QUERY PLAN SELECT ordinal, body FROM timeline WHERE request_id = 'r' "
+        "AND kind = 'request' ORDER BY ordinal LIMIT 1"
+    )
+
+    assert [row[3] for row in plan] == [
+        "SEARCH timeline USING INDEX timeline_request (request_id=?)"
+    ]

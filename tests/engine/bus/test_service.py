@@ -52,7 +52,7 @@ async def test_a_host_reports_on_its_own_subject(nats):
 
 
 async def test_a_lost_answer_is_asked_for_again_with_the_same_id(nats, monkeypatch):
-    monkeypatch.setattr("engine.bus.service.ATTEMPT_S", 0.05)
+    monkeypatch.setattr("engine.bus.service.ATTEMPT_FIRST_S", 0.05)
     engine = Engine(None, None, encode(OUTCOME))
     await (await nats.connect()).subscribe(f"{nats.cell}.submit.api", engine.handle)
 

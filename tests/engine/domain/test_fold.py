@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.decider import repeated
-from engine.domain.fold import ANSWERED_FOR, KEYED_FOR, fold
+from engine.domain.fold import ANSWERED_FOR, KEYED_FOR, UnknownFact, decode_for_fold, fold
 from engine.domain.state import digest
 from schemas.compute import DeleteServer, RebootServer, StartServer, StopServer
 from schemas.envelope import Request
@@ -70,12 +70,47 @@ def test_no_room_is_held_twice_and_every_operation_has_a_server(seed):
 
 def test_an_unknown_fact_stops_the_fold():
     world = World()
-    world.messages.append(
-        world.messages[-1].replace(b"identity.domain.created.v1", b"identity.domain.created.v9")
+    world.flavor()
+    (record,) = msgspec.json.decode(world.messages[0])["records"]
+    known = fold(world.messages).state.ordinal
+    world.host()
+    world.messages[-1] = world.messages[-1].replace(
+        b"host.host.registered.v1", b"host.host.registered.v9"
     )
 
-    with pytest.raises(msgspec.ValidationError, match="v9"):
+    with pytest.raises(UnknownFact) as stopped:
         fold(world.messages)
+
+    assert len(record["facts"]) > 1
+    assert (stopped.value.ordinal, stopped.value.tag) == (known + 2, "host.host.registered.v9")
+    assert f"ordinal {known + 2}" in str(stopped.value)
+    assert "newer version" in str(stopped.value)
+
+
+def test_a_second_record_s_unknown_fact_is_named_by_its_own_ordinal():
+    world = World()
+    world.flavor()
+    commits = [msgspec.json.decode(message) for message in world.messages]
+    records = [record for commit in commits for record in commit["records"]]
+    records[-1]["facts"][0]["type"] = "compute.flavor.created.v9"
+    data = msgspec.json.encode({**commits[0], "records": records})
+
+    with pytest.raises(UnknownFact) as stopped:
+        decode_for_fold(data)
+
+    assert stopped.value.ordinal == 1 + len(records[0]["facts"]) + 2
+
+
+def test_a_malformed_fact_is_told_from_an_unknown_one():
+    world = World()
+    world.flavor()
+    world.messages[-1] = world.messages[-1].replace(b'"vcpus":1', b'"vcpus":"x"')
+
+    with pytest.raises(msgspec.ValidationError, match="vcpus") as stopped:
+        fold(world.messages)
+
+    assert not isinstance(stopped.value, UnknownFact)
+    assert "begins at ordinal" in stopped.value.__notes__[0]
 
 
 def test_a_missing_commit_stops_the_fold():

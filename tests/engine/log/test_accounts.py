@@ -1,6 +1,7 @@
 """Who may say what: each identity does its own work, and nothing beyond, replies included."""
 
 import asyncio
+import contextlib
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from engine.log.replay import replay
 from engine.log.stream import StreamApiError, call, ensure_log
 from schemas.operation import Operation
 from schemas.work import WorkItem
+from tests.deployed import Deployed
 
 CELL = "cell-a"
 HOST = "host-1"
@@ -24,27 +26,72 @@ KEYS = f"KV_KEYS-{CELL}"
 SERVICES = ("engine", "edge", "agent", "history")
 
 
+class Embedded:
+    """The broker that `up` starts: one host, whose agent is called just so."""
+
+    agent = "agent"
+
+    def __init__(self, root):
+        self.running = server.start(root, cell=CELL, host=HOST)
+        self.url = self.running.url
+        self.authority = ""
+
+    def password(self, user):
+        return self.running.credentials[user]
+
+    def stop(self):
+        self.running.stop()
+
+
+class FromFiles:
+    """Three nodes as `cumulog admin nats-config` configures them, for two hosts, under TLS."""
+
+    agent = f"agent.{HOST}"
+
+    def __init__(self, root):
+        self.deployed = Deployed(root, CELL)
+        assert self.deployed.write().returncode == 0
+        self.deployed.start()
+        prepared = self.deployed.prepare()
+        assert prepared.returncode == 0, prepared.stderr
+        self.url = self.deployed.components["admin"]["nats_url"]
+        self.authority = self.deployed.components["admin"]["nats_ca"]
+
+    def password(self, user):
+        return self.deployed.components[user]["nats_password"]
+
+    def stop(self):
+        self.deployed.stop()
+
+
 class Broker:
     def __init__(self, running):
         self.running = running
         self.opened = []
 
+    def read(self, user, after_seq):
+        user = self.running.agent if user == "agent" else user
+        password, authority = self.running.password(user), self.running.authority
+        return list(replay(self.running.url, user, password, LOG, after_seq, authority=authority))
+
     async def connect(self, user, *, store=False):
+        user = self.running.agent if user == "agent" else user
         bus = await Bus.connect(
             self.running.url,
             user=user,
-            password=self.running.credentials[user],
+            password=self.running.password(user),
             name="test",
             cell=CELL,
             store=store,
+            authority=self.running.authority,
         )
         self.opened.append(bus)
         return bus
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    started = server.start(tmp_path_factory.mktemp("accounts"), cell=CELL, host=HOST)
+@pytest.fixture(scope="module", params=[Embedded, FromFiles])
+def running(request, tmp_path_factory):
+    started = request.param(tmp_path_factory.mktemp("accounts"))
     yield started
     started.stop()
 
@@ -52,11 +99,13 @@ def running(tmp_path_factory):
 @pytest_asyncio.fixture
 async def broker(running):
     one = Broker(running)
+    replicas = 3 if running.authority else 1
+    admin = await one.connect("admin")
+    await ensure_log(admin, replicas=replicas)
+    await Keys(admin).ensure_bucket(replicas=replicas)
     engine = await one.connect("engine")
-    await ensure_log(engine)
     await ensure_work_stream(engine)
     await ensure_work_of(engine, HOST)
-    await Keys(engine).ensure_bucket()
     yield one
     for bus in one.opened:
         await bus.close()
@@ -80,8 +129,7 @@ def an_item(ordinal, host=HOST):
 
 
 async def log_ends_at(broker):
-    last = await JetStreamLog(await broker.connect("engine")).last()
-    return last.seq if last else 0
+    return await JetStreamLog(await broker.connect("engine")).end()
 
 
 async def test_the_engine_appends_and_readers_read(broker):
@@ -93,8 +141,7 @@ async def test_the_engine_appends_and_readers_read(broker):
     for user in ("engine", "edge", "history"):
         found = [c async for c in JetStreamLog(await broker.connect(user)).read(end)]
         assert [(c.seq, c.data) for c in found] == [(seq, b"commit")]
-        password = broker.running.credentials[user]
-        assert list(replay(broker.running.url, user, password, LOG, end)) == [(seq, b"commit")]
+        assert await asyncio.to_thread(broker.read, user, end) == [(seq, b"commit")]
 
 
 async def test_readers_follow_what_the_engine_appends(broker):
@@ -118,7 +165,7 @@ async def test_nobody_reaches_the_log_by_saying_its_subject(broker, user):
     bus = await broker.connect(user)
 
     with pytest.raises((NotPermitted, BusError)):
-        await bus.request(f"{CELL}.log", b"junk", timeout_s=1)
+        await bus.request(f"{CELL}.log.0001", b"junk", timeout_s=1)
 
     assert await log_ends_at(broker) == before
 
@@ -129,12 +176,32 @@ async def test_nobody_but_the_administrator_can_alter_the_log(broker, user, what
     store = user == "engine-store"
     bus = await broker.connect(user.removesuffix("-store"), store=store)
 
-    with pytest.raises(NotPermitted):
-        await bus.request(f"$JS.API.STREAM.{what}.{LOG}", b"{}", timeout_s=5)
+    for stream in (LOG, KEYS) if what != "MSG.DELETE" else (LOG,):
+        with pytest.raises(NotPermitted):
+            await bus.request(f"$JS.API.STREAM.{what}.{stream}", b"{}", timeout_s=5)
 
     assert (await call(await broker.connect("admin"), f"STREAM.INFO.{LOG}"))["config"][
         "name"
     ] == LOG
+
+
+@pytest.mark.parametrize("user", [*SERVICES, "engine-store"])
+async def test_nobody_but_the_administrator_makes_streams(broker, user):
+    """What a stream republishes, its configuration says: whoever makes one speaks anywhere."""
+    bus = await broker.connect(user.removesuffix("-store"), store=user == "engine-store")
+
+    for stream in (LOG, KEYS, "OTHER"):
+        with pytest.raises(NotPermitted):
+            await bus.request(f"$JS.API.STREAM.CREATE.{stream}", b"{}", timeout_s=5)
+
+
+@pytest.mark.parametrize("user", [*SERVICES, "engine-store"])
+async def test_nobody_but_the_administrator_makes_consumers_of_the_log(broker, user):
+    """What a consumer delivers goes where it says, in the name of the server."""
+    bus = await broker.connect(user.removesuffix("-store"), store=user == "engine-store")
+
+    with pytest.raises(NotPermitted):
+        await bus.request(f"$JS.API.CONSUMER.CREATE.{LOG}.x", b"{}", timeout_s=5)
 
 
 async def test_the_administrator_may_update_but_the_server_denies_purging(broker):
@@ -155,7 +222,7 @@ async def test_a_reply_cannot_be_sent_into_the_log_or_the_streams_api(broker):
     await JetStreamLog(engine).append(b"commit", expected_last=before)
     await dispatch(engine, an_item(1))
 
-    targets = [f"{CELL}.log", f"$JS.API.STREAM.DELETE.{LOG}", f"$JS.API.STREAM.DELETE.{KEYS}"]
+    targets = [f"{CELL}.log.0001", f"$JS.API.STREAM.DELETE.{LOG}", f"$JS.API.STREAM.DELETE.{KEYS}"]
     for target in targets:
         await edge.publish(f"$JS.API.DIRECT.GET.{LOG}", b'{"seq":1}', reply=target)
         await edge.publish(f"$KV.KEYS-{CELL}.x", b"value", reply=target)
@@ -166,13 +233,78 @@ async def test_a_reply_cannot_be_sent_into_the_log_or_the_streams_api(broker):
         await agent.publish(ack, b"+ACK", reply=target)
         await agent.publish(ack, b'+NXT {"batch":1,"no_wait":true}', reply=target)
         await agent.publish(f"{CELL}.submit.agent.{HOST}", b"x", reply=target)
-    await edge.flush()
-    await agent.flush()
-    await engine.flush()
+    hands = engine.store
+    # To append is the engine's own right; to delete is nobody's.
+    for target in [*targets[1:], f"API.STREAM.DELETE.{LOG}"]:
+        await hands.publish(f"$JS.API.DIRECT.GET.{LOG}", b'{"seq":1}', reply=target)
+        await hands.publish(f"$JS.API.STREAM.INFO.{LOG}", b"", reply=target)
+        await hands.publish(f"$JS.API.CONSUMER.MSG.NEXT.{queue}", pull, reply=target)
+        await hands.publish(f"$KV.KEYS-{CELL}.x", b"", reply=target)
+        # A consumer of the work, which the engine may make, that delivers to the log's API.
+        config = {"name": "x", "deliver_subject": target, "ack_policy": "none"}
+        body = msgspec.json.encode({"stream_name": WORK, "config": config})
+        with contextlib.suppress(BusError):
+            await hands.request(f"$JS.API.CONSUMER.CREATE.{WORK}.x", body, timeout_s=5)
+        with contextlib.suppress(BusError):
+            await hands.request(f"$JS.API.CONSUMER.DELETE.{WORK}.x", b"", timeout_s=5)
+    for bus in (edge, agent, engine, hands):
+        await bus.flush()
 
     assert await log_ends_at(broker) == before + 1
     for stream in (LOG, KEYS, WORK):
         assert (await call(engine, f"STREAM.INFO.{stream}"))["config"]["name"] == stream
+
+
+async def test_what_an_agent_pulls_is_not_delivered_as_a_key_or_an_acknowledgement(broker):
+    """The answer to a pull may be empty: an acknowledgement, or the end of a key."""
+    engine = await broker.connect("engine")
+    agent = await broker.connect("agent")
+    keys = Keys(engine)
+    key = await Keys(await broker.connect("edge")).create_key("kept")
+    await ensure_work_of(engine, "host-2")
+    await dispatch(engine, an_item(77, "host-2"))
+    others = f"{WORK}.host-2-hypervisor"
+    before = await call(engine, f"CONSUMER.INFO.{others}")
+    pull = b'{"batch":1,"no_wait":true}'
+    for target in (
+        f"$KV.KEYS-{CELL}.kept",
+        f"$JS.ACK.{others}.1.1.1.1.0",
+        f"{CELL}.submit.agent.host-2",
+        f"{CELL}.work.host-2.hypervisor",
+    ):
+        for executor in ("hypervisor", "storage"):
+            queue = f"{WORK}.{HOST}-{executor}"
+            await agent.publish(f"$JS.API.CONSUMER.MSG.NEXT.{queue}", pull, reply=target)
+            await agent.publish(f"$JS.ACK.{queue}.1.1.1.1.0", b"+ACK", reply=target)
+    await agent.flush()
+    await engine.flush()
+
+    after = await call(engine, f"CONSUMER.INFO.{others}")
+    assert (after["ack_floor"], after["delivered"]) == (before["ack_floor"], before["delivered"])
+    assert await keys.get_key("kept") == key
+
+
+async def test_a_stream_does_not_speak_for_those_who_may_not(broker):
+    """An edge can store any bytes as a key, and have the server say them to the engine."""
+    engine = await broker.connect("engine")
+    edge = await broker.connect("edge")
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def hear(message):
+        heard.put_nowait(message.subject)
+
+    await engine.subscribe(f"{CELL}.>", hear)
+    await edge.request(f"$KV.KEYS-{CELL}.forged", b'{"a":"request"}', timeout_s=5)
+    question = f"$JS.API.DIRECT.GET.{KEYS}.$KV.KEYS-{CELL}.forged"
+    async with asyncio.timeout(10):  # a node may lag
+        while b"request" not in await edge.request(question, b"", timeout_s=5):
+            pass
+    for target in (f"{CELL}.submit.agent.{HOST}", f"{CELL}.engine.bootstrap"):
+        await edge.publish(question, b"", reply=target)
+    await edge.publish(f"{CELL}.submit.api", b"mine")
+
+    async with asyncio.timeout(10):
+        assert await heard.get() == f"{CELL}.submit.api"
 
 
 async def test_answers_go_to_inboxes_only(broker):
@@ -211,7 +343,16 @@ async def test_answers_go_to_inboxes_only(broker):
         ("agent", f"$JS.API.DIRECT.GET.{LOG}"),
         ("agent", f"$JS.API.DIRECT.GET.{KEYS}.$KV.KEYS-{CELL}.token=2Ering"),
         ("agent", f"$JS.API.CONSUMER.MSG.NEXT.{WORK}.host-2-hypervisor"),
+        ("agent", f"$JS.API.CONSUMER.MSG.NEXT.{LOG}.x"),
+        ("agent", f"$JS.ACK.{WORK}.host-2-hypervisor.1.1.1.1.0"),
         ("agent", f"$KV.KEYS-{CELL}.x"),
+        ("agent", "_INBOX_agent.host-2.x"),
+        ("agent", "_INBOX_engine.x"),
+        ("agent", f"$KV.LEASE-{CELL}.leader"),
+        ("agent", "$SYS.REQ.SERVER.PING.JSZ"),
+        ("edge", f"{CELL}.log.0001"),
+        ("edge", f"$KV.LEASE-{CELL}.leader"),
+        ("history", f"{CELL}.log.0001"),
         ("edge", f"{CELL}.submit.agent.{HOST}"),
         ("edge", f"{CELL}.heartbeat.{HOST}"),
         ("edge", f"{CELL}.engine.bootstrap"),
@@ -236,6 +377,7 @@ async def test_each_identity_is_refused_what_is_not_its_work(broker, user, subje
     [
         ("agent", "_INBOX_edge.>"),
         ("agent", "_INBOX_engine.>"),
+        ("agent", "_INBOX_agent-2.>"),
         ("agent", f"{CELL}.submit.>"),
         ("agent", f"{CELL}.ask.host-2.console"),
         ("agent", ">"),

@@ -41,7 +41,7 @@ def written(running):
 
 async def append(running, data, *, after=0):
     bus = await Bus.connect(
-        running.url, user="engine", password=running.credentials["engine"], name="t", cell=CELL
+        running.url, user="admin", password=running.credentials["admin"], name="t", cell=CELL
     )
     try:
         await ensure_log(bus)

@@ -1,0 +1,21 @@
+"""What can go wrong on the bus, and whether the request may have been carried out."""
+
+
+class BusError(Exception):
+    """The bus could not do it."""
+
+
+class BusTimeout(BusError):
+    """No answer in time. The request may have been carried out."""
+
+
+class Disconnected(BusError):
+    """The connection was lost while waiting. The request may have been carried out."""
+
+
+class NoResponders(BusError):
+    """Nobody listens on the subject. The request was not carried out."""
+
+
+class NotPermitted(BusError):
+    """The user may not publish or subscribe there."""

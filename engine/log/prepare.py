@@ -1,0 +1,39 @@
+"""Make what a cell keeps on its broker: the log and the keys. For the administrator alone.
+
+The engine makes work items' stream and the lease by itself, since they are gone when all of the
+broker was; what is made here must never be made twice by accident.
+"""
+
+from engine.bus.client import Bus
+from engine.bus.keys import Keys
+from engine.log.readiness import check_servers
+from engine.log.stream import ensure_log
+from schemas.config import Config
+
+
+async def prepare_cell(config: Config) -> list[str]:
+    """Make log and keys unless they are there; return the servers that were asked how they keep it.
+
+    Raises:
+        LogConfigDiffers: the log is there and not as it must be.
+        ServerUnfit: a server is older than 2.15, or does not sync every append.
+        BusError: no server answers, or the password is wrong.
+        OSError: the authority's file cannot be read.
+    """
+    bus = await Bus.connect(
+        config.nats_url,
+        user=config.nats_user,
+        password=config.nats_password,
+        name="prepare",
+        cell=config.cell,
+        store=True,
+        authority=config.nats_ca,
+    )
+    try:
+        await ensure_log(bus, replicas=config.replicas)
+        keys = Keys(bus)
+        await keys.ensure_bucket(replicas=config.replicas)
+        await keys.ensure_token_keys()
+        return await check_servers(bus, replicas=config.replicas)
+    finally:
+        await bus.close()

@@ -1,0 +1,270 @@
+"""One history with every action and every fact there is, refusals too: the same each time."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from schemas import billing as b
+from schemas import compute as c
+from schemas import engine as e
+from schemas import host as h
+from schemas import identity as i
+from schemas import image as m
+from schemas import network as n
+from schemas import operation as o
+from schemas.envelope import Actor, Record
+from schemas.units import HOUR, MINUTE
+from tests.engine.world import SECRET, SYSTEM, World
+
+type Submit = Callable[..., Record]
+
+
+def everything(world: World) -> Iterator[tuple[Actor, Any]]:
+    """Yield actions as they are due; each must be submitted to the world before the next.
+
+    Accepted and refused ones alternate; time passes in between.
+    """
+    state = world.cell.state
+    yield SYSTEM, e.ElectLeader(epoch=1, node="node-1")
+    yield from [(SYSTEM, e.ConfirmLead(epoch=1, node="node-1"))] * 3
+    yield SYSTEM, e.ElectLeader(epoch=1, node="node-2")
+    yield from _accounts(world)
+    demo = world.actors["demo"]
+    capacity = h.Capacity(vcpus=8, memory_mib=8192, disk_gib=100)
+    register = h.RegisterHost(
+        capacity=capacity,
+        hypervisor="simulated",
+        accelerator="none",
+        executors=("hypervisor", "storage", "network"),
+    )
+    yield world.agent("host-1"), register
+    yield world.agent("host-2"), register
+    yield demo, register
+    yield SYSTEM, h.MarkHost(host_id="host-2", status="down", reason="silent")
+    drift = (h.DriftFound(kind="tap", name="t1", found="there", done="removed"),)
+    yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now)
+    yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now - HOUR)
+    yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now + HOUR)
+    yield from _prices(world)
+    yield from _images(world)
+    yield from _networks(world)
+    yield from _servers(world)
+    yield from _trespasses(world)
+    yield demo, c.DeleteKeypair(name="mine")
+    yield demo, c.DeleteKeypair(name="mine")
+    yield world.admin, c.DeleteFlavor(flavor_id="huge")
+    yield from _farewell(world)
+    assert state.ordinal > 0
+
+
+def _accounts(world: World) -> Iterator[tuple[Actor, Any]]:
+    state, admin = world.cell.state, world.admin
+    for name in ("demo", "other"):
+        yield admin, i.CreateProject(name=name, description="a project")
+        yield admin, i.CreateUser(name=name, password=SECRET)
+        project = world.cell.index.project_names["default", name]
+        user = world.cell.index.user_names["default", name]
+        member = next(r.role_id for r in state.roles.values() if r.name == "member")
+        grant = {"user_id": user, "project_id": project, "role_id": member}
+        yield admin, i.GrantRole(**grant)
+        world.actors[name] = Actor(
+            kind="user",
+            user_id=user,
+            project_id=project,
+            roles=("member",),
+            audit_id=f"audit-{name}",
+            issued_at=world.now,
+        )
+    demo, other = world.actors["demo"], world.actors["other"]
+    yield admin, i.CreateProject(name="demo")
+    yield demo, i.CreateProject(name="mine")
+    yield admin, i.UpdateProject(project_id=other.project_id, description="changed")
+    yield admin, i.UpdateUser(user_id=other.user_id, name="another")
+    yield demo, i.UpdateUser(user_id=other.user_id, name="mine")
+    yield other, i.RevokeToken(audit_id="audit-ended", expires_at=world.now + HOUR)
+
+
+def _prices(world: World) -> Iterator[tuple[Actor, Any]]:
+    units: list[tuple[b.Meter, b.Unit]] = [
+        ("compute.vcpu", "Core-Hours"),
+        ("compute.memory", "GiB-Hours"),
+        ("compute.disk", "GiB-Hours"),
+        ("image.size", "GiB-Hours"),
+    ]
+    rules = tuple(b.PriceRule(sku=m, meter=m, unit=unit, price="0.01") for m, unit in units)
+    yield world.admin, b.PublishPriceList(currency="EUR", rules=rules)
+    yield world.admin, b.PublishPriceList(currency="USD", rules=rules)
+    yield world.admin, b.PublishPriceList(currency="EUR", rules=rules[:1])
+
+
+def _images(world: World) -> Iterator[tuple[Actor, Any]]:
+    admin, demo = world.admin, world.actors["demo"]
+    state = world.cell.state
+    create = m.CreateImage(name="tiny", disk_format="qcow2", visibility="public", image_id="tiny")
+    content = {"size_bytes": 2**30, "md5": "0" * 32, "sha512": "0" * 128}
+    yield admin, create
+    yield admin, create
+    for blob, good in (("blob-1", False), ("blob-2", True)):
+        yield admin, m.UploadImage(image_id="tiny", blob_id=blob, **content)
+        (operation,) = state.operations.values()
+        yield (
+            world.agent(operation.host_id),
+            o.ReportOperation(
+                operation_id=operation.operation_id,
+                generation=1,
+                succeeded=good,
+                cause="" if good else "not a disk",
+                observed_at=world.now,
+                virtual_size_bytes=2**31,
+            ),
+        )
+    yield demo, m.UploadImage(image_id="tiny", blob_id="blob-3", **content)
+    yield admin, m.UpdateImage(image_id="tiny", tags=("small",))
+    yield demo, m.CreateImage(name="private", disk_format="raw", image_id="private")
+    yield demo, m.DeleteImage(image_id="private")
+    yield demo, m.DeleteImage(image_id="private")
+
+
+def _networks(world: World) -> Iterator[tuple[Actor, Any]]:
+    demo, other = world.actors["demo"], world.actors["other"]
+    index = world.cell.index
+    yield demo, n.CreateNetwork(name="lab")
+    yield demo, n.CreateNetwork(name="all", shared=True)
+    (network,) = index.project_networks[demo.project_id]
+    world.named["network"] = network
+    yield demo, n.CreateSubnet(network_id=network, cidr="10.0.0.0/24")
+    yield demo, n.CreateSubnet(network_id=network, cidr="10.0.0.0/16")
+    yield demo, n.CreateSubnet(network_id=network, cidr="10.1.0.0/24", enable_dhcp=False)
+    yield demo, n.DeleteSubnet(subnet_id=list(index.network_subnets[network])[1])
+    yield other, n.DeleteNetwork(network_id=network)
+    before = set(world.cell.state.ports)
+    yield demo, n.CreatePort(network_id=network, name="kept")
+    (world.named["port"],) = set(world.cell.state.ports) - before
+    fixed = (n.FixedIpRequest(ip_address="10.0.0.77"),)
+    yield demo, n.CreatePort(network_id=network, fixed_ips=fixed)
+    yield demo, n.CreatePort(network_id=network, fixed_ips=fixed)
+    (port,) = set(world.cell.state.ports) - before - {world.named["port"]}
+    yield demo, n.DeletePort(port_id=port)
+    yield demo, n.DeletePort(port_id=port)
+
+
+def _servers(world: World) -> Iterator[tuple[Actor, Any]]:
+    admin, demo, other = world.admin, world.actors["demo"], world.actors["other"]
+    state = world.cell.state
+    yield admin, c.CreateFlavor(name="s", vcpus=1, memory_mib=512, disk_gib=2, flavor_id="s")
+    yield admin, c.CreateFlavor(name="s", vcpus=1, memory_mib=512, flavor_id="s")
+    yield admin, c.CreateFlavor(name="any", vcpus=1, memory_mib=256, flavor_id="any")
+    yield admin, c.CreateFlavor(name="huge", vcpus=64, memory_mib=512, flavor_id="huge")
+    yield demo, c.CreateKeypair(name="mine", public_key="ssh-ed25519 AAAA", fingerprint="00")
+
+    def report(running: bool = True, **fields: Any) -> tuple[Actor, Any]:
+        world.now += MINUTE
+        operation = next(iter(state.operations.values()))
+        values = {"generation": 1, "succeeded": True, "observed_at": world.now - MINUTE, **fields}
+        action = o.ReportOperation(operation_id=operation.operation_id, running=running, **values)
+        return world.agent(operation.host_id), action
+
+    wanted = (
+        c.NetworkRequest(port_id=world.named["port"]),
+        c.NetworkRequest(network_id=world.named["network"]),
+    )
+    create = c.CreateServer(
+        name="web-1",
+        flavor_id="s",
+        image_id="tiny",
+        networks=wanted,
+        key_name="mine",
+        metadata={"role": "web"},
+    )
+    yield demo, create
+    yield report(generation=9)
+    agent, action = report()
+    yield world.agent("host-2"), action
+    yield agent, action
+    yield agent, action
+    yield demo, create
+    (web,) = world.cell.index.project_servers[demo.project_id]
+    yield demo, c.RenameServer(server_id=web, name="web")
+    yield demo, c.StartServer(server_id=web)
+    yield other, c.StopServer(server_id=web)
+    yield demo, c.StopServer(server_id=web, grace_s=5)
+    yield demo, c.StopServer(server_id=web)
+    yield report(running=False)
+    yield demo, c.StartServer(server_id=web)
+    yield report(observed_at=world.now + HOUR)
+    yield report(succeeded=False, cause="no room", running=False)
+    yield demo, c.StartServer(server_id=web)
+    yield report()
+    yield demo, c.RebootServer(server_id=web)
+    yield report()
+    world.now += HOUR
+    for running in (False, True, False):
+        server = state.servers[web]
+        yield (
+            world.agent("host-1"),
+            c.ReportServerState(
+                server_id=web,
+                boot=server.boot,
+                running=running,
+                observed_at=world.now - MINUTE,
+                cause="crash",
+            ),
+        )
+    yield demo, c.RebootServer(server_id=web, hard=True)
+    (operation,) = state.operations.values()
+    yield SYSTEM, o.PassDeadline(operation_id=operation.operation_id, generation=2)
+    world.now = operation.deadline
+    yield SYSTEM, o.PassDeadline(operation_id=operation.operation_id, generation=1)
+    yield demo, c.CreateServer(name="big", flavor_id="huge", image_id="tiny", networks=())
+    big = next(s.server_id for s in state.servers.values() if s.name == "big")
+    yield demo, c.DeleteServer(server_id=big)
+    yield demo, c.CreateServer(name="brief", flavor_id="any", image_id="tiny", networks=())
+    brief = next(s.server_id for s in state.servers.values() if s.name == "brief")
+    yield demo, c.DeleteServer(server_id=brief)
+    yield report(running=False)
+    yield demo, c.DeleteServer(server_id=brief)
+    yield demo, c.CreateServer(name="kept", flavor_id="any", image_id="tiny", networks=())
+    yield report()
+    yield demo, c.DeleteServer(server_id=web)
+    yield report(running=False)
+    yield demo, n.DeleteNetwork(network_id=world.named["network"])
+    yield demo, n.DeletePort(port_id=world.named["port"])
+    yield demo, n.DeleteNetwork(network_id=world.named["network"])
+
+
+def _trespasses(world: World) -> Iterator[tuple[Actor, Any]]:
+    """What is not for those who ask for it, or about nothing that is there."""
+    demo, other = world.actors["demo"], world.actors["other"]
+    grant = {"user_id": demo.user_id, "project_id": demo.project_id, "role_id": "none"}
+    yield SYSTEM, i.Bootstrap(admin_password=SECRET)
+    yield demo, i.CreateUser(name="friend", password=SECRET)
+    yield demo, i.UpdateProject(project_id=demo.project_id, description="mine")
+    yield other, i.DeleteUser(user_id=demo.user_id)
+    yield demo, i.GrantRole(**grant)
+    yield world.admin, i.RevokeRole(**grant)
+    yield world.agent("host-1"), i.RevokeToken(audit_id="audit-demo", expires_at=world.now)
+    yield demo, c.CreateKeypair(name="mine", public_key="ssh-ed25519 AAAA")
+    yield other, c.DeleteFlavor(flavor_id="s")
+    yield demo, c.RenameServer(server_id="none", name="some")
+    yield demo, c.RebootServer(server_id="none")
+    server = next(iter(world.cell.state.servers))
+    boot = world.cell.state.servers[server].boot
+    seen = {"boot": boot, "running": False, "observed_at": world.now}
+    yield world.agent("host-2"), c.ReportServerState(server_id=server, **seen)
+    yield demo, m.UpdateImage(image_id="none", tags=("small",))
+    yield demo, n.DeleteSubnet(subnet_id="none")
+    yield demo, h.MarkHost(host_id="host-1", status="down")
+    yield demo, o.PassDeadline(operation_id="none", generation=1)
+    yield demo, e.ConfirmLead(epoch=1, node="node-1")
+
+
+def _farewell(world: World) -> Iterator[tuple[Actor, Any]]:
+    admin, demo, other = world.admin, world.actors["demo"], world.actors["other"]
+    member = next(r.role_id for r in world.cell.state.roles.values() if r.name == "member")
+    yield admin, i.DeleteProject(project_id=demo.project_id)
+    yield (
+        admin,
+        i.RevokeRole(user_id=other.user_id, project_id=other.project_id, role_id=member),
+    )
+    yield admin, i.DeleteUser(user_id=other.user_id)
+    yield admin, i.DeleteProject(project_id=other.project_id)
+    yield admin, i.DeleteProject(project_id=other.project_id)

@@ -1,0 +1,280 @@
+"""Random stories of a cell: every kind of request, accepted or refused, as a seed sets."""
+
+import random
+from typing import Any
+
+from engine.domain.state import Cell, State, digest
+from schemas import billing, compute, host, identity, image, network, operation
+from schemas.envelope import Actor
+from tests.engine.world import SECRET, SYSTEM, World
+
+
+class Story:
+    """Plays requests into a world. What it does next depends on its dice and the state alone."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world = world
+        self.dice = random.Random(seed)
+
+    def begin(self) -> None:
+        """Make what most requests need."""
+        world = self.world
+        for name in ("host-1", "host-2", "host-3"):
+            world.host(name)
+        world.flavor()
+        world.flavor(name="no-disk", disk_gib=0)
+        world.image()
+        for name in ("one", "two"):
+            world.network(world.member(name))
+
+    def play(self, steps: int) -> None:
+        """Do something, so many times."""
+        acts = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("do_")]
+        for _ in range(steps):
+            if self.dice.random() < 0.03:
+                # Now and then long enough for answers to be forgotten, or even keys.
+                self.world.now += self.dice.choice((10**6, 10**8, 9 * 10**10))
+            self.dice.choice(acts)()
+
+    def one(self, among: Any) -> Any:
+        """Return one of the keys; sometimes one that there is not."""
+        keys = list(among)
+        return self.dice.choice(keys) if keys and self.dice.random() < 0.95 else "nothing"
+
+    def somebody(self) -> Actor:
+        state = self.world.cell.state
+        if self.dice.random() < 0.3:
+            return self.world.admin
+        users = [
+            (user, project)
+            for user, projects in state.grants.items()
+            for project in projects
+            if state.users[user].enabled and state.projects[project].enabled
+        ]
+        user, project = self.dice.choice(users)
+        return Actor(kind="user", user_id=user, project_id=project, issued_at=self.world.now)
+
+    def ask(self, action: Any, actor: Actor | None = None) -> None:
+        fields: dict[str, Any] = {}
+        if self.dice.random() < 0.3:
+            fields = {"key": f"key-{self.world.new_id()}", "digest": "d"}
+        self.world.submit(actor or self.somebody(), action, **fields)
+
+    def name(self) -> str:
+        return f"n{self.dice.randrange(40)}"
+
+    # Identity
+
+    def do_people(self) -> None:
+        state = self.world.cell.state
+        password = SECRET
+        self.ask(
+            self.dice.choice(
+                [
+                    identity.CreateProject(name=self.name()),
+                    identity.CreateUser(name=self.name(), password=password),
+                    identity.UpdateProject(project_id=self.one(state.projects), name=self.name()),
+                    identity.UpdateUser(user_id=self.one(state.users), name=self.name()),
+                    identity.DeleteProject(project_id=self.one(state.projects)),
+                    identity.DeleteUser(user_id=self.one(state.users)),
+                    identity.RevokeToken(audit_id=self.name(), expires_at=self.world.now + 10**8),
+                ]
+            ),
+            self.world.admin,
+        )
+
+    def do_roles(self) -> None:
+        state = self.world.cell.state
+        kind = self.dice.choice([identity.GrantRole, identity.GrantRole, identity.RevokeRole])
+        self.ask(
+            kind(
+                user_id=self.one(state.users),
+                project_id=self.one(state.projects),
+                role_id=self.one(state.roles),
+            ),
+            self.world.admin,
+        )
+
+    # Compute
+
+    def do_flavors_and_keys(self) -> None:
+        state = self.world.cell.state
+        kept = list(state.flavors)[2:]
+        self.ask(
+            self.dice.choice(
+                [
+                    compute.CreateFlavor(name=self.name(), vcpus=1, memory_mib=256),
+                    compute.DeleteFlavor(flavor_id=self.one(kept)),
+                    compute.CreateKeypair(name=self.name(), public_key="ssh-rsa AAAA" * 3),
+                    compute.DeleteKeypair(name=self.name()),
+                ]
+            )
+        )
+
+    def do_server(self) -> None:
+        state = self.world.cell.state
+        networks = None
+        if self.dice.random() < 0.6:
+            wanted = compute.NetworkRequest(network_id=self.one(state.networks))
+            if self.dice.random() < 0.3:
+                wanted = compute.NetworkRequest(port_id=self.one(state.ports))
+            networks = (wanted,)
+        self.ask(
+            compute.CreateServer(
+                name=self.name(),
+                flavor_id=self.one(state.flavors),
+                image_id=self.one(state.images),
+                networks=networks,
+                metadata={"a": "b"},
+            )
+        )
+
+    def do_lifecycle(self) -> None:
+        server = self.one(self.world.cell.state.servers)
+        self.ask(
+            self.dice.choice(
+                [
+                    compute.StartServer(server_id=server),
+                    compute.StopServer(server_id=server),
+                    compute.RebootServer(server_id=server, hard=self.dice.random() < 0.5),
+                    compute.RenameServer(server_id=server, name=self.name()),
+                    compute.DeleteServer(server_id=server),
+                    compute.DeleteServer(server_id=server),
+                ]
+            )
+        )
+
+    # Image and network
+
+    def do_image(self) -> None:
+        state = self.world.cell.state
+        self.ask(
+            self.dice.choice(
+                [
+                    image.CreateImage(name=self.name(), disk_format="raw"),
+                    image.UploadImage(
+                        image_id=self.one(state.images),
+                        blob_id=f"blob-{self.world.new_id()}",
+                        size_bytes=3,
+                        md5="0" * 32,
+                        sha512="0" * 128,
+                    ),
+                    image.UpdateImage(image_id=self.one(state.images), name=self.name()),
+                    image.DeleteImage(image_id=self.one(list(state.images)[1:])),
+                ]
+            )
+        )
+
+    def do_network(self) -> None:
+        state = self.world.cell.state
+        self.ask(
+            self.dice.choice(
+                [
+                    network.CreateNetwork(name=self.name(), shared=self.dice.random() < 0.2),
+                    network.DeleteNetwork(network_id=self.one(state.networks)),
+                    network.CreateSubnet(
+                        network_id=self.one(state.networks),
+                        cidr=f"10.{self.dice.randrange(99)}.0.0/29",
+                        enable_dhcp=self.dice.random() < 0.7,
+                    ),
+                    network.DeleteSubnet(subnet_id=self.one(state.subnets)),
+                ]
+            )
+        )
+
+    def do_port(self) -> None:
+        state = self.world.cell.state
+        fixed = None
+        if self.dice.random() < 0.3:
+            address = f"10.0.0.{self.dice.randrange(256)}"
+            fixed = (network.FixedIpRequest(ip_address=address),)
+        self.ask(
+            self.dice.choice(
+                [
+                    network.CreatePort(network_id=self.one(state.networks), fixed_ips=fixed),
+                    network.DeletePort(port_id=self.one(state.ports)),
+                ]
+            )
+        )
+
+    # The system and the hosts
+
+    def do_report(self) -> None:
+        state, now = self.world.cell.state, self.world.now
+        operations = list(state.operations.values())
+        if not operations:
+            return
+        for found in self.dice.sample(operations, min(3, len(operations))):
+            if self.dice.random() < 0.1:
+                passed = operation.PassDeadline(
+                    operation_id=found.operation_id, generation=found.generation
+                )
+                self.world.submit(SYSTEM, passed)
+                continue
+            self.world.report(
+                found.operation_id,
+                host=found.host_id,
+                succeeded=self.dice.random() < 0.8,
+                observed_at=now,
+                cause="no",
+                virtual_size_bytes=2**20,
+            )
+
+    def do_seen(self) -> None:
+        servers = list(self.world.cell.state.servers.values())
+        if not servers:
+            return
+        server = self.dice.choice(servers)
+        seen = compute.ReportServerState(
+            server_id=server.server_id,
+            boot=server.boot,
+            running=self.dice.random() < 0.5,
+            observed_at=self.world.now,
+        )
+        self.world.submit(self.world.agent(server.host_id or "host-1"), seen)
+
+    def do_host(self) -> None:
+        status = self.dice.choice(("up", "up", "down"))
+        marked = host.MarkHost(host_id=self.one(self.world.cell.state.hosts), status=status)
+        self.world.submit(SYSTEM, marked)
+
+    def do_prices(self) -> None:
+        if self.dice.random() < 0.2:
+            rules = tuple(
+                billing.PriceRule(sku=meter, meter=meter, unit=unit, price="0.1")
+                for meter, unit in (
+                    ("compute.vcpu", "Core-Hours"),
+                    ("compute.memory", "GiB-Hours"),
+                    ("compute.disk", "GiB-Hours"),
+                    ("image.size", "GiB-Hours"),
+                )
+            )
+            self.ask(billing.PublishPriceList(currency="EUR", rules=rules), self.world.admin)
+
+
+def a_story(seed: int, steps: int = 220) -> World:
+    """Return a world after so many random acts."""
+    world = World(seed)
+    story = Story(world, seed)
+    story.begin()
+    story.play(steps)
+    return world
+
+
+def assert_equal(cell: Cell, other: Cell) -> None:
+    """Equal in all that a decision may look at, the order of things included."""
+    assert cell.state == other.state
+    assert orders(cell.state) == orders(other.state)
+    assert digest(cell) == digest(other)
+    assert cell.index == other.index
+    subnets = {n: list(held) for n, held in cell.index.network_subnets.items()}
+    assert subnets == {n: list(held) for n, held in other.index.network_subnets.items()}
+    assert cell.answered_queue == other.answered_queue
+    assert cell.keyed_queue == other.keyed_queue
+
+
+def orders(state: State) -> list[object]:
+    """Return the keys of all collections in their order: some decisions go through them."""
+    collections = [getattr(state, name) for name in State.__struct_fields__]
+    inner = [*state.grants.values(), *state.keypairs.values()]
+    return [list(held) for held in (*collections, *inner) if isinstance(held, dict)]

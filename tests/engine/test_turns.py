@@ -1,0 +1,255 @@
+"""Commits in flight: sent ahead, settled in order, void together."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from engine import turns as turns_module
+from engine.domain.state import digest
+from engine.folded import Folded
+from engine.log.memory import MemoryLog
+from engine.log.port import LogUnavailable, WrongLastSequence
+from engine.turns import WINDOW, LeadershipLost, Turns
+from schemas.envelope import Accepted, Request, decode_commit, decode_outcome
+from schemas.identity import CreateProject
+from tests.engine.world import World
+
+
+class HeldLog(MemoryLog):
+    """A log whose acknowledgements wait until they are let go, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, asyncio.Future[None]] = {}
+        self.sent = 0
+        self.moved = asyncio.Event()
+
+    async def append(self, data, *, expected_last, commit_id=None, pipelined=False):
+        seq = await super().append(data, expected_last=expected_last, commit_id=commit_id)
+        self.held[seq] = asyncio.get_running_loop().create_future()
+        self.sent += 1
+        self.moved.set()
+        await self.held[seq]
+        return seq
+
+    async def reaches(self, sent: int) -> None:
+        async with asyncio.timeout(10):
+            while self.sent < sent:
+                self.moved.clear()
+                await self.moved.wait()
+
+
+class Asked:
+    """Turns over a held log, and what was answered."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self.world = World()
+        self.log = log
+        self.answers: list[bytes] = []
+        self.noted: list[tuple[int, int, str]] = []
+        self.answered = asyncio.Event()
+        self.turns = Turns(
+            self.world.cell,
+            log,
+            prev="0" * 64,
+            sequence=0,
+            clock=lambda: self.world.now,
+            new_id=self.world.new_id,
+            salt=lambda: "s",
+            dispatch=lambda _: None,
+            began=lambda _: None,
+            acknowledged=lambda *what: self.noted.append(what),
+        )
+        self.running = asyncio.create_task(self.turns.run())
+
+    def ask(self, name: str, **fields: object) -> bytes | None:
+        values = {"request_id": f"req-{name}", "submitted_at": self.world.now} | fields
+        request = Request(actor=self.world.admin, action=CreateProject(name=name), **values)
+        return self.turns.submit(request, self.reply)
+
+    async def reply(self, outcome: bytes) -> None:
+        self.answers.append(outcome)
+        self.answered.set()
+
+    async def hears(self, count: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while len(self.answers) < count:
+                self.answered.clear()
+                await self.answered.wait()
+        return [decode_outcome(answer).request_id for answer in self.answers]
+
+    async def close(self) -> None:
+        self.running.cancel()
+        with contextlib.suppress(asyncio.CancelledError, LeadershipLost, LogUnavailable):
+            await self.running
+
+
+@pytest.fixture
+async def held():
+    asked = Asked(HeldLog())
+    yield asked
+    await asked.close()
+
+
+async def test_a_slow_acknowledgement_does_not_hold_up_the_next_commit(held):
+    for number in range(WINDOW):
+        held.ask(f"p{number}")
+        await held.log.reaches(number + 1)
+
+    held.ask("beyond-1")
+    held.ask("beyond-2")
+    held.log.held[1].set_result(None)
+
+    await held.log.reaches(WINDOW + 1)
+    records = [len(decode_commit(c.data).records) async for c in held.log.read()]
+    assert records == [1] * WINDOW + [2]
+
+
+async def test_nothing_is_answered_before_all_that_goes_before_it_is_acknowledged(held):
+    for number in range(3):
+        held.ask(f"p{number}")
+        await held.log.reaches(number + 1)
+
+    held.log.held[2].set_result(None)
+    held.log.held[3].set_result(None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert held.answers == []
+    assert held.noted == []
+    held.log.held[1].set_result(None)
+
+    assert await held.hears(3) == ["req-p0", "req-p1", "req-p2"]
+    assert [seq for seq, _, _ in held.noted] == [1, 2, 3]
+
+
+async def test_a_refused_commit_voids_all_that_was_sent_after_it(held):
+    for number in range(3):
+        held.ask(f"p{number}")
+        await held.log.reaches(number + 1)
+
+    held.log.held[3].set_result(None)
+    held.log.held[1].set_exception(WrongLastSequence(0, 4))
+
+    with pytest.raises(LeadershipLost):
+        await held.running
+    assert held.answers == []
+
+
+async def test_an_unknown_outcome_ends_the_lead(held):
+    held.ask("p")
+    await held.log.reaches(1)
+
+    held.log.held[1].set_exception(LogUnavailable("no answer"))
+
+    with pytest.raises(LogUnavailable):
+        await held.running
+
+
+async def test_what_is_stored_in_flight_folds_to_the_state_that_was_decided_on(held):
+    held.ask("first")
+    held.log.held.clear()
+    await held.log.reaches(1)
+    held.ask("second")
+    await held.log.reaches(2)
+
+    again = World()
+    folded = Folded(cell=again.cell)
+    folded.prev = "0" * 64
+    async for commit in held.log.read():
+        folded.take(commit.seq, commit.data)
+
+    assert digest(folded.cell) == digest(held.world.cell)
+
+
+async def test_a_repetition_in_flight_joins_the_first(held):
+    held.ask("p")
+    await held.log.reaches(1)
+    assert held.ask("p") is None
+
+    held.log.held[1].set_result(None)
+
+    await held.hears(2)
+    assert [decode_outcome(a).repeated for a in held.answers] == [False, True]
+
+
+async def test_a_full_queue_turns_requests_away(held, monkeypatch):
+    monkeypatch.setattr(turns_module, "WAITING_MAX", 3)
+    for number in range(3):
+        assert held.ask(f"p{number}") is None
+
+    answer = held.ask("one-too-many")
+
+    verdict = decode_outcome(answer).verdict
+    assert (verdict.code, verdict.status) == ("Unavailable", 503)
+    await held.log.reaches(1)
+    held.log.held[1].set_result(None)
+    await held.hears(1)
+
+
+async def test_many_bytes_in_flight_turn_requests_away(held, monkeypatch):
+    monkeypatch.setattr(turns_module, "WAITING_BYTES_MAX", 1)
+    assert held.ask("first") is None
+
+    assert decode_outcome(held.ask("second")).verdict.status == 503
+
+
+async def test_a_barrier_returns_when_all_is_durable(held):
+    held.ask("p")
+    await held.log.reaches(1)
+    barrier = asyncio.create_task(held.turns.barrier())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not barrier.done()
+
+    held.log.held[1].set_result(None)
+
+    async with asyncio.timeout(10):
+        await barrier
+    await held.hears(1)
+    assert isinstance(decode_outcome(held.answers[0]).verdict, Accepted)
+
+
+async def test_a_barrier_finds_out_that_another_leads(held):
+    await MemoryLog.append(held.log, b"{}", expected_last=0)
+
+    with pytest.raises(LeadershipLost):
+        await held.turns.barrier()
+
+    with pytest.raises(LeadershipLost):
+        await held.running
+
+
+async def test_barriers_that_wait_together_ask_once(held, monkeypatch):
+    asked = 0
+    end = held.log.end
+
+    async def counted() -> int:
+        nonlocal asked
+        asked += 1
+        return await end()
+
+    monkeypatch.setattr(held.log, "end", counted)
+
+    await asyncio.gather(*(held.turns.barrier() for _ in range(50)))
+
+    assert asked == 1
+
+
+async def test_a_refusal_that_is_not_recorded_waits_for_the_barrier(held, monkeypatch):
+    """A deposed leader does not know whom its successor has let in."""
+    await MemoryLog.append(held.log, b"{}", expected_last=0)
+    stranger = held.world.admin
+    nobody = type(stranger)(kind="user", user_id="nobody", project_id="p")
+
+    request = Request(
+        request_id="req-x",
+        actor=nobody,
+        action=CreateProject(name="p"),
+        submitted_at=held.world.now,
+    )
+    assert held.turns.submit(request, held.reply) is None
+
+    with pytest.raises(LeadershipLost):
+        await held.running
+    assert held.answers == []
