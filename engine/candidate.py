@@ -116,12 +116,17 @@ class Candidate:
 
     async def _catch_up(self) -> None:
         """Fold up to the end as whoever orders the appends knows it."""
-        end = await self._log.end()
-        while self.folded.sequence < end:
-            # A replica may lag behind that end for a moment.
-            async for batch in self._log.read_batches(self.folded.sequence):
-                for commit in batch:
-                    self.folded.take(commit.seq, commit.data)
+        number = 0
+        while number != self.folded.cell.state.log_number:
+            # One that rolled the log may have ended before it went on.
+            number = self.folded.cell.state.log_number
+            await self._log.roll(number)
+            end = await self._log.end()
+            while self.folded.sequence < end:
+                # A replica may lag behind that end for a moment.
+                async for batch in self._log.read_batches(self.folded.sequence):
+                    for commit in batch:
+                        self.folded.take(commit.seq, commit.data)
 
     async def _lead(self) -> None:
         while True:

@@ -68,6 +68,7 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     sb.PublishPriceList: billing.publish_price_list,
     se.ElectLeader: leader.elect_leader,
     se.ConfirmLead: leader.confirm_lead,
+    se.RollLog: leader.roll_log,
 }
 assert set(DECIDE) == set(action_types().values()), "every action has its decision"
 

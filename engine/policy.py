@@ -59,6 +59,7 @@ RULES: dict[type, Needs] = {
     b.PublishPriceList: "admin",
     e.ElectLeader: "system",
     e.ConfirmLead: "system",
+    e.RollLog: "admin",
 }
 assert set(RULES) == set(action_types().values()), "every action has its rule"
 

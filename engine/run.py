@@ -5,6 +5,7 @@ Here are the real clock, ids and randomness; everything below is given them.
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import time
@@ -122,6 +123,9 @@ async def run(config: Config) -> None:
         await bucket.ensure()
         log = JetStreamLog(bus)
         folded = await _folded(config, bus, log, witness)
+        # What was folded stays, and a full collection that looked at it each time would be felt.
+        gc.collect()
+        gc.freeze()
         snapshotter = Snapshotter(
             snapshots(config),
             cell_name=config.cell,

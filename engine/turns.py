@@ -25,6 +25,7 @@ from engine.folded import Folded
 from engine.log.commit import seal_commit
 from engine.log.port import Log, WrongLastSequence
 from schemas.compute import ServerStopRequested
+from schemas.engine import LogRolled
 from schemas.envelope import Outcome, Record, Refused, Request, encode
 from schemas.errors import IdReused, Rejected, Unavailable
 from schemas.operation import Operation, OperationStarted
@@ -76,6 +77,7 @@ class Turn(Struct):
     )
     sequence: int = 0
     hash: str = ""
+    rolls_to: int = 0  # the stream in which the log goes on after it
     sent_at: float = 0.0
     appending: "asyncio.Future[int] | None" = None
 
@@ -121,6 +123,8 @@ class Turns:
         self._acknowledged_to = sequence
         self._ack_s = 0.0  # smoothed
         self._moved = asyncio.Event()
+        self._rolled = asyncio.Event()
+        self._rolled.set()
         self._lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._asking: asyncio.Task[None] | None = None  # a barrier's question, not yet sent
         self._proving: asyncio.Task[None] | None = None  # one that is
@@ -199,6 +203,10 @@ class Turns:
         turn.size += len(encoded)
         self._waiting_bytes += len(encoded)
         turn.work += self._work(record)
+        for fact in record.facts:
+            if isinstance(fact, LogRolled):
+                # Its commit is the stream's last, so whatever follows is of the next turn.
+                turn.rolls_to, self._open = fact.number, None
         outcome = Outcome(request_id=request.request_id, ordinal=ordinal, verdict=record.verdict)
         turn.replies.append((reply, encode(outcome)))
         self._waiting += 1
@@ -269,6 +277,7 @@ class Turns:
             await asyncio.wait({earlier})
         self._proving, self._asking = self._asking, None
         last = self._open or (self._sent[-1] if self._sent else None)
+        await self._rolled.wait()
         end = await self._log.end()
         if last is not None:
             await asyncio.wait({last.done})
@@ -352,9 +361,18 @@ class Turns:
             self._sent.append(turn)
             turn.appending = asyncio.ensure_future(appending)
             turn.appending.add_done_callback(self._on_appended)
-            if self._note is not None and self._open is None:
+            if self._note is not None and self._open is None and self._queue.empty():
                 here = Folded(cell=self.cell, prev=self._prev, sequence=self._sequence)
                 self._note(here, turn.done)
+            if turn.rolls_to:
+                await self._roll(turn)
+
+    async def _roll(self, turn: Turn) -> None:
+        """Go on in the next stream, once this one's last commit is durable."""
+        self._rolled.clear()
+        await asyncio.wait({turn.done})
+        await self._log.roll(turn.rolls_to)
+        self._rolled.set()
 
     async def _room(self) -> None:
         """Wait for an acknowledgement, or, while few are in flight, for a share of its time."""

@@ -73,7 +73,7 @@ class Agent:
         self._pace = pace
         self._reports = Reports(upstream, clock)
         converger = Converger(drivers, records, clock, starts_abreast=pace.starts_abreast)
-        self._lanes = Lanes(converger, self._reports, clock)
+        self._lanes = Lanes(converger, self._reports, clock, on_wreck=self.request_reconcile)
         self._reconciler = Reconciler(
             upstream=upstream,
             reports=self._reports,

@@ -7,6 +7,7 @@ report on its operations, unless a delete made them pointless.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -28,6 +29,8 @@ _NO_OPERATION_S = 120
 # A stop or delete that comes late is still worth doing, and must have time for it.
 _LEAST_S = 30
 _RETIRED_MOST = 20_000
+# After these have failed, nothing of the server shall be here.
+_GIVEN_UP = frozenset({"build", "delete"})
 _NEVER_UNDER_WAY = frozenset({"build", "start", "reboot"})
 
 
@@ -54,8 +57,17 @@ class Lane:
 class Lanes:
     """All lanes of a host. Wishes of a resource older than the newest seen are dropped."""
 
-    def __init__(self, converger: Converger, reports: Reports, clock: Clock) -> None:
+    def __init__(
+        self,
+        converger: Converger,
+        reports: Reports,
+        clock: Clock,
+        *,
+        on_wreck: Callable[[], None],
+    ) -> None:
+        """``on_wreck`` is called when something may be left of a server that the engine gave up."""
         self._converger = converger
+        self._on_wreck = on_wreck
         self._reports = reports
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
@@ -210,6 +222,9 @@ class Lanes:
                 log.warning("wish.unseen", resource=wish.resource_id, why=reason(error))
         for operation in wish.operations:
             await self._reports.failed(operation, cause, running=running)
+        if any(operation.kind in _GIVEN_UP for operation in wish.operations):
+            # What an earlier life of this agent has made is not undone by this one's failure.
+            self._on_wreck()
 
     def _deadline(self, wish: Wish) -> Micros:
         grace_s = wish.server.grace_s if wish.server is not None else 0

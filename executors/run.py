@@ -138,6 +138,7 @@ async def run(config: Config) -> None:
             config.nats_url,
             user=config.nats_user,
             password=config.nats_password,
+            authority=config.nats_ca,
             name=f"agent-{config.host_id}",
             cell=config.cell,
         )

@@ -17,7 +17,7 @@ from engine.fingerprint import fingerprint
 from projections import billing, compute, host, identity, image, network, operation, timeline
 from projections.answers import Position
 from projections.store import MadeBy, Table, Writer
-from schemas.engine import LeaderElected
+from schemas.engine import LeaderElected, LogRolled
 from schemas.envelope import Accepted, Fact, Refused, Request, fact_types
 from schemas.units import Micros, Ordinal
 
@@ -49,11 +49,13 @@ CODE: tuple[str, ...] = (
 type Apply = Callable[[Writer, Any, Ordinal, Micros], None]
 
 
-def _leader_elected(_writer: Writer, _fact: LeaderElected, _ordinal: Ordinal, _at: Micros) -> None:
+def _nothing_to_read(
+    _writer: Writer, _fact: LeaderElected | LogRolled, _ordinal: Ordinal, _at: Micros
+) -> None:
     """Who leads is in the timeline."""
 
 
-APPLY: dict[type, Apply] = {LeaderElected: _leader_elected}
+APPLY: dict[type, Apply] = {LeaderElected: _nothing_to_read, LogRolled: _nothing_to_read}
 for _area in AREAS:
     APPLY |= _area.APPLY
 assert set(APPLY) == set(fact_types().values()), "every fact has a read model"

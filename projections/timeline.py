@@ -113,6 +113,7 @@ REQUESTS: dict[type, Tell] = {
     billing.PublishPriceList: _named("price_list", "name"),
     engine.ElectLeader: _named("leader", "node"),
     engine.ConfirmLead: _named("leader", "node"),
+    engine.RollLog: lambda said: About("log", str(said.number)),
 }
 
 FACTS: dict[type, Tell] = {
@@ -170,6 +171,7 @@ FACTS: dict[type, Tell] = {
     operation.OperationTimedOut: _by_operation,
     billing.PriceListPublished: _whole("price_list", "price_list", "name"),
     engine.LeaderElected: _named("leader", "node"),
+    engine.LogRolled: lambda said: About("log", str(said.number)),
 }
 
 OWNED: dict[str, Table[Any]] = {

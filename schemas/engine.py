@@ -1,7 +1,10 @@
 """The engine's own facts: who leads."""
 
-from msgspec import Struct
+from typing import Annotated
 
+from msgspec import Meta, Struct
+
+from schemas.subjects import LOG_STREAMS_MAX
 from schemas.units import Micros
 
 
@@ -23,6 +26,15 @@ class ConfirmLead(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
     node: str
 
 
+class RollLog(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Close the log's stream and go on in the next one, whose number is given.
+
+    The numbers are given so that asking again, as after a crash, closes nothing more.
+    """
+
+    number: Annotated[int, Meta(ge=2, le=LOG_STREAMS_MAX)]
+
+
 class LeaderElected(
     Struct, frozen=True, kw_only=True, tag="engine.leader.elected.v1", tag_field="type"
 ):
@@ -33,5 +45,14 @@ class LeaderElected(
     elected_at: Micros
 
 
-type EngineAction = ElectLeader | ConfirmLead
-type EngineFact = LeaderElected
+class LogRolled(Struct, frozen=True, kw_only=True, tag="engine.log.rolled.v1", tag_field="type"):
+    """The commit that holds this is its stream's last; the next lies in stream ``number``.
+
+    Sequences and the hash chain go on without a gap. Not metered.
+    """
+
+    number: int
+
+
+type EngineAction = ElectLeader | ConfirmLead | RollLog
+type EngineFact = LeaderElected | LogRolled

@@ -21,6 +21,10 @@ import msgspec
 from schemas.ids import Cell, HostId
 
 
+# As many streams of the log as the broker's permissions provide for.
+LOG_STREAMS_MAX = 64
+
+
 class Subjects(msgspec.Struct, frozen=True):
     """The subjects and stream names of one cell."""
 
@@ -31,6 +35,10 @@ class Subjects(msgspec.Struct, frozen=True):
 
     def log_stream_of(self, number: int) -> str:
         return f"LOG-{self.cell}-{number:04}"
+
+    @property
+    def log_all(self) -> str:
+        return f"{self.cell}.log.*"
 
     @property
     def log(self) -> str:

@@ -182,7 +182,7 @@ class Keys:
         subject = f"$JS.API.DIRECT.GET.KV_{self._bucket}.{self._subject(key_id)}"
         stored = _stored(await self._bus.ask(subject, b"", timeout_s=TIMEOUT_S))
         # What a node has does not change but by being destroyed. What it has not, it may not have
-        # yet: the bucket's leader knows.
+        # yet: the bucket's leader knows sooner, and a write over what it does not know is refused.
         return stored if stored.seq else await self._read_at_leader(key_id)
 
     async def _read_at_leader(self, key_id: str) -> _Stored:

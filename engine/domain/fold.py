@@ -82,6 +82,7 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     so.OperationTimedOut: operation.operation_ended,
     sb.PriceListPublished: billing.price_list_published,
     se.LeaderElected: leader.leader_elected,
+    se.LogRolled: leader.log_rolled,
 }
 assert set(EVOLVE) == set(fact_types().values()), "every fact has its function"
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from engine.domain.context import Context
+from engine.domain.placement import relist
 from engine.domain.state import Cell, Usage
 from schemas import host as s
 from schemas.envelope import Fact
@@ -77,6 +78,7 @@ def hosts_up(cell: Cell, executor: s.Executor) -> list[s.Host]:
 def host_registered(cell: Cell, fact: s.HostRegistered, at: Micros) -> None:
     cell.state.hosts[fact.host.host_id] = fact.host
     cell.index.host_usage.setdefault(fact.host.host_id, Usage())
+    relist(cell, fact.host.host_id)
 
 
 def host_marked(cell: Cell, fact: s.HostMarked, at: Micros) -> None:
@@ -84,6 +86,7 @@ def host_marked(cell: Cell, fact: s.HostMarked, at: Micros) -> None:
     cell.state.hosts[fact.host_id] = msgspec.structs.replace(
         host, status=fact.status, updated_at=at
     )
+    relist(cell, fact.host_id)
 
 
 def host_drift_detected(cell: Cell, fact: s.HostDriftDetected, at: Micros) -> None:

@@ -8,6 +8,7 @@ from collections import defaultdict
 
 from engine.domain.compute.evolve import disk_held
 from engine.domain.ipam import address_number, spans_of
+from engine.domain.placement import rank_of, takes_servers
 from engine.domain.state import Index, State, Usage
 
 
@@ -43,6 +44,12 @@ def _compute(state: State, index: Index) -> None:
             usage.memory_mib += flavor.memory_mib
             usage.disk_gib += disk_held(server)
     index.host_usage = dict(usages)
+    index.host_rank = {
+        host_id: rank_of(host, index.host_usage[host_id])
+        for host_id, host in state.hosts.items()
+        if takes_servers(host)
+    }
+    index.hosts_by_room = sorted((rank, host_id) for host_id, rank in index.host_rank.items())
     index.project_servers, index.host_servers = dict(projects), dict(hosts)
 
 

@@ -1,4 +1,4 @@
-"""Who leads: the first commit of each decider names its epoch."""
+"""Who leads, and in which stream: the first commit of each decider names its epoch."""
 
 from engine.domain.context import Context
 from engine.domain.state import Cell
@@ -29,6 +29,18 @@ def confirm_lead(cell: Cell, ctx: Context, action: s.ConfirmLead) -> Decision:
     if action.epoch != cell.state.epoch:
         raise Conflict(f"epoch {action.epoch} is not the log's, which is {cell.state.epoch}")
     return facts_of(action, ctx.now), {}
+
+
+def roll_log(cell: Cell, ctx: Context, action: s.RollLog) -> Decision:
+    """Close the log's stream; the next has the next number."""
+    now = cell.state.log_number
+    if action.number != now + 1:
+        raise Conflict(f"the log is in stream {now}, so it can go on in {now + 1}")
+    return [s.LogRolled(number=action.number)], {"number": action.number}
+
+
+def log_rolled(cell: Cell, fact: s.LogRolled, at: Micros) -> None:
+    cell.state.log_number = fact.number
 
 
 def leader_elected(cell: Cell, fact: s.LeaderElected, at: Micros) -> None:

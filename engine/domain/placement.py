@@ -4,12 +4,16 @@ Filters remove hosts, weighers rank those left; what each removed, and by how mu
 short, becomes part of the fact, so that ``cumulog why`` and a server's fault can say it.
 """
 
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import islice
+
 from engine.domain.state import Cell, Usage
 from schemas.compute import Removed, Weighed
 from schemas.host import Host
 
 # A fact names at most this many hosts of each kind; a cell may have thousands.
-RECORDED_MAX = 20
+RECORDED_MAX = 10
 
 
 def disk_need_gib(flavor_disk_gib: int, virtual_size_bytes: int) -> int:
@@ -17,31 +21,79 @@ def disk_need_gib(flavor_disk_gib: int, virtual_size_bytes: int) -> int:
     return flavor_disk_gib or -(-virtual_size_bytes // 2**30)
 
 
+def relist(cell: Cell, host_id: str) -> None:
+    """Bring a host to its place in the order in which hosts are tried."""
+    index = cell.index
+    old = index.host_rank.pop(host_id, None)
+    if old is not None:
+        del index.hosts_by_room[bisect_left(index.hosts_by_room, (old, host_id))]
+    host = cell.state.hosts.get(host_id)
+    if host is not None and takes_servers(host):
+        rank = rank_of(host, index.host_usage[host_id])
+        index.host_rank[host_id] = rank
+        insort(index.hosts_by_room, (rank, host_id))
+
+
+def takes_servers(host: Host) -> bool:
+    """Return whether a host is tried at all."""
+    return host.status == "up" and "hypervisor" in host.executors
+
+
+def rank_of(host: Host, used: Usage) -> int:
+    """Return where a host stands: the more MiB of memory it has free, the lower."""
+    return used.memory_mib - host.capacity.memory_mib
+
+
 def place(
     cell: Cell, *, vcpus: int, memory_mib: int, disk_gib: int, wanted_host: str | None = None
 ) -> tuple[str | None, tuple[Weighed, ...], tuple[Removed, ...]]:
     """Choose a host with enough vCPUs, memory and disk; the one with most memory free wins.
 
-    Returns the host (None if there is none), the hosts that passed with their scores (share of
-    memory left free, in thousandths), and those removed with the reason.
+    Hosts are tried in that order until as many fit as a fact records, so how many others there are
+    does not matter. Returns the host (None if there is none), the best that fit with their scores
+    (share of memory left free, in thousandths), and some that were removed with the reason: of a
+    small cell, or where none fits, also those that were not tried.
     """
     weighed: list[Weighed] = []
     removed: list[Removed] = []
     need = Usage(vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
-    for host_id in sorted(cell.state.hosts):
-        host = cell.state.hosts[host_id]
+    hosts = cell.state.hosts
+    for host_id in _in_order(cell, memory_mib, wanted_host):
+        host = hosts[host_id]
         used = cell.index.host_usage[host_id]
-        refusal = _refusal(host, used, need, wanted_host)
-        if refusal is not None:
+        refusal = _refusal(host, used, need, None)
+        if refusal is None:
+            left = host.capacity.memory_mib - used.memory_mib - memory_mib
+            score = left * 1000 // max(1, host.capacity.memory_mib)
+            weighed.append(Weighed(host_id=host_id, score=score))
+        elif len(removed) < RECORDED_MAX:
             removed.append(refusal)
-            continue
-        left = host.capacity.memory_mib - used.memory_mib - memory_mib
-        weighed.append(
-            Weighed(host_id=host_id, score=left * 1000 // max(1, host.capacity.memory_mib))
-        )
-    weighed.sort(key=lambda w: (-w.score, w.host_id))
+        if len(weighed) == RECORDED_MAX:
+            break
+    if not weighed or len(hosts) <= RECORDED_MAX:
+        removed = _all_removed(cell, need, wanted_host)
     chosen = weighed[0].host_id if weighed else None
-    return chosen, tuple(weighed[:RECORDED_MAX]), tuple(removed[:RECORDED_MAX])
+    return chosen, tuple(weighed), tuple(removed)
+
+
+def _in_order(cell: Cell, memory_mib: int, wanted_host: str | None) -> Iterator[str]:
+    """Yield the hosts to be tried, best first."""
+    if wanted_host is not None:
+        if wanted_host in cell.index.host_rank:
+            yield wanted_host
+        return
+    for rank, host_id in cell.index.hosts_by_room:
+        if -rank < memory_mib:
+            return  # and so have all that follow
+        yield host_id
+
+
+def _all_removed(cell: Cell, need: Usage, wanted_host: str | None) -> list[Removed]:
+    refusals = (
+        _refusal(cell.state.hosts[host_id], cell.index.host_usage[host_id], need, wanted_host)
+        for host_id in sorted(cell.state.hosts)
+    )
+    return list(islice((r for r in refusals if r is not None), RECORDED_MAX))
 
 
 def _refusal(host: Host, used: Usage, need: Usage, wanted_host: str | None) -> Removed | None:

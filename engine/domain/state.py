@@ -49,6 +49,9 @@ class Index(Struct, kw_only=True):
     project_names: dict[tuple[str, str], str] = field(default_factory=dict)
     user_names: dict[tuple[str, str], str] = field(default_factory=dict)
     host_usage: dict[str, Usage] = field(default_factory=dict)
+    # (rank, host) of the hosts that take servers, most memory free first; see placement.
+    hosts_by_room: list[tuple[int, str]] = field(default_factory=list)
+    host_rank: dict[str, int] = field(default_factory=dict)
     host_servers: dict[str, set[str]] = field(default_factory=dict)
     project_servers: dict[str, set[str]] = field(default_factory=dict)
     project_images: dict[str, set[str]] = field(default_factory=dict)
@@ -71,6 +74,7 @@ class State(Struct, kw_only=True):
     """Everything decisions depend on. Values are frozen; evolving replaces them."""
 
     epoch: int = 0
+    log_number: int = 1  # the stream that takes commits
     ordinal: Ordinal = 0
     at: Micros = 0
     bootstrapped: bool = False

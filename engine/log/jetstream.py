@@ -1,5 +1,7 @@
 """The log on JetStream: one publish, one fsync, one acknowledgement under the fence.
 
+Appends go to one stream, the newest; what is read may lie in several (see ``streams``).
+
 An append whose answer was lost is never repeated blindly: the same fence is sent again, and if the
 place is taken, what lies there is read through the leader and compared. Readers ask for messages by
 sequence and are told of new ones by announcements, which may be lost: they look by themselves too.
@@ -7,8 +9,9 @@ sequence and are told of new ones by announcements, which may be lost: they look
 
 import asyncio
 import contextlib
+import itertools
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -26,11 +29,23 @@ from engine.bus.client import (
 )
 from engine.log.accounts import feed as feed_prefix
 from engine.log.port import (
+    LogGone,
     LogRefused,
     LogUnavailable,
     StoredCommit,
     WrongLastSequence,
     is_same,
+)
+from engine.log.streams import (
+    NAMES,
+    Archived,
+    Stream,
+    first_request,
+    holding,
+    names_request,
+    numbers_in,
+    rolls_to,
+    until,
 )
 
 WRONG_LAST_SEQUENCE = 10071, 10164
@@ -39,6 +54,8 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 ATTEMPT_S = 5.0
 RETRY_S = 0.05
 POLL_S = 1.0
+# Which streams there are is looked up anew when nothing came for as long.
+LOOK_S = 5.0
 ANNOUNCED_BYTES_MAX = 2 * 1024 * 1024
 ANNOUNCED_BYTES_KEPT = 64 * 1024 * 1024
 ENTRY_BYTES = 128
@@ -67,6 +84,11 @@ class _RawReply(Struct, frozen=True):
     error: _ApiError | None = None
 
 
+class _Names(Struct, frozen=True):
+    streams: tuple[str, ...] | None = None
+    error: _ApiError | None = None
+
+
 class _State(Struct, frozen=True):
     last_seq: int = 0
 
@@ -77,19 +99,29 @@ class _Info(Struct, frozen=True):
 
 
 _decode_info = msgspec.json.Decoder(_Info).decode
+_decode_names = msgspec.json.Decoder(_Names).decode
 _decode_ack = msgspec.json.Decoder(_PubAck).decode
 _decode_raw = msgspec.json.Decoder(_RawReply).decode
 
 
 class JetStreamLog:
-    """See ``port.Log``. ``engine`` and ``admin`` may append, and ``edge`` and ``history`` read."""
+    """See ``port.Log``. ``engine`` and ``admin`` may append, and ``edge`` and ``history`` read.
 
-    def __init__(self, bus: Bus, *, append_s: float = 30.0) -> None:
+    What lies in no stream any more is read from ``archived``, in threads; without it, ``LogGone``.
+    """
+
+    def __init__(
+        self, bus: Bus, *, append_s: float = 30.0, archived: Archived | None = None
+    ) -> None:
         self._bus = bus.store
         self._feed = bus
         self._append_s = append_s
-        self._subject = bus.subjects.log
-        self._stream = bus.subjects.log_stream
+        self._archived = archived
+        self._names = bus.subjects
+        self._number = 0  # the stream that takes commits; 0: the newest there is
+        self._streams: list[Stream] = []
+        self._looked_at = -LOOK_S
+        self._newest = 0  # the highest number that a commit speaks of
         self._prefix = feed_prefix(bus.cell)
 
     async def append(
@@ -103,12 +135,11 @@ class JetStreamLog:
         """See ``port.Log.append``."""
         deadline = asyncio.get_running_loop().time() + self._append_s
         headers = {"Nats-Expected-Last-Sequence": str(expected_last)}
+        subject = self._names.log_subject(self._number or await self._find_number())
         unsure = False  # whether an earlier attempt may have been stored
         while True:
             try:
-                answer = await self._bus.ask(
-                    self._subject, data, timeout_s=ATTEMPT_S, headers=headers
-                )
+                answer = await self._bus.ask(subject, data, timeout_s=ATTEMPT_S, headers=headers)
             except (BusTimeout, Disconnected) as error:
                 unsure = True
                 await self._pause(deadline, error)
@@ -143,6 +174,7 @@ class JetStreamLog:
     async def append_all(self, datas: Sequence[bytes], *, expected_last: int) -> int:
         """See ``port.Log.append_all``: an atomic batch (NATS ADR-50)."""
         batch = uuid.uuid4().hex
+        subject = self._names.log_subject(self._number or await self._find_number())
         heard: asyncio.Queue[Message] = asyncio.Queue()
         inbox = self._bus.new_inbox()
         subscription = await self._bus.subscribe(inbox, heard.put)
@@ -155,7 +187,7 @@ class JetStreamLog:
                     headers["Nats-Batch-Commit"] = "1"
                 # Answers to the first, which names a refusal, and to the last, which commits.
                 reply = inbox if number in {1, len(datas)} else ""
-                await self._bus.publish(self._subject, data, headers, reply=reply)
+                await self._bus.publish(subject, data, headers, reply=reply)
             last = await self._batch_outcome(heard, expected_last)
         except BusError as error:
             raise LogUnavailable(str(error)) from error
@@ -185,11 +217,22 @@ class JetStreamLog:
 
     async def end(self) -> int:
         """See ``port.Log.end``: asked of the stream's leader, which alone knows."""
+        return await self._end_of(self._number or await self._find_number())
+
+    async def roll(self, number: int) -> None:
+        """See ``port.Log.roll``. The administrator makes the stream: ``engine.log.rollover``."""
+        await self._end_of(number)
+        self._number = number
+        self._newest = max(self._newest, number)
+
+    async def _end_of(self, number: int) -> int:
+        """Return the last sequence of a stream, or before its first; waits until it is there."""
+        stream = self._names.log_stream_of(number)
         deadline = asyncio.get_running_loop().time() + self._append_s
         while True:
             try:
                 answer = await self._bus.request(
-                    f"$JS.API.STREAM.INFO.{self._stream}", b"", timeout_s=ATTEMPT_S
+                    f"$JS.API.STREAM.INFO.{stream}", b"", timeout_s=ATTEMPT_S
                 )
             except (BusTimeout, Disconnected, NoResponders) as error:
                 await self._pause(deadline, error)
@@ -200,6 +243,20 @@ class JetStreamLog:
             refusal = LogRefused(f"{info.error.description} ({info.error.err_code})")
             await self._pause(deadline, refusal)
 
+    async def _find_number(self) -> int:
+        deadline = asyncio.get_running_loop().time() + self._append_s
+        while not self._number:
+            try:
+                numbers = await self._listed()
+            except (BusTimeout, Disconnected, NoResponders) as error:
+                await self._pause(deadline, error)
+                continue
+            if numbers:
+                self._number = numbers[-1]
+            else:
+                await self._pause(deadline, LogRefused("there is no log"))
+        return self._number
+
     async def _announce(self, seq: int, data: bytes) -> None:
         announced = data if len(data) <= ANNOUNCED_BYTES_MAX else b""
         with contextlib.suppress(BusError):  # Readers find it by themselves if this is lost.
@@ -208,10 +265,11 @@ class JetStreamLog:
     async def _stored(self, seq: int, deadline: float) -> StoredCommit | None:
         """Read one message through the stream's leader, which never answers with old state."""
         request = msgspec.json.encode({"seq": seq})
+        stream = self._names.log_stream_of(self._number)
         while True:
             try:
                 answer = await self._bus.request(
-                    f"$JS.API.STREAM.MSG.GET.{self._stream}", request, timeout_s=ATTEMPT_S
+                    f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout_s=ATTEMPT_S
                 )
             except (BusTimeout, Disconnected, NoResponders) as error:
                 await self._pause(deadline, error)
@@ -239,45 +297,134 @@ class JetStreamLog:
         self, after_seq: int = 0, *, follow: bool = False
     ) -> AsyncGenerator[list[StoredCommit]]:
         """See ``port.Log.read_batches``."""
-        if follow:
-            async with contextlib.aclosing(self._follow(after_seq)) as batches:
-                async for batch in batches:
+        while True:
+            try:
+                reading = self._follow(after_seq) if follow else self._up_to_now(after_seq)
+                async with contextlib.aclosing(reading) as batches:
+                    async for batch in batches:
+                        yield batch
+                        after_seq = batch[-1].seq
+            except LogGone as error:
+                if self._archived is None:
+                    raise
+                gone = until(self._archived, after_seq, error.first)
+            else:
+                return
+            with contextlib.closing(gone) as messages:
+                while batch := await asyncio.to_thread(_portion, messages):
                     yield batch
-            return
+                    after_seq = batch[-1].seq
+
+    async def _up_to_now(self, after_seq: int) -> AsyncGenerator[list[StoredCommit]]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._append_s
         end = await self.last()
         while end is not None and after_seq < end.seq:
             batch = await self._batch(after_seq + 1)
             if wanted := [commit for commit in batch if commit.seq <= end.seq]:
                 yield wanted
                 after_seq = wanted[-1].seq
+                deadline = loop.time() + self._append_s
+            else:  # a replica that lags behind the one that told of the end
+                await self._pause(deadline, LogRefused(f"{after_seq + 1} is not there"))
 
     async def last(self) -> StoredCommit | None:
         """See ``port.Log.last``. On a cluster this may lag behind the leader by a moment."""
-        request = msgspec.json.encode({"last_by_subj": self._subject})
-        answer = await self._direct(request)
-        return _direct_commit(answer)
+        streams = await self._known()
+        while True:
+            found = await self._last_in(streams)
+            if found is None:
+                return None
+            self._note([found])
+            if self._newest <= streams[-1].number:
+                return found
+            before, streams = streams, await self._look()
+            if before[-1].number == streams[-1].number:
+                return found
 
-    async def _direct(self, request: bytes) -> Message:
-        return await self._bus.ask(
-            f"$JS.API.DIRECT.GET.{self._stream}", request, timeout_s=ATTEMPT_S
-        )
+    async def _last_in(self, streams: Sequence[Stream]) -> StoredCommit | None:
+        for stream in reversed(streams):
+            subject = self._names.log_subject(stream.number)
+            request = msgspec.json.encode({"last_by_subj": subject})
+            if found := _direct_commit(await self._direct(stream, request)):
+                return found
+        return None
+
+    async def _direct(self, stream: Stream, request: bytes) -> Message:
+        try:
+            return await self._bus.ask(
+                f"$JS.API.DIRECT.GET.{stream.name}", request, timeout_s=ATTEMPT_S
+            )
+        except NoResponders:
+            self._looked_at = -LOOK_S  # it may have been dropped
+            raise
+
+    async def _known(self) -> list[Stream]:
+        """Return the streams there are, as they were found lately."""
+        now = asyncio.get_running_loop().time()
+        known = self._streams[-1].number if self._streams else 0
+        if not known or known < self._newest or now - self._looked_at > LOOK_S:
+            return await self._look()
+        return self._streams
+
+    async def _look(self) -> list[Stream]:
+        """Find out which streams there are, and where each begins."""
+        firsts = {stream.number: stream.first for stream in self._streams}
+        streams: list[Stream] = []
+        for number in await self._listed():
+            stream = Stream(number, self._names.log_stream_of(number), firsts.get(number, 0))
+            if not stream.first:
+                request = first_request(self._names.cell, number)
+                if found := _direct_commit(await self._direct(stream, request)):
+                    stream = Stream(number, stream.name, found.seq)
+            streams.append(stream)
+        if not streams:
+            raise NoResponders("there is no log")
+        self._streams = streams
+        self._looked_at = asyncio.get_running_loop().time()
+        return streams
+
+    async def _listed(self) -> list[int]:
+        request = names_request(self._names.cell)
+        found = _decode_names(await self._bus.request(NAMES, request, timeout_s=ATTEMPT_S))
+        if found.error is not None:  # no leader yet, on a cluster
+            raise BusTimeout(f"{found.error.description} ({found.error.err_code})")
+        return numbers_in(self._names.cell, found.streams or ())
 
     async def _batch(self, first_seq: int) -> list[StoredCommit]:
         """Read what there is from ``first_seq`` on, bounded in number and bytes."""
+        for stream in holding(await self._known(), first_seq):
+            batch = await self._batch_of(stream, first_seq)
+            # One that begins later: what is wanted is in a stream whose replica lags.
+            if batch and batch[0].seq == first_seq:
+                self._note(batch)
+                return batch
+        return []
+
+    async def _batch_of(self, stream: Stream, first_seq: int) -> list[StoredCommit]:
         request = msgspec.json.encode(
             {"seq": first_seq, "batch": BATCH_MAX, "max_bytes": BATCH_BYTES_MAX}
         )
         batch: list[StoredCommit] = []
         answers = self._bus.ask_many(
-            f"$JS.API.DIRECT.GET.{self._stream}", request, timeout_s=ATTEMPT_S
+            f"$JS.API.DIRECT.GET.{stream.name}", request, timeout_s=ATTEMPT_S
         )
-        async with contextlib.aclosing(answers):
-            async for answer in answers:
-                commit = _direct_commit(answer)
-                if commit is None:
-                    break
-                batch.append(commit)
+        try:
+            async with contextlib.aclosing(answers):
+                async for answer in answers:
+                    commit = _direct_commit(answer)
+                    if commit is None:
+                        break
+                    batch.append(commit)
+        except NoResponders:
+            self._looked_at = -LOOK_S  # it may have been dropped
+            raise
         return batch
+
+    def _note(self, batch: Sequence[StoredCommit]) -> None:
+        """Notice that the log goes on in another stream."""
+        for commit in batch:
+            self._newest = max(self._newest, rolls_to(commit.data))
 
     async def _follow(self, after_seq: int) -> AsyncGenerator[list[StoredCommit]]:
         announced = _Announced()
@@ -286,6 +433,7 @@ class JetStreamLog:
         try:
             while True:
                 batch = announced.pop(after_seq + 1)
+                self._note(batch)
                 if not batch and announced.must_look:
                     announced.must_look = False
                     batch = await self._patient_batch(after_seq + 1)
@@ -350,6 +498,18 @@ class _Announced:
         except TimeoutError:
             self.must_look = True
         self._woken.clear()
+
+
+def _portion(messages: Iterator[tuple[int, bytes]]) -> list[StoredCommit]:
+    """Take as many as a batch may have."""
+    batch: list[StoredCommit] = []
+    size = 0
+    for seq, data in itertools.islice(messages, BATCH_MAX):
+        batch.append(StoredCommit(seq, data))
+        size += len(data)
+        if size >= BATCH_BYTES_MAX:
+            break
+    return batch
 
 
 def _direct_commit(answer: Message) -> StoredCommit | None:

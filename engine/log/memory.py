@@ -48,6 +48,9 @@ class MemoryLog:
         """See ``port.Log.end``."""
         return len(self._commits)
 
+    async def roll(self, number: int) -> None:
+        """See ``port.Log.roll``."""
+
     async def read(
         self, after_seq: int = 0, *, follow: bool = False
     ) -> AsyncGenerator[StoredCommit]:

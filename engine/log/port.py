@@ -28,6 +28,14 @@ class LogUnavailable(LogError):
     """No answer in time. Whether the commit is stored is NOT known: stop, and fold again."""
 
 
+class LogGone(LogError):
+    """What was to be read lies in a stream that was dropped: it is in the history only."""
+
+    def __init__(self, wanted: int, first: int) -> None:
+        super().__init__(f"the broker has the log from {first} on, not {wanted}; see the history")
+        self.first = first
+
+
 class LogRefused(LogError):
     """The broker refused to store it (full, too big): nothing of ours was stored."""
 
@@ -109,6 +117,16 @@ class Log(Protocol):
 
         Raises:
             LogUnavailable: no answer in time.
+        """
+        ...
+
+    async def roll(self, number: int) -> None:
+        """Append to the stream of this number from now on; waits until it is there.
+
+        Sequences go on. For after the commit that closes the stream before it.
+
+        Raises:
+            LogUnavailable: it was not there in time.
         """
         ...
 

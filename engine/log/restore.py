@@ -32,10 +32,10 @@ from engine.log.port import LogError
 from engine.log.replay import replay
 from engine.log.stream import ensure_log
 from engine.log.verify import VerifyReport, Walk
-from schemas.subjects import Subjects
 from schemas.units import Ordinal
 
 IN_FLIGHT = 64
+LOST_S = 2.0
 SALVAGED = "salvaged"
 BUILDING = "building"
 
@@ -99,7 +99,6 @@ class Restore:
         self._known = known
         self._stamp = stamp
         self._tell = tell
-        self._names = Subjects(cell=cell)
         self._prefix = f"LOG-{cell}-"
         self._subject = f"{cell}.log"
 
@@ -199,7 +198,7 @@ class Restore:
     def _build(self, best: VerifyReport) -> int | None:
         """Append what the broker does not have; None if what it has is not of this log."""
         with self._broker() as nats:
-            had = self._served(nats) if salvage.streams(self._nats, self._prefix) else _NOTHING
+            had = self._served(nats)
             if had is None or had.commits > best.commits:
                 return None
             asyncio.run(self._append(nats, had.commits, best))
@@ -227,11 +226,18 @@ class Restore:
         """Return how far the broker serves a sound log; None if it serves what is not."""
         walk = Walk()
         try:
-            messages = replay(
-                nats.url, "admin", nats.credentials["admin"], self._names.log_stream, lost_s=2.0
-            )
-            for sequence, data in messages:
-                walk.add(sequence, data)
+            # Numbered streams go on where the one before ends.
+            for stream in salvage.streams(self._nats, self._prefix):
+                messages = replay(
+                    nats.url,
+                    "admin",
+                    nats.credentials["admin"],
+                    stream.name,
+                    walk.commits,
+                    lost_s=LOST_S,
+                )
+                for sequence, data in messages:
+                    walk.add(sequence, data)
         except (ChainBroken, LogError) as error:
             self._tell(f"the broker serves no sound log: {error}")
             return None
@@ -239,6 +245,7 @@ class Restore:
 
     @contextmanager
     def _broker(self) -> Iterator[server.NatsServer]:
+        self._nats.mkdir(mode=0o700, exist_ok=True)
         server.end_orphan(self._nats)
         nats = server.start(self._nats, cell=self._cell, host=self._host)
         try:
@@ -250,9 +257,6 @@ class Restore:
         for name in (BUILDING, SALVAGED):
             (self._folder / name).unlink(missing_ok=True)
         _sync(self._folder)
-
-
-_NOTHING = Walk().report()
 
 
 def _told(

@@ -136,7 +136,7 @@ def test_wrong_usage_is_said_in_a_line(arguments, says):
 def test_only_administrators_take_the_whole_log(cloud, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    done = cloud.run(*arguments, cloud="demo")
+    done = cloud.run(*arguments, cloud="cumulog-demo")
 
     assert done.code == 1
     assert list(tmp_path.iterdir()) == []

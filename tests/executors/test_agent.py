@@ -5,8 +5,10 @@ import asyncio
 import pytest
 
 from executors.errors import HypervisorError, NetworkError, StorageError
+from executors.hypervisor.port import Domain
 from executors.position import Position, Version
 from schemas.compute import ReportServerState
+from schemas.host import ReportDrift
 from schemas.work import ConsoleAsk
 from tests.executors.world import Cloud, a_server, an_image, changed
 
@@ -149,6 +151,26 @@ async def test_a_failure_at_any_step_leaves_no_trace(agent, engine, host, where,
     assert host.networks.plugged == {}
     assert await host.storage.servers() == set()
     assert host.records.load(spec.server.server_id) is None
+
+
+async def test_after_a_build_that_failed_the_agent_asks_at_once_what_shall_be_left(
+    agent, engine, host
+):
+    async def fail(*_args, **_fields):
+        raise NetworkError("no bridge")
+
+    host.networks.plug = fail
+    spec = a_server(ports=(Cloud().port(),))
+    server_id = spec.server.server_id
+    # An agent that was killed has started it, and noted nothing.
+    host.hypervisor._domains[server_id] = Domain(server_id=server_id, boot=1)
+    item = engine.wish("build", spec)
+    engine.servers.clear()  # as the engine wishes away a server in error
+    report = await engine.outcome(item)
+    await engine.heard(lambda r: isinstance(r, ReportDrift))
+
+    assert (report.succeeded, report.running) == (False, True)
+    assert host.hypervisor._domains == {}
 
 
 async def test_an_image_larger_than_the_disk_says_by_how_much(agent, engine):

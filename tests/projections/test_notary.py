@@ -1,5 +1,7 @@
 """The notary signs only what holds, and proves what it is asked for."""
 
+from itertools import pairwise
+
 import pytest
 
 from engine.log.checkpoint import Book, Loss, sign
@@ -56,7 +58,7 @@ def test_it_signs_what_came_since_then_and_never_far_apart(office, monkeypatch):
 
     kept = office.notary.held().checkpoints
     assert kept[-1].ordinal == office.sealed.head
-    assert all(b.sequence - a.sequence <= 10 for a, b in zip(kept, kept[1:], strict=False))
+    assert all(b.sequence - a.sequence <= 10 for a, b in pairwise(kept))
     report = check_lines(
         export_lines(
             office.story.commits,

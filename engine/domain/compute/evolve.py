@@ -3,6 +3,7 @@
 import msgspec
 
 from engine.domain.compute.server import ZONE
+from engine.domain.placement import relist
 from engine.domain.state import Cell, Usage, drop_member
 from schemas import compute as s
 from schemas.units import Micros
@@ -127,6 +128,7 @@ def _hold(cell: Cell, server: s.Server, sign: int) -> None:
     usage.vcpus += sign * server.flavor.vcpus
     usage.memory_mib += sign * server.flavor.memory_mib
     usage.disk_gib += sign * disk_held(server)
+    relist(cell, server.host_id)
 
 
 def disk_held(server: s.Server) -> int:

@@ -1,6 +1,7 @@
 """Three nodes, killed and paused in turn under load: what was acknowledged stays, in order."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -8,6 +9,7 @@ from engine.bus.keys import Keys
 from engine.bus.work import ensure_work_of, ensure_work_stream
 from engine.log.commit import GENESIS, seal_commit
 from engine.log.jetstream import JetStreamLog
+from engine.log.port import LogUnavailable
 from engine.log.readiness import check_servers
 from engine.log.replay import replay
 from engine.log.stream import call, ensure_log
@@ -135,6 +137,36 @@ async def test_nodes_are_killed_and_paused_in_turn_and_nothing_is_lost(cluster):
         assert [data for _, data in found] == writer.acknowledged
         assert verify(found).commits == len(writer.acknowledged)
     print(f"{len(writer.acknowledged)} commits, {led}")
+
+
+async def test_without_two_nodes_nothing_is_stored_and_nothing_is_lost(cluster):
+    admin = await cluster.connect("admin")
+    await ensure_log(admin, replicas=3)
+    engine = await cluster.connect("engine")
+    log = JetStreamLog(engine, append_s=1)
+    assert await log.append(b"one", expected_last=0) == 1
+    leader = await all_current(admin)
+    lost = [name for name in NAMES if name != leader]
+    for name in lost:
+        cluster.pause(name)
+
+    with pytest.raises(LogUnavailable):
+        await log.append(b"two", expected_last=1)
+    for name in lost:
+        cluster.resume(name)
+
+    async with asyncio.timeout(RECOVERY_S):
+        while True:
+            with contextlib.suppress(LogUnavailable):
+                assert await log.append(b"two", expected_last=1) == 2
+                break
+    await all_current(admin)
+    found = await asyncio.to_thread(
+        lambda: list(replay(cluster.url, "engine", cluster.passwords["engine"], engine.subjects.log_stream))
+    )
+    assert found == [(1, b"one"), (2, b"two")]
+    await engine.close()
+    await admin.close()
 
 
 async def test_every_stream_lies_on_three_nodes_and_all_nodes_are_asked(cluster):
