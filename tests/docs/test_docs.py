@@ -56,6 +56,27 @@ def test_the_commands_of_a_tutorial_run_as_printed(page, shown, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_the_recorder_s_example_runs_as_printed(nats_server):
+    (example,) = blocks(ROOT / "docs" / "recorder.md", "python")
+
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=clean_environment()
+        | {
+            "NATS_URL": nats_server.url,
+            "NATS_PASSWORD": nats_server.credentials["admin"],
+            "NATS_STREAM": f"docs-{os.getpid()}",
+        },
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "100\n[1, 2]\n"), done.stderr
+
+
 def test_the_demonstration_shows_what_happened(shown):
     for sign in (
         "✓ Server first: ACTIVE, 10.10.0.",
