@@ -22,8 +22,9 @@ HERE = Path(__file__).resolve().parent.parent
 class Cloud:
     """Starts ``cumulog up`` in a temporary directory and takes it down again."""
 
-    def __init__(self, driver: str = "simulated") -> None:
+    def __init__(self, driver: str = "simulated", *options: str) -> None:
         self.driver = driver
+        self.options = options
         self.directory = Path(tempfile.mkdtemp(prefix="cumulog-bench-"))
         self.token = ""
         self.project = ""
@@ -46,6 +47,7 @@ class Cloud:
                 "--driver",
                 self.driver,
                 "--no-demo",
+                *self.options,
             ],
             stdout=self.log,
             stderr=self.log,

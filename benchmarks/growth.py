@@ -17,7 +17,8 @@ import pygal
 
 from benchmarks.crowd import Crowd
 
-SAMPLES = 4000
+BATCHES = 5
+SAMPLES = 2000
 FIGURE = Path(__file__).resolve().parent.parent / "docs/figures/growth.svg"
 
 
@@ -28,17 +29,28 @@ def resident_mib() -> float:
 
 
 def sample(crowd: Crowd) -> tuple[float, float, float, float]:
-    """Create some more servers; return the median and p99 of deciding, and both of folding, µs."""
-    took = []
-    for _ in range(SAMPLES):
-        took.append(crowd.create())
-        crowd.report()
-    decided, folded = (sorted(part) for part in zip(*took, strict=True))
-    return tuple(
-        1e6 * value
-        for part in (decided, folded)
-        for value in (statistics.median(part), part[int(0.99 * len(part))])
+    """Create some more servers; return the median and p99 of deciding, and both of folding, µs.
+
+    The least of several batches: what neighbours do to the caches only ever adds.
+    """
+    batches = []
+    for _ in range(BATCHES):
+        took = []
+        for _ in range(SAMPLES):
+            took.append(crowd.create())
+            crowd.report()
+        decided, folded = (sorted(part) for part in zip(*took, strict=True))
+        batches.append(
+            [
+                1e6 * value
+                for part in (decided, folded)
+                for value in (statistics.median(part), part[int(0.99 * len(part))])
+            ]
+        )
+    decide_50, decide_99, evolve_50, evolve_99 = (
+        min(column) for column in zip(*batches, strict=True)
     )
+    return decide_50, decide_99, evolve_50, evolve_99
 
 
 def main() -> None:

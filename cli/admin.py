@@ -12,6 +12,7 @@ import typer
 from cli.output import Column, Output, show_item, show_rows
 from cli.parameters import HELP_NAMES
 from cli.problem import USAGE, Problem
+from cli.session import Session, command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,12 @@ COLUMNS: Sequence[Column] = (
     ("BELONGS TO", "whose"),
     ("COPY TO", lambda row: " and ".join(row["copy_to"])),
 )
+ConfigArgument = Annotated[
+    str, typer.Argument(help="The admin component's file, in a cluster.", metavar="ADMIN.JSON")
+]
+AuthorityOption = Annotated[
+    str, typer.Option(help="The authority's file, when not where ADMIN.JSON says.")
+]
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]
 
 
@@ -178,6 +185,88 @@ def prepare(
     show_item(
         output,
         {"cell": told.cell, "servers": servers, "replicas": told.replicas, "log": "as it must be"},
+    )
+
+
+@command(admin_app, "log-roll")
+def log_roll(
+    session: Session,
+    config: ConfigArgument = "",
+    *,
+    authority: AuthorityOption = "",
+    to: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Do nothing if it is there already.")
+    ] = None,
+) -> None:
+    """Close the stream that the log lies in, and let the log go on in the next one.
+
+    A stream of the log only grows. Closed ones can be dropped once history holds them (`log-drop`),
+    so roll over now and then, before the broker's disk is full. The cloud goes on meanwhile:
+    requests wait for a tenth of a second. Nothing changes for who reads; ordinals and the hash
+    chain go on.
+
+    It asks the engine, as an administrator of the cloud (--os-cloud, or the state directory's
+    account), then makes the stream, as the broker's administrator. If it is cut short in between,
+    requests wait until it is run again, or the broker is started again.
+
+    Example: cumulog admin log-roll --state-dir var
+
+    In a cluster: cumulog admin log-roll ./broker/components/admin.json --os-cloud cell-a
+    """
+    from cli.client import Client
+    from cli.cloud import STATE_DIR
+    from cli.credentials import find_cloud
+    from cli.rollover import admin_config, roll
+
+    told = admin_config(config, authority, "" if config else session.state_dir or STATE_DIR)
+    place = session.state_dir or ("" if config or session.os_cloud else STATE_DIR)
+    session.show(roll(told, lambda: Client(find_cloud(session.os_cloud, place or None)), to))
+
+
+@command(admin_app, "log-drop")
+def log_drop(
+    session: Session,
+    number: Annotated[int, typer.Argument(help="The oldest stream of the log.", metavar="NUMBER")],
+    config: ConfigArgument = "",
+    *,
+    authority: AuthorityOption = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Drop the log's oldest stream from the broker, once sealed history holds all of it.
+
+    History is then the only place that has these commits, so have a copy of it elsewhere. The
+    archiver is asked to seal and sign what it has not yet. Then every commit of the stream is
+    compared with history, byte for byte, the hash chain is walked, and a signed checkpoint must
+    cover the stream's end; if anything is missing, nothing is dropped. Read models, replays,
+    exports and `audit verify` go on as before: what is no longer in the log is read from history.
+
+    Run it where the archiver's state directory is.
+
+    Example: cumulog admin log-drop 1 --state-dir var
+
+    In a cluster: cumulog admin log-drop 1 ./broker/components/admin.json
+    --state-dir /var/lib/cumulog
+    """
+    from cli.cloud import STATE_DIR
+    from cli.rollover import admin_config, confirm, drop_stream, find_droppable
+
+    told = admin_config(config, authority, session.state_dir or ("" if config else STATE_DIR))
+    found = find_droppable(told, number)
+    if found is None:
+        session.show({"stream": number, "result": "it was dropped before"})
+        return
+    size = f"{found.last - found.first + 1} commits, {found.bytes / 2**20:.1f} MiB"
+    if not yes:
+        confirm(f"Stream {number} ({size}) is in sealed history. This drops it from the broker.")
+    drop_stream(told, number)
+    session.show(
+        {
+            "stream": number,
+            "result": "dropped",
+            "held": size,
+            "through_ordinal": found.ordinal,
+            "signed_ordinal": found.signed,
+        }
     )
 
 

@@ -14,13 +14,12 @@ from cli.up import end_orphans, hold
 from engine.log import server
 from engine.log.checkpoint import read_statement
 from engine.log.export import ExportReport, export_lines, write_export
-from engine.log.replay import replay
-from projections.history import History
+from engine.log.replay_all import replay_log
+from projections.history import History, history_path
 from projections.notary import Notary, book_of, keys_of
 from projections.reader import Reader
 from projections.runner import read_model_path
 from schemas.config import Config
-from schemas.subjects import Subjects
 
 LOST_S = 2.0
 
@@ -95,17 +94,18 @@ def broker_of(state: State) -> Iterator[Config]:
 
 def log_reader(config: Config) -> Read:
     """Return what yields the log's messages after a sequence."""
-    stream = Subjects(cell=config.cell).log_stream
+    history = History(history_path(config))
 
     def read(after_seq: int) -> Iterator[tuple[int, bytes]]:
-        return replay(
+        return replay_log(
             config.nats_url,
             config.nats_user,
             config.nats_password,
-            stream,
+            config.cell,
             after_seq,
             authority=config.nats_ca,
             lost_s=LOST_S,
+            archived=history.commits_after,
         )
 
     return read

@@ -44,13 +44,13 @@ def rebuild(
     import msgspec
 
     from engine.log.port import LogError
-    from engine.log.replay import replay
+    from engine.log.replay_all import replay_log
     from projections.files import LogEnded
     from projections.files import rebuild as build
+    from projections.history import History, history_path
     from projections.models import LogDiffers
     from projections.runner import read_model_path
     from schemas.config import Config
-    from schemas.subjects import Subjects
 
     path = State.at(state_dir).config_file("projector")
     try:
@@ -59,17 +59,18 @@ def rebuild(
         raise Problem(
             f"cannot read {path}: {error.strerror}", hint="Name the state directory of `up`."
         ) from error
-    stream = Subjects(cell=config.cell).log_stream
+    history = History(history_path(config))
     try:
         rebuilt = build(
             read_model_path(config),
-            lambda after: replay(
+            lambda after: replay_log(
                 config.nats_url,
                 config.nats_user,
                 config.nats_password,
-                stream,
+                config.cell,
                 after,
                 authority=config.nats_ca,
+                archived=history.commits_after,
             ),
         )
     except (LogError, LogEnded, LogDiffers) as error:

@@ -5,6 +5,7 @@ under uvloop, logging JSON to standard error. A process whose supervisor dies is
 """
 
 import asyncio
+import functools
 import gc
 import importlib
 import logging
@@ -12,9 +13,15 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.problem import LOG_UNAVAILABLE, USAGE, Problem, run_to_exit
 from cli.state import PROCESSES, STANDBY, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from schemas.config import Config
 
 # What runs each process: a module with ``async def run(config) -> None``.
 ENTRIES = {
@@ -63,6 +70,9 @@ def run_process(name: str, state_dir: str) -> None:
         raise Problem(f"{path} is not a configuration: {error}", exit_code=USAGE) from error
     log_json(name)
     run = importlib.import_module(ENTRIES[name]).run
+    if ENTRIES[name] == "engine.run":
+        # The engine knows no projection, but needs what only sealed history has of the log.
+        run = functools.partial(run, archived=functools.partial(_archived, config))
     # What is loaded now stays: a collection that looked at it each time would find nothing.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -73,6 +83,13 @@ def run_process(name: str, state_dir: str) -> None:
         raise Problem(
             f"the event log takes no commits: {error}", exit_code=LOG_UNAVAILABLE
         ) from error
+
+
+def _archived(config: "Config", after_seq: int) -> "Iterator[tuple[int, bytes]]":
+    """Yield the sealed commits after a sequence."""
+    from projections.history import History, history_path
+
+    return History(history_path(config)).commits_after(after_seq)
 
 
 def follow_supervisor() -> None:
@@ -158,6 +175,7 @@ async def _prepare_store(url: str, password: str, cell: str) -> None:
     """Make the streams and keys that are not there yet, before anybody looks for them."""
     from engine.bus.client import Bus
     from engine.bus.keys import Keys
+    from engine.log.rollover import open_next
     from engine.log.stream import ensure_log
 
     bus = await Bus.connect(
@@ -165,6 +183,7 @@ async def _prepare_store(url: str, password: str, cell: str) -> None:
     )
     try:
         await ensure_log(bus)
+        await open_next(bus)
         keys = Keys(bus)
         await keys.ensure_bucket()
         await keys.ensure_token_keys()

@@ -27,6 +27,8 @@ from schemas.work import WorkItem
 
 logger = structlog.get_logger(__name__)
 
+RETRY_S = 0.05
+
 type SendWork = Callable[[WorkItem], Awaitable[None]]
 
 
@@ -136,6 +138,7 @@ class Candidate:
             except WrongLastSequence:
                 # A leader that has not yet noticed wrote meanwhile; it will, by the first refusal.
                 logger.info("election_repeated", ordinal=self.folded.cell.state.ordinal)
+                await asyncio.sleep(RETRY_S)
             else:
                 break
         self.engine = Engine(
@@ -149,6 +152,7 @@ class Candidate:
             send_work=self._send_work,
             acknowledged=self._acknowledged,
             note=self._note,
+            confirm=self._lease.confirm,
         )
         await self.engine.lead()
 

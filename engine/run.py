@@ -22,8 +22,9 @@ from engine.bus.work import dispatch, ensure_work_stream
 from engine.candidate import Candidate
 from engine.folded import Folded
 from engine.log.jetstream import JetStreamLog
-from engine.log.replay import replay
+from engine.log.replay_all import replay_log
 from engine.log.stream import ensure_log
+from engine.log.streams import Archived
 from engine.log.witness import Seen, Witness
 from engine.snapshot import load_newest, stands_on
 from engine.snapshotter import Snapshotter
@@ -31,6 +32,10 @@ from engine.turns import LeadershipLost
 from schemas.config import Config
 from schemas.units import Micros
 from schemas.work import WorkItem
+
+# How long a cluster's replicas may lag behind what was acknowledged before it counts as lost.
+LAG_S = 20.0
+RETRY_S = 0.1
 
 logger = structlog.get_logger(__name__)
 
@@ -50,18 +55,20 @@ def fresh_salt() -> str:
     return secrets.token_hex(8)
 
 
-def fold_log(config: Config, stream: str, folded: Folded, seen: Seen | None = None) -> None:
+def fold_log(
+    config: Config, folded: Folded, seen: Seen | None = None, archived: Archived | None = None
+) -> None:
     """Fold what the log holds beyond ``folded``; blocking, so run it in a thread.
 
     Raises:
         ChainBroken: the log is not what was written to it.
         msgspec.ValidationError: it holds facts that this version does not know.
     """
-    for sequence, data in _messages(config, stream, folded.sequence):
+    for sequence, data in _messages(config, folded.sequence, archived):
         folded.take(sequence, data, seen)
 
 
-def from_snapshot(config: Config, stream: str) -> Folded:
+def from_snapshot(config: Config, archived: Archived | None = None) -> Folded:
     """Return the state of the newest snapshot that this log continues, or of none; blocking.
 
     Raises:
@@ -70,7 +77,7 @@ def from_snapshot(config: Config, stream: str) -> Folded:
     folded = load_newest(snapshots(config), config.cell)
     if folded is None:
         return Folded()
-    with contextlib.closing(_messages(config, stream, folded.sequence - 1)) as messages:
+    with contextlib.closing(_messages(config, folded.sequence - 1, archived)) as messages:
         found = next(messages, None)
     if found is not None and found[0] == folded.sequence and stands_on(folded, found[1]):
         return folded
@@ -84,19 +91,24 @@ def snapshots(config: Config) -> Path:
     return Path(config.state_dir) / "snapshots"
 
 
-def _messages(config: Config, stream: str, after_seq: int) -> Generator[tuple[int, bytes]]:
-    yield from replay(
+def _messages(
+    config: Config, after_seq: int, archived: Archived | None
+) -> Generator[tuple[int, bytes]]:
+    yield from replay_log(
         config.nats_url,
         config.nats_user,
         config.nats_password,
-        stream,
-        after_seq=after_seq,
+        config.cell,
+        after_seq,
         authority=config.nats_ca,
+        archived=archived,
     )
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, *, archived: Archived | None = None) -> None:
     """Be a candidate until told to stop.
+
+    ``archived`` yields what follows a sequence of what is in no stream of the log any more.
 
     Raises:
         LeadershipLost: another engine leads; start again to fold the log anew.
@@ -121,8 +133,8 @@ async def run(config: Config) -> None:
         await ensure_log(bus, replicas=config.replicas)
         await ensure_work_stream(bus, replicas=config.replicas)
         await bucket.ensure()
-        log = JetStreamLog(bus)
-        folded = await _folded(config, bus, log, witness)
+        log = JetStreamLog(bus, replicas=config.replicas, archived=archived)
+        folded = await _folded(config, log, witness, archived)
         # What was folded stays, and a full collection that looked at it each time would be felt.
         gc.collect()
         gc.freeze()
@@ -165,16 +177,23 @@ async def run(config: Config) -> None:
         await bus.close()
 
 
-async def _folded(config: Config, bus: Bus, log: JetStreamLog, witness: Witness) -> Folded:
+async def _folded(
+    config: Config, log: JetStreamLog, witness: Witness, archived: Archived | None
+) -> Folded:
     began = time.monotonic()
     seen = witness.seen()
+    patience_s = LAG_S if config.replicas > 1 else 0.0
     end = await log.end()
-    folded = await asyncio.to_thread(from_snapshot, config, bus.subjects.log_stream)
+    folded = await asyncio.to_thread(from_snapshot, config, archived)
     snapshot = folded.cell.state.ordinal
     while True:
-        await asyncio.to_thread(fold_log, config, bus.subjects.log_stream, folded, seen)
-        if folded.sequence >= end:
+        await asyncio.to_thread(fold_log, config, folded, seen, archived)
+        if folded.sequence >= max(end, seen.sequence if seen else 0):
             break
+        if time.monotonic() - began > patience_s:
+            # A cluster's node that wakes up may tell for a moment of an end that is long past.
+            break
+        await asyncio.sleep(RETRY_S)
     folded.require(seen)
     logger.info(
         "folded",

@@ -50,6 +50,7 @@ class Engine:
         send_work: Callable[[WorkItem], Awaitable[None]],
         acknowledged: Callable[[int, Ordinal, str], None],
         note: Note | None = None,
+        confirm: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """``folded`` is the whole log, whose last commits are this leader's first."""
         self._config = config
@@ -71,6 +72,7 @@ class Engine:
             began=self._began,
             acknowledged=acknowledged,
             note=note,
+            confirm=confirm,
         )
         self.timers = Timers(
             folded.cell,

@@ -47,8 +47,9 @@ OPEN_MAX: Micros = SECOND // 10
 # Commits in flight. A new leader takes as many places in the log in one go, so that none that a
 # predecessor may still claim is left (`Candidate`): raise it there one version before it is here.
 WINDOW = 4
-# A commit that is acknowledged sooner is waited for: sharing is cheaper than sending more.
-SPACING_MIN_S = 0.002
+# A log that can acknowledge sooner is waited for: sharing a commit is cheaper than sending more.
+SLOW_S = 0.002
+FORGETTING = 1.02  # by how much the least time seen grows with each commit
 
 type Reply = Callable[[bytes], Awaitable[None]]
 type Note = Callable[[Folded, "asyncio.Future[Any] | None"], object]
@@ -99,12 +100,14 @@ class Turns:
         began: Callable[[Operation], None],
         acknowledged: Callable[[int, Ordinal, str], None] = lambda *_: None,
         note: Note | None = None,
+        confirm: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """``prev`` and ``sequence`` are the hash and stream sequence of the last commit.
 
         ``dispatch`` is called with each work item after the ack, ``began`` with each operation,
         ``acknowledged`` with each durable commit's sequence, last ordinal and hash, ``note`` with
-        the state as of a commit that was sent, and what ends once that is durable.
+        the state as of a commit that was sent, and what ends once that is durable. ``confirm``
+        tells whether nobody else led when it was called; without it, nobody else ever does.
         """
         self.cell = cell
         self._log = log
@@ -117,11 +120,15 @@ class Turns:
         self._began = began
         self._acknowledged = acknowledged
         self._note = note
+        self._confirm = confirm
         self._open: Turn | None = None
         self._queue: asyncio.Queue[Turn] = asyncio.Queue()
+        self._unsettled: deque[Turn] = deque()  # open, queued or in flight, oldest first
         self._sent: deque[Turn] = deque()  # in flight, oldest first
         self._acknowledged_to = sequence
-        self._ack_s = 0.0  # smoothed
+        # The least time an acknowledgement took of late: what the log needs, and not what busy
+        # processors add to it. 0: not known yet.
+        self._ack_s = 0.0
         self._moved = asyncio.Event()
         self._rolled = asyncio.Event()
         self._rolled.set()
@@ -243,6 +250,7 @@ class Turns:
             return turn
         turn = Turn(first=state.ordinal + 1, last=state.ordinal, at=max(now, state.at))
         self._open = turn
+        self._unsettled.append(turn)
         self._queue.put_nowait(turn)
         return turn
 
@@ -261,7 +269,9 @@ class Turns:
         """Return once all that is decided is durable, and nobody else led when it was asked for.
 
         For answers that are no commits: a leader that was stopped and has woken up may know
-        nothing of its successor, so the log is asked, after the question came in.
+        nothing of its successor. So after the question came in the lease is confirmed, which on a
+        cluster takes a majority, and the log is asked where it ends, which one server knows even
+        when it has lost the lease with its memory.
 
         Raises:
             LeadershipLost: somebody else wrote to the log.
@@ -276,8 +286,10 @@ class Turns:
         if earlier is not None:
             await asyncio.wait({earlier})
         self._proving, self._asking = self._asking, None
-        last = self._open or (self._sent[-1] if self._sent else None)
+        last = self._unsettled[-1] if self._unsettled else None
         await self._rolled.wait()
+        if self._confirm is not None and not await self._confirm():
+            self._lose(LeadershipLost("another candidate has taken the lease"))
         end = await self._log.end()
         if last is not None:
             await asyncio.wait({last.done})
@@ -325,12 +337,12 @@ class Turns:
 
     def _void(self) -> None:
         """Let nobody wait for what will never be acknowledged."""
-        for turn in (*self._sent, *([self._open] if self._open else [])):
+        for turn in self._unsettled:
             turn.done.cancel()
 
     def at_rest(self) -> Folded | None:
         """Return the state and its place in the log, if all that was decided is durable."""
-        if self._open is not None or self._sent or self._lost.done():
+        if self._unsettled or self._lost.done():
             return None
         return Folded(cell=self.cell, prev=self._prev, sequence=self._sequence)
 
@@ -361,7 +373,7 @@ class Turns:
             self._sent.append(turn)
             turn.appending = asyncio.ensure_future(appending)
             turn.appending.add_done_callback(self._on_appended)
-            if self._note is not None and self._open is None and self._queue.empty():
+            if self._note is not None and self._unsettled[-1] is turn:
                 here = Folded(cell=self.cell, prev=self._prev, sequence=self._sequence)
                 self._note(here, turn.done)
             if turn.rolls_to:
@@ -375,12 +387,13 @@ class Turns:
         self._rolled.set()
 
     async def _room(self) -> None:
-        """Wait for an acknowledgement, or, while few are in flight, for a share of its time."""
+        """Wait for an acknowledgement or, of a slow log and with few in flight, a share of that."""
         while self._sent:
             wait_s = None
-            if len(self._sent) < WINDOW:
+            is_slow = not self._ack_s or self._ack_s >= SLOW_S
+            if len(self._sent) < WINDOW and is_slow:
                 since_s = asyncio.get_running_loop().time() - self._sent[-1].sent_at
-                wait_s = max(SPACING_MIN_S, self._ack_s / WINDOW) - since_s
+                wait_s = max(SLOW_S, self._ack_s) / WINDOW - since_s
                 if wait_s <= 0:
                     return
             self._moved.clear()
@@ -407,7 +420,8 @@ class Turns:
 
     def _settle(self, turn: Turn) -> None:
         took_s = asyncio.get_running_loop().time() - turn.sent_at
-        self._ack_s += (took_s - self._ack_s) / 8
+        self._ack_s = min(took_s, self._ack_s * FORGETTING) if self._ack_s else took_s
+        self._unsettled.popleft()
         self._acknowledged_to = turn.sequence
         self._acknowledged(turn.sequence, turn.last, turn.hash)
         self.commits += 1

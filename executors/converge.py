@@ -48,14 +48,16 @@ class Drivers:
 class Observed:
     """A server as it is now.
 
-    ``ended`` says why it stopped on its own account under the boot asked for, if it did. ``drift``
-    is what was found different. ``virtual_size_bytes`` is of an image that was checked.
+    ``ended`` says why it stopped on its own account under the boot asked for, if it did, and
+    ``ended_at`` since when that is known. ``drift`` is what was found different.
+    ``virtual_size_bytes`` is of an image that was checked.
     """
 
     running: bool
     observed_at: Micros
     virtual_size_bytes: int = 0
     ended: StopCause | None = None
+    ended_at: Micros = 0
     drift: tuple[DriftFound, ...] = ()
 
 
@@ -65,6 +67,7 @@ class Attention:
 
     superseded: asyncio.Event = field(default_factory=asyncio.Event)
     domain_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ended_at: Micros = 0  # when notice of the last end came in; 0: none yet
 
 
 class Converger:
@@ -91,7 +94,7 @@ class Converger:
             return Observed(running=False, observed_at=self._clock(), virtual_size_bytes=size_bytes)
         match wish.server:
             case ServerSpec() as spec if wish.look:
-                return await self._look(spec)
+                return await self._look(spec, attention)
             case ServerSpec(wanted="running") as spec:
                 return await self._run(spec, attention, deadline)
             case ServerSpec(wanted="stopped") as spec:
@@ -127,7 +130,12 @@ class Converger:
                 self.records.save(server_id, record)
         elif record is not None and record.boot >= spec.boot and record.phase != "starting":
             cause = await self.drivers.hypervisor.ended_because(server_id)
-            return Observed(running=False, observed_at=record.started_at, ended=cause)
+            return Observed(
+                running=False,
+                observed_at=record.started_at,
+                ended=cause,
+                ended_at=self._ended_at(record, attention),
+            )
         missing = record is not None and record.boot == spec.boot
         await self._start(spec, record)
         record = self.records.load(server_id)
@@ -135,16 +143,25 @@ class Converger:
         drift = _drift("domain", server_id, "missing", "started") if missing else ()
         return Observed(running=True, observed_at=record.started_at, drift=drift)
 
-    async def _look(self, spec: ServerSpec) -> Observed:
+    async def _look(self, spec: ServerSpec, attention: Attention) -> Observed:
         """See whether a domain that was started has ended on its own account."""
         server_id = spec.server.server_id
         record = self.records.load(server_id)
         running = await self.runs(server_id)
-        ended: StopCause | None = None
-        started = record is not None and record.boot == spec.boot and record.phase == "started"
-        if started and not running:
-            ended = await self.drivers.hypervisor.ended_because(server_id)
-        return Observed(running=running, observed_at=self._clock(), ended=ended)
+        now = self._clock()
+        if running or record is None or (record.boot, record.phase) != (spec.boot, "started"):
+            return Observed(running=running, observed_at=now)
+        ended_at = self._ended_at(record, attention)
+        cause = await self.drivers.hypervisor.ended_because(server_id)
+        return Observed(running=False, observed_at=now, ended=cause, ended_at=ended_at)
+
+    def _ended_at(self, record: Record, attention: Attention) -> Micros:
+        """Return when a domain ended, as far as it is known: when notice of it came in, or now.
+
+        What was under way may have held up the look at it, and its owner pays for every second.
+        """
+        heard = attention.ended_at
+        return heard if heard >= record.started_at and heard > 0 else self._clock()
 
     async def _keep_running(
         self, spec: ServerSpec, domain: Domain, record: Record | None

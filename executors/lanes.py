@@ -113,6 +113,7 @@ class Lanes:
         if lane is None:
             return
         lane.attention.domain_ended.set()
+        lane.attention.ended_at = self._clock()
         lane.look = True
         self._wake(lane)
 
@@ -202,7 +203,9 @@ class Lanes:
             )
         if observed.ended is not None and wish.server is not None:
             # It did start under this boot, as reported; and went again without being asked.
-            await self._reports.ended(wish.resource_id, wish.server.boot, observed.ended)
+            await self._reports.ended(
+                wish.resource_id, wish.server.boot, observed.ended, observed.ended_at
+            )
             self._converger.note_end(wish.resource_id, wish.server.boot)
 
     async def _overtaken(self, lane: Lane, wish: Wish) -> None:

@@ -96,14 +96,16 @@ class Reports:
             )
         )
 
-    async def ended(self, server_id: ServerId, boot: int, cause: StopCause) -> None:
-        """Report that a server stopped running without having been asked to."""
+    async def ended(
+        self, server_id: ServerId, boot: int, cause: StopCause, observed_at: Micros
+    ) -> None:
+        """Report that a server stopped running without having been asked to, and since when."""
         await self.send(
             ReportServerState(
                 server_id=server_id,
                 boot=boot,
                 running=False,
-                observed_at=self._clock(),
+                observed_at=observed_at,
                 cause=cause,
             )
         )

@@ -23,7 +23,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -35,10 +34,10 @@ from engine.log.checkpoint import CheckpointBroken
 from engine.log.commit import ChainBroken
 from engine.log.jetstream import JetStreamLog
 from engine.log.port import Log, LogError
-from engine.log.replay import replay
+from engine.log.replay_all import replay_log
 from engine.log.signing import KeysUnreadable
 from projections.archive import Archive, SegmentsAnswer, Window, last_ordinal
-from projections.history import History
+from projections.history import History, history_path
 from projections.models import decode_stored
 from projections.notary import Notary, book_of, keys_of
 from projections.reader import Reader
@@ -84,11 +83,6 @@ _decode_digest = msgspec.json.Decoder(_Digest).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
-def history_path(config: Config) -> Path:
-    """Return where a cell's segments lie."""
-    return Path(config.state_dir) / "history"
-
-
 async def run(config: Config) -> None:
     """Be the archiver until SIGTERM or SIGINT."""
     bus = await Bus.connect(
@@ -100,24 +94,26 @@ async def run(config: Config) -> None:
         cell=config.cell,
     )
 
+    history = History(history_path(config))
+
     def read(after_seq: int) -> Iterable[tuple[int, bytes]]:
-        return replay(
+        return replay_log(
             config.nats_url,
             config.nats_user,
             config.nats_password,
-            bus.subjects.log_stream,
+            config.cell,
             after_seq,
             authority=config.nats_ca,
             lost_s=LOST_S,
+            archived=history.commits_after,
         )
 
     reader = Reader(read_model_path(config))
-    history = History(history_path(config))
     archive = Archive(history, read, reader)
     notary = Notary(config.cell, keys_of(config), book_of(config), read, history, reader)
     archiver = Archiver(
         bus,
-        JetStreamLog(bus),
+        JetStreamLog(bus, archived=history.commits_after),
         archive,
         reader,
         notary=notary,

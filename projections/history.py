@@ -31,6 +31,7 @@ from projections.segment import (
     read_facts,
     read_sequence,
 )
+from schemas.config import Config
 from schemas.units import Micros, Ordinal
 
 TEMPORARY = ".sealing-"
@@ -39,6 +40,11 @@ LISTINGS_MAX = 5
 
 _decode_segment = msgspec.json.Decoder(Segment).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def history_path(config: Config) -> Path:
+    """Return where a cell's segments lie."""
+    return Path(config.state_dir) / "history"
 
 
 class History:

@@ -17,6 +17,7 @@ from engine.bus.client import Bus, BusError
 from engine.log.jetstream import JetStreamLog
 from engine.log.port import LogError, StoredCommit
 from projections import files
+from projections.history import History, history_path
 from projections.models import LogDiffers, apply_commit
 from projections.store import Superseded, Writer
 from schemas.config import Config
@@ -68,9 +69,8 @@ async def run(config: Config) -> None:
         cell=config.cell,
     )
     stopping = asyncio.create_task(stopped())
-    following = asyncio.create_task(
-        follow(bus, JetStreamLog(bus), read_model_path(config), config.node)
-    )
+    source = JetStreamLog(bus, archived=History(history_path(config)).commits_after)
+    following = asyncio.create_task(follow(bus, source, read_model_path(config), config.node))
     try:
         await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
         if following.done():

@@ -20,7 +20,6 @@ import msgspec
 
 from schemas.ids import Cell, HostId
 
-
 # As many streams of the log as the broker's permissions provide for.
 LOG_STREAMS_MAX = 64
 

@@ -15,6 +15,7 @@ from api.identity.projects import need_admin
 from api.native.history import WALK_S, ask
 from api.routing import Routes
 from engine.log.jetstream import JetStreamLog
+from projections.history import History, history_path
 from schemas.errors import Unavailable
 
 LINES = b"application/jsonl"
@@ -56,7 +57,8 @@ async def export(call: Call) -> Answer:
 
 async def _lines(call: Call, page: _Statements, through: int) -> AsyncIterator[bytes]:
     """Yield the lines of an export up to a sequence that is signed."""
-    source = JetStreamLog(call.edge.bus).read_batches(0)
+    archived = History(history_path(call.edge.config)).commits_after
+    source = JetStreamLog(call.edge.bus, archived=archived).read_batches(0)
     due = list(page.lines)
     async with contextlib.aclosing(source) as batches:
         async for batch in batches:

@@ -27,6 +27,7 @@ TIMEOUT_S = 1.0
 RENEW_S = 0.4
 LEASE_S = 1.5
 LOOK_S = 0.25
+RETRY_S = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +80,7 @@ class Lease:
         self._monotonic = monotonic
         self._lease_s = lease_s
         self._revision = 0
+        self._renewing = asyncio.Lock()
 
     async def acquire(self) -> None:
         """Return once the lease is ours; waits for as long as another renews it."""
@@ -111,19 +113,49 @@ class Lease:
         """Renew for ever; returns when another has taken the lease."""
         while True:
             await asyncio.sleep(RENEW_S)
-            renewed = msgspec.structs.replace(self._mine, renewals=self._mine.renewals + 1)
             try:
-                revision = await self._bucket.put(renewed, self._revision)
-                if revision is None:
-                    # Ours may have been stored without our hearing of it, or the bucket be new.
-                    revision, holder = await self._bucket.get()
-                    if holder is not None and holder.candidate != self._mine.candidate:
-                        return
+                if not await self._renew():
+                    return
             except LeaseUnknown as error:
                 # While it is away nobody else can take it either, and the log decides who writes.
                 log.warning("lease_not_renewed", error=str(error))
-                continue
-            self._mine, self._revision = renewed, revision
+
+    async def confirm(self) -> bool:
+        """Return whether the lease was still ours after this call began; waits to find out.
+
+        A renewal that is stored says so, also of a cluster: it takes a majority, while a node that
+        was stopped and wakes up may answer any question with what it knew. Whoever leads next
+        takes the lease before anything else.
+        """
+        while True:
+            try:
+                if await self._renew(once=True):
+                    return True
+            except LeaseUnknown as error:
+                log.warning("lease_not_confirmed", error=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                return False
+
+    async def _renew(self, *, once: bool = False) -> bool:
+        """Renew once, and return False if another has taken the lease; with ``once``, until it is.
+
+        One at a time, since each stands on the revision of the one before.
+        """
+        async with self._renewing:
+            while True:
+                renewed = msgspec.structs.replace(self._mine, renewals=self._mine.renewals + 1)
+                revision = await self._bucket.put(renewed, self._revision)
+                if revision is not None:
+                    self._mine, self._revision = renewed, revision
+                    return True
+                # Ours may have been stored without our hearing of it, or the bucket be new.
+                self._revision, holder = await self._bucket.get()
+                if holder is not None and holder.candidate != self._mine.candidate:
+                    return False
+                if not once:
+                    return True
+                await asyncio.sleep(RETRY_S)
 
     async def release(self) -> None:
         """Give the lease up, so that the next candidate need not wait. Best effort."""

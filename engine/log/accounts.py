@@ -24,7 +24,7 @@ embedded, where there is one host, it is ``agent``. See NATS documentation, "Acc
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from schemas.subjects import Subjects
+from schemas.subjects import LOG_STREAMS_MAX, Subjects
 
 SERVICES = ("engine", "edge", "history", "admin")
 # A process with two connections has one secret for both.
@@ -34,6 +34,8 @@ USERS = ("engine", "edge", AGENT, "history", "admin", *STORE_SIDE)
 EXECUTORS = ("hypervisor", "storage", "network")
 # Answered by every server: its version, and how it keeps streams (nats-server, JSInfo).
 SERVERS = "$SYS.REQ.SERVER.PING.JSZ"
+# Which streams there are; tells names alone.
+STREAMS = "$JS.API.STREAM.NAMES"
 EVERYTHING = {"publish": ">", "subscribe": ">"}
 
 
@@ -76,12 +78,12 @@ def accounts(cell: str, agents: Mapping[str, str], passwords: Mapping[str, str])
 
 
 def _store(names: Subjects) -> dict[str, Any]:
-    calls = [*_keys(names), *_store_calls(names), names.log]
+    calls = [*_keys(names), *_store_calls(names), names.log_all]
     return {
         "jetstream": "enabled",
         "users": [{"user": "admin-store", "permissions": EVERYTHING}],
         "exports": [
-            _service(_log_read(names), many=True),
+            *(_service(read, many=True) for read in _log_reads(names)),
             *(_service(subject) for subject in calls),
         ],
         "imports": [_import("SYS", SERVERS)],
@@ -102,7 +104,7 @@ def _derived(names: Subjects) -> dict[str, Any]:
 
 def _engine_hands(names: Subjects) -> dict[str, Any]:
     """Append and read the log, but never make or alter it; make what work and lease lie in."""
-    direct = [_log_read(names), *_keys(names), names.log]
+    direct = [*_log_reads(names), *_keys(names), names.log_all]
     store, derived = _store_calls(names), _derived_calls(names)
     mapped = [_mapped(call) for call in [*store, *derived]]
     may = [SERVERS, *direct, *_derived_writes(names), *mapped]
@@ -142,24 +144,25 @@ def _cell(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
 
 def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
     """Submits for people who have shown a token, answers guests' questions, reads the log."""
-    reads = [_log_read(names), *_keys(names)]
+    reads = [*_log_reads(names), *_keys(names)]
     asks = [names.submit_api, names.engine("*")]
     feeds = f"{feed(names.cell)}.*"
     hears = [names.projected("*"), names.heartbeat("*"), names.metadata("*"), feeds]
     key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
-    says = [*asks, f"{names.cell}.ask.>", names.history("*"), *reads, _mapped(key_found)]
+    says = [*asks, f"{names.cell}.ask.>", names.history("*"), *reads]
+    mapped = {call: _mapped(call) for call in (key_found, STREAMS)}
     edge = _user(
         "edge",
-        [*says, *_answers()],
+        [*says, *mapped.values(), *_answers()],
         hears,
         never=[names.engine("bootstrap")],  # the administrator's
     )
     return {
         "users": [edge],
-        "mappings": {key_found: _mapped(key_found)},
+        "mappings": mapped,
         "exports": [_service(names.metadata("*"))],
         "imports": [
-            _import("STORE", key_found, to=_mapped(key_found)),
+            *(_import("STORE", call, to=to) for call, to in mapped.items()),
             *(_import("STORE", subject) for subject in reads),
             *(_import("CELL", subject) for subject in asks),
             _hear("CELL", feeds),
@@ -177,14 +180,16 @@ def _history(names: Subjects) -> dict[str, Any]:
     feeds = f"{feed(names.cell)}.*"
     history = _user(
         "history",
-        [names.projected("*"), asks, _log_read(names), *_answers()],
+        [names.projected("*"), asks, *_log_reads(names), _mapped(STREAMS), *_answers()],
         [names.history("*"), names.projected("*"), feeds],
     )
     return {
         "users": [history],
+        "mappings": {STREAMS: _mapped(STREAMS)},
         "exports": [_service(names.history("*")), _stream(names.projected("*"))],
         "imports": [
-            _import("STORE", _log_read(names)),
+            *(_import("STORE", read) for read in _log_reads(names)),
+            _import("STORE", STREAMS, to=_mapped(STREAMS)),
             _import("CELL", asks),
             _hear("CELL", feeds),
         ],
@@ -239,8 +244,13 @@ def _answers(*neighbours: str) -> list[str]:
     return ["_R_.>", *(f"_INBOX_{user}.>" for user in neighbours)]
 
 
-def _log_read(names: Subjects) -> str:
-    return f"$JS.API.DIRECT.GET.{names.log_stream}"
+def _log_streams(names: Subjects) -> list[str]:
+    """Return the streams that the log lies in, by and by: names that no wildcard singles out."""
+    return [names.log_stream_of(number) for number in range(1, LOG_STREAMS_MAX + 1)]
+
+
+def _log_reads(names: Subjects) -> list[str]:
+    return [f"$JS.API.DIRECT.GET.{stream}" for stream in _log_streams(names)]
 
 
 def _keys(names: Subjects) -> list[str]:
@@ -254,8 +264,9 @@ def _store_calls(names: Subjects) -> list[str]:
     """Return what the engine may ask about the log and the keys."""
     keys = f"KV_{names.keys_bucket}"
     return [
-        *(f"$JS.API.STREAM.INFO.{stream}" for stream in (names.log_stream, keys)),
-        *(f"$JS.API.STREAM.MSG.GET.{stream}" for stream in (names.log_stream, keys)),
+        STREAMS,
+        *(f"$JS.API.STREAM.INFO.{stream}" for stream in (*_log_streams(names), keys)),
+        *(f"$JS.API.STREAM.MSG.GET.{stream}" for stream in (*_log_streams(names), keys)),
         f"$JS.API.STREAM.MSG.DELETE.{keys}",  # erases a destroyed key from the disk
     ]
 
@@ -282,7 +293,8 @@ def _derived_writes(names: Subjects) -> list[str]:
 def _mapped(call: str) -> str:
     """Return the subject that stands for a call of the API elsewhere, in an account without one.
 
-    Under its own the server would answer that there is no JetStream here. The server replaces what a client says by it before it looks at permissions.
+    Under its own the server would answer that there is no JetStream here. The server replaces what
+    a client says by it before it looks at permissions.
     """
     return f"API.{call.removeprefix('$JS.API.')}"
 

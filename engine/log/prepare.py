@@ -1,5 +1,7 @@
 """Make what a cell keeps on its broker: the log and the keys. For the administrator alone.
 
+A roll-over of the log that was cut short is completed.
+
 The engine makes work items' stream and the lease by itself, since they are gone when all of the
 broker was; what is made here must never be made twice by accident.
 """
@@ -7,6 +9,7 @@ broker was; what is made here must never be made twice by accident.
 from engine.bus.client import Bus
 from engine.bus.keys import Keys
 from engine.log.readiness import check_servers
+from engine.log.rollover import open_next
 from engine.log.stream import ensure_log
 from schemas.config import Config
 
@@ -31,6 +34,7 @@ async def prepare_cell(config: Config) -> list[str]:
     )
     try:
         await ensure_log(bus, replicas=config.replicas)
+        await open_next(bus, replicas=config.replicas)
         keys = Keys(bus)
         await keys.ensure_bucket(replicas=config.replicas)
         await keys.ensure_token_keys()

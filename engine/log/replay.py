@@ -4,9 +4,9 @@ A full replay is bound by the client, and nats-py takes several times the CPU fo
 administrator, who may enter the streams' account, pulls from a consumer; everybody else asks for
 batches by direct get (NATS ADR-31), which any node of a cluster answers from what it has. Where the
 log ends is asked of the stream's leader, by those who may, so that a node that lags behind is found
-out and waited for. (A leader that was stopped and wakes up may for a moment answer with what it had:
-whoever goes on from there finds that out by the fence.) Every read has a deadline; a connection that is lost is made anew, and reading
-goes on where it was.
+out and waited for. (A leader that was stopped and wakes up may for a moment answer with what it
+had: whoever goes on from there finds that out by the fence.) Every read has a deadline; a
+connection that is lost is made anew, and reading goes on where it was.
 """
 
 import contextlib

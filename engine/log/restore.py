@@ -30,7 +30,9 @@ from engine.log.export import read_lines
 from engine.log.jetstream import JetStreamLog
 from engine.log.port import LogError
 from engine.log.replay import replay
+from engine.log.rollover import open_next
 from engine.log.stream import ensure_log
+from engine.log.streams import rolls_to
 from engine.log.verify import VerifyReport, Walk
 from schemas.units import Ordinal
 
@@ -165,8 +167,8 @@ class Restore:
 
     def _is_whole(self, best: VerifyReport) -> bool:
         """Return whether both the files and what a broker serves of them are all that was found."""
-        walk = Walk()
         try:
+            walk = self._dropped(best)
             for sequence, data in self._stored():
                 walk.add(sequence, data)
         except ChainBroken as error:
@@ -176,7 +178,7 @@ class Restore:
             self._tell(f"the broker's files end at ordinal {walk.ordinal}")
             return False
         with self._broker() as nats:
-            served = self._served(nats)
+            served = self._served(nats, best)
         if served != best:
             self._tell("the broker does not serve the whole log")
         return served == best
@@ -198,11 +200,11 @@ class Restore:
     def _build(self, best: VerifyReport) -> int | None:
         """Append what the broker does not have; None if what it has is not of this log."""
         with self._broker() as nats:
-            had = self._served(nats)
+            had = self._served(nats, best)
             if had is None or had.commits > best.commits:
                 return None
             asyncio.run(self._append(nats, had.commits, best))
-            return best.commits - had.commits if self._served(nats) == best else None
+            return best.commits - had.commits if self._served(nats, best) == best else None
 
     async def _append(self, nats: server.NatsServer, after: int, best: VerifyReport) -> None:
         bus = await Bus.connect(
@@ -216,16 +218,40 @@ class Restore:
             await ensure_log(bus)
             log = JetStreamLog(bus)
             commits = self._best(after, best)
-            while batch := list(itertools.islice(commits, IN_FLIGHT)):
-                # Under the fence: each has the place that it had, or none.
-                await asyncio.gather(*(log.append(d, expected_last=seq - 1) for seq, d in batch))
+            while True:
+                # In the streams in which it lay; one that was dropped is there again.
+                number, _ = await open_next(bus)
+                await log.roll(number)
+                for batch in _batches(commits):
+                    # Under the fence: each has the place that it had, or none.
+                    await asyncio.gather(
+                        *(log.append(d, expected_last=seq - 1) for seq, d in batch)
+                    )
+                    if rolls_to(batch[-1][1]):
+                        break
+                else:
+                    return
         finally:
             await bus.close()
 
-    def _served(self, nats: server.NatsServer) -> VerifyReport | None:
-        """Return how far the broker serves a sound log; None if it serves what is not."""
+    def _dropped(self, best: VerifyReport) -> Walk:
+        """Walk what lies before the oldest stream: it was archived, and dropped since.
+
+        Raises:
+            ChainBroken: what is left of it does not reach the stream.
+        """
         walk = Walk()
+        folders = salvage.streams(self._nats, self._prefix)
+        if folders and folders[0].name != f"{self._prefix}0001":
+            first = next(self._stored(), (1, b""))[0]
+            for sequence, data in itertools.islice(self._best(0, best), first - 1):
+                walk.add(sequence, data)
+        return walk
+
+    def _served(self, nats: server.NatsServer, best: VerifyReport) -> VerifyReport | None:
+        """Return how far the broker serves a sound log; None if it serves what is not."""
         try:
+            walk = self._dropped(best)
             # Numbered streams go on where the one before ends.
             for stream in salvage.streams(self._nats, self._prefix):
                 messages = replay(
@@ -257,6 +283,20 @@ class Restore:
         for name in (BUILDING, SALVAGED):
             (self._folder / name).unlink(missing_ok=True)
         _sync(self._folder)
+
+
+def _batches(
+    commits: Iterator[tuple[int, bytes]],
+) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield commits that may be appended at once; a stream's last is last in its batch."""
+    batch: list[tuple[int, bytes]] = []
+    for seq, data in commits:
+        batch.append((seq, data))
+        if len(batch) == IN_FLIGHT or rolls_to(data):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _told(

@@ -1,16 +1,18 @@
-"""The log's stream: made once, compared at every start, never altered.
+"""The log's streams: made once, compared at every start, never altered.
 
 Every field of its configuration is compared, known ones with what we asked for and unknown ones
 with "off": a later server that adds a way to lose history must be looked at by a person.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from engine.bus.client import Bus, BusError, BusTimeout, Disconnected, NoResponders
 from engine.log.readiness import check_servers
+from engine.log.streams import numbers_in
 
 API_S = 10.0
 NOT_FOUND = 10059
@@ -44,7 +46,8 @@ class StreamApiError(BusError):
 async def ensure_log(bus: Bus, *, replicas: int = 1) -> None:
     """Create the cell's log if it is not there, and compare its configuration. Can be repeated.
 
-    For ``admin``, who alone may create it, and ``engine``.
+    For ``admin``, who alone may create it, and ``engine``. All streams that it lies in are looked
+    at; each must go on where the one before ends.
 
     Raises:
         LogConfigDiffers: names the fields; the server is to be set right by an administrator.
@@ -52,19 +55,60 @@ async def ensure_log(bus: Bus, *, replicas: int = 1) -> None:
         BusError: no server answers.
     """
     await check_servers(bus, replicas=replicas)
-    wanted = log_config(bus.subjects.log_stream, bus.subjects.log, replicas)
-    found = await ensure_stream(bus, wanted)
+    names = bus.subjects
+    numbers = await log_numbers(bus)
+    if not numbers:
+        await ensure_stream(bus, log_config(names.log_stream, names.log, replicas))
+    end = 0
+    for number in numbers or [1]:
+        stream = names.log_stream_of(number)
+        info = await stream_info(bus, number)
+        # The oldest begins where those that were dropped ended.
+        first = end + 1 if end else int(info["config"].get("first_seq", 0))
+        compare(log_config(stream, names.log_subject(number), replicas, first), info["config"])
+        end = int(info["state"]["last_seq"])
+
+
+async def log_numbers(bus: Bus) -> list[int]:
+    """Return the numbers of the streams that the log lies in, in order.
+
+    Raises:
+        BusError: nobody answers who knows.
+    """
+    request = {"subject": bus.subjects.log_all}
+    found = await patiently(lambda: call(bus, "STREAM.NAMES", request))
+    return numbers_in(bus.cell, found.get("streams") or ())
+
+
+async def stream_info(bus: Bus, number: int) -> dict[str, Any]:
+    """Return what the broker says of one of the log's streams.
+
+    Raises:
+        BusError: nobody answers, or it is not there.
+    """
+    return await patiently(lambda: call(bus, f"STREAM.INFO.{bus.subjects.log_stream_of(number)}"))
+
+
+def compare(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Compare a stream's configuration with what it must be.
+
+    Raises:
+        LogConfigDiffers: names the fields.
+    """
     differences = {
         name: (wanted.get(name), found.get(name))
         for name in sorted(wanted.keys() | found.keys())
         if not _same(wanted.get(name), found.get(name))
     }
     if differences:
-        raise LogConfigDiffers(bus.subjects.log_stream, differences)
+        raise LogConfigDiffers(wanted["name"], differences)
 
 
-def log_config(stream: str, subject: str, replicas: int) -> dict[str, Any]:
-    """Return the log's configuration: file, for ever, nothing can be deleted, nothing expires."""
+def log_config(stream: str, subject: str, replicas: int, first_seq: int = 0) -> dict[str, Any]:
+    """Return a stream's configuration: file, for ever, nothing can be deleted, nothing expires.
+
+    ``first_seq`` is where it goes on; 0 for the log's first.
+    """
     return {
         "name": stream,
         "subjects": [subject],
@@ -86,6 +130,7 @@ def log_config(stream: str, subject: str, replicas: int) -> dict[str, Any]:
         "deny_purge": True,
         "allow_rollup_hdrs": False,
         "allow_atomic": True,  # a new leader's first commits
+        **({"first_seq": first_seq} if first_seq else {}),
     }
 
 
@@ -97,10 +142,20 @@ async def ensure_stream(
     A cluster that has no leader yet is waited for, ``patience_s`` at the most.
     """
     name = wanted["name"]
+    return await patiently(lambda: _found_or_created(bus, name, wanted), patience_s=patience_s)
+
+
+async def patiently[T](ask: Callable[[], Awaitable[T]], *, patience_s: float = PATIENCE_S) -> T:
+    """Ask until a cluster that has no leader yet has one, ``patience_s`` at the most.
+
+    Raises:
+        StreamApiError: it answered with an error that stays.
+        BusError: nobody answered in time.
+    """
     deadline = asyncio.get_running_loop().time() + patience_s
     while True:
         try:
-            return await _found_or_created(bus, name, wanted)
+            return await ask()
         except (StreamApiError, BusTimeout, Disconnected, NoResponders) as error:
             if isinstance(error, StreamApiError) and error.code not in SOON:
                 raise

@@ -50,7 +50,7 @@ def test_an_unknown_command_is_wrong_usage_and_names_its_neighbours():
         (["submit", "CreateServer", "--json", "[]"], "takes an object"),
         (["submit", "CreateServer", "--json", "@/nonexistent"], "cannot read /nonexistent"),
         (["replay"], "--verify"),
-        (["serve", "nothing"], "engine, projector"),
+        (["serve", "nothing"], "engine, standby"),
         (["serve", "engine", "--state-dir", "/nonexistent"], "cannot read"),
         (["destroy", "--yes", "--state-dir", "/nonexistent"], "no cloud in /nonexistent"),
         (["server", "list", "--os-cloud", "elsewhere"], "no cloud 'elsewhere'"),

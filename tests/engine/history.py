@@ -255,6 +255,10 @@ def _trespasses(world: World) -> Iterator[tuple[Actor, Any]]:
     yield demo, h.MarkHost(host_id="host-1", status="down")
     yield demo, o.PassDeadline(operation_id="none", generation=1)
     yield demo, e.ConfirmLead(epoch=1, node="node-1")
+    yield demo, e.RollLog(number=2)
+    yield world.admin, e.RollLog(number=3)
+    yield world.admin, e.RollLog(number=2)
+    yield world.admin, e.RollLog(number=2)
 
 
 def _farewell(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -279,14 +279,13 @@ async def test_an_engine_begins_from_a_snapshot_and_is_as_if_it_had_folded_all(c
     cell.start()
     for number in range(20):
         await submit(cell.bus, cell.request(CreateProject(name=f"p{number}")), timeout_s=30)
-    stream = cell.bus.subjects.log_stream
     engine = structs.replace(cell.config, nats_user="admin", nats_password=cell.bus.password)
     async with asyncio.timeout(30):
         while not list((cell.directory / "snapshots").glob("*.snapshot")):
             await submit(cell.bus, cell.request(CreateNetwork(name="n")), timeout_s=30)
     await cell.kill()
 
-    begun = await asyncio.to_thread(from_snapshot, engine, stream)
+    begun = await asyncio.to_thread(from_snapshot, engine)
     assert begun.sequence > 10
     cell.start()
     outcome = await submit(cell.bus, cell.request(CreateProject(name="last")), timeout_s=30)

@@ -11,7 +11,8 @@ from engine.folded import Folded
 from engine.log.memory import MemoryLog
 from engine.log.port import LogUnavailable, WrongLastSequence
 from engine.turns import WINDOW, LeadershipLost, Turns
-from schemas.envelope import Accepted, Request, decode_commit, decode_outcome
+from schemas.engine import RollLog
+from schemas.envelope import Accepted, Action, Request, decode_commit, decode_outcome
 from schemas.identity import CreateProject
 from tests.engine.world import World
 
@@ -63,10 +64,16 @@ class Asked:
         )
         self.running = asyncio.create_task(self.turns.run())
 
-    def ask(self, name: str, **fields: object) -> bytes | None:
-        values = {"request_id": f"req-{name}", "submitted_at": self.world.now} | fields
-        request = Request(actor=self.world.admin, action=CreateProject(name=name), **values)
-        return self.turns.submit(request, self.reply)
+    def ask(self, name: str) -> bytes | None:
+        return self.turns.submit(self.request(CreateProject(name=name), name), self.reply)
+
+    def request(self, action: Action, name: str = "x") -> Request:
+        return Request(
+            request_id=f"req-{name}",
+            actor=self.world.admin,
+            action=action,
+            submitted_at=self.world.now,
+        )
 
     async def reply(self, outcome: bytes) -> None:
         self.answers.append(outcome)
@@ -220,6 +227,21 @@ async def test_a_barrier_finds_out_that_another_leads(held):
         await held.running
 
 
+async def test_a_barrier_finds_out_that_the_lease_is_gone(held):
+    """Of a cluster, whose deposed node may still tell the old end of the log."""
+
+    async def gone() -> bool:
+        return False
+
+    held.turns._confirm = gone
+
+    with pytest.raises(LeadershipLost):
+        await held.turns.barrier()
+
+    with pytest.raises(LeadershipLost):
+        await held.running
+
+
 async def test_barriers_that_wait_together_ask_once(held, monkeypatch):
     asked = 0
     end = held.log.end
@@ -253,3 +275,25 @@ async def test_a_refusal_that_is_not_recorded_waits_for_the_barrier(held, monkey
     with pytest.raises(LeadershipLost):
         await held.running
     assert held.answers == []
+
+
+async def test_while_a_turn_waits_to_be_sent_nothing_is_at_rest(held):
+    """A turn that closes the stream is open no more, and not in flight either."""
+    held.ask("first")
+    await held.log.reaches(1)
+    assert held.turns.submit(held.request(RollLog(number=2)), held.reply) is None
+    barrier = asyncio.create_task(held.turns.barrier())
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+    assert held.turns.at_rest() is None
+    assert not barrier.done()
+
+    held.log.held[1].set_result(None)
+    await held.log.reaches(2)
+    held.log.held[2].set_result(None)
+    async with asyncio.timeout(10):
+        await barrier
+    rest = held.turns.at_rest()
+    assert rest is not None
+    assert rest.sequence == 2

@@ -10,7 +10,7 @@ from executors.position import Position, Version
 from schemas.compute import ReportServerState
 from schemas.host import ReportDrift
 from schemas.work import ConsoleAsk
-from tests.executors.world import Cloud, a_server, an_image, changed
+from tests.executors.world import Cloud, a_server, an_image, changed, wall
 
 
 async def settled(agent):
@@ -289,6 +289,22 @@ async def test_reports_wait_for_an_engine_that_is_away(agent, engine):
     _, *attempts = engine.request_ids
     assert len(attempts) > 1
     assert len(set(attempts)) == 1  # taken once, should an answer have been lost
+
+
+async def test_an_end_is_told_as_of_when_it_was_noticed_not_as_of_when_it_could_be_told(
+    agent, engine, host
+):
+    engine.away = True
+    item = engine.wish("build", spec := a_server())
+    await engine.turned_away.wait()
+    host.hypervisor.end(spec.server.server_id, "crash")
+    noticed_by = wall()
+    engine.away = False
+    await engine.outcome(item)
+    report = await engine.heard(lambda r: isinstance(r, ReportServerState))
+
+    assert report.cause == "crash"
+    assert report.observed_at <= noticed_by
 
 
 async def test_a_console_is_answered_or_says_why_not(agent, engine):

@@ -60,6 +60,7 @@ class Engine:
         self.answer_metadata: Callable = lambda ask: MetadataReply(status=404)
         self.asked_for_state = asyncio.Event()  # desired state was asked for
         self.away = False  # asks and reports go unanswered
+        self.turned_away = asyncio.Event()  # a report found nobody
         self._heard = asyncio.Condition()
         self._accept = self._console = self._gap = None
 
@@ -68,6 +69,7 @@ class Engine:
     async def submit(self, report, request_id):
         self.request_ids.append(request_id)
         if self.away:
+            self.turned_away.set()
             raise UpstreamError("away")
         self.ordinal += 1
         async with self._heard:

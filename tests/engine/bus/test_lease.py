@@ -131,6 +131,18 @@ async def test_a_lease_that_another_has_taken_cannot_be_given_up(quick, bucket):
     assert await holder(bucket) == "a'"
 
 
+async def test_a_holder_can_confirm_its_lease_at_any_time(quick, bucket):
+    first = lease(bucket, "a")
+    await first.acquire()
+    keeping = asyncio.create_task(first.keep())
+
+    assert await asyncio.gather(*(first.confirm() for _ in range(20))) == [True] * 20
+
+    keeping.cancel()
+    await lease(bucket, "a'").acquire()
+    assert await first.confirm() is False
+
+
 async def test_while_the_broker_is_away_nobody_loses_or_gains_it(quick, tmp_path):
     broker = await asyncio.to_thread(server.start, tmp_path)
     bus = await Bus.connect(
