@@ -16,7 +16,7 @@ from engine.decider import stamped
 from engine.domain import leader
 from engine.folded import Folded
 from engine.log.commit import seal_commit
-from engine.log.port import Log, WrongLastSequence
+from engine.log.port import Log, LogUnavailable, WrongLastSequence
 from engine.shell import Engine
 from engine.turns import WINDOW, LeadershipLost, Note
 from schemas.config import Config
@@ -62,6 +62,7 @@ class Candidate:
         self._acknowledged = acknowledged
         self._note = note
         self.folded = folded
+        self._attempts: set[str] = set()  # the last hash of each election sent
         self.engine: Engine | None = None
 
     async def run(self) -> None:
@@ -133,8 +134,15 @@ class Candidate:
     async def _lead(self) -> None:
         while True:
             await self._catch_up()
+            if self.folded.prev in self._attempts:
+                break  # stored, though we were not told
+            if not await self._lease.confirm():
+                raise LeadershipLost("another candidate took the lease")
             try:
                 await self._elect()
+            except LogUnavailable as error:
+                logger.warning("election_unknown", error=str(error))
+                await asyncio.sleep(RETRY_S)
             except WrongLastSequence:
                 # A leader that has not yet noticed wrote meanwhile; it will, by the first refusal.
                 logger.info("election_repeated", ordinal=self.folded.cell.state.ordinal)
@@ -181,6 +189,7 @@ class Candidate:
             )
             datas.append(data)
             first += 1 + len(facts)
+        self._attempts.add(prev)
         await self._log.append_all(datas, expected_last=self.folded.sequence)
         for place, data in enumerate(datas, start=self.folded.sequence + 1):
             self.folded.take(place, data)

@@ -153,7 +153,10 @@ class Engine:
         host_id = message.subject.rsplit(".", 1)[1]
         await self._take(
             message,
-            lambda request: request.actor.kind == "agent" and request.actor.host_id == host_id,
+            # Nor may it speak in the name of somebody whose keys it would use up.
+            lambda request: (
+                request.actor == Actor(kind="agent", host_id=host_id) and request.key is None
+            ),
         )
 
     async def _take(self, message: Message, may: Callable[[Request], bool]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from msgspec import Struct, field
 
+from engine.bus.client import BusError
 from engine.clocks import need_recent
 from engine.decider import authenticate, decide, refusal, repeated, stamped
 from engine.domain.desired import work_item
@@ -27,7 +28,7 @@ from engine.log.port import Log, WrongLastSequence
 from schemas.compute import ServerStopRequested
 from schemas.engine import LogRolled
 from schemas.envelope import Outcome, Record, Refused, Request, encode
-from schemas.errors import IdReused, Rejected, Unavailable
+from schemas.errors import IdReused, Rejected
 from schemas.operation import Operation, OperationStarted
 from schemas.units import SECOND, Micros, Ordinal
 from schemas.work import WorkItem
@@ -42,6 +43,8 @@ REQUEST_BYTES_MAX = 2 * 2**20
 # Requests decided but not yet acknowledged; more are turned away at once.
 WAITING_MAX = 8192
 WAITING_BYTES_MAX = 256 * 2**20
+BEHIND_BARRIER_MAX = 1024
+NOT_NOW = b""  # see ``engine.bus.service``
 # While the log is slow, a commit's time must not fall behind what it tells of.
 OPEN_MAX: Micros = SECOND // 10
 # Commits in flight. A new leader takes as many places in the log in one go, so that none that a
@@ -147,13 +150,14 @@ class Turns:
     def submit(self, request: Request, reply: Reply) -> bytes | None:
         """Decide a request; the reply follows its durable ack.
 
-        Returns the encoded outcome at once if nothing has to be committed for it: a repetition of
-        what is durable already, a request of somebody unknown, or one turned away.
+        Returns the encoded outcome at once if nothing has to be committed for it, as for a
+        repetition of what is durable already; or ``NOT_NOW``, which says nothing of the request:
+        it is to be asked again, since another may lead or an earlier attempt be under way.
         """
         request = stamped(request)
+        if self._lost.done():
+            return NOT_NOW  # another leader answers
         try:
-            if self._waiting >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
-                raise Unavailable(f"{self._waiting} requests are waiting for the log")
             earlier = repeated(self.cell, request)
             if earlier is not None:
                 outcome = encode(
@@ -169,6 +173,9 @@ class Turns:
                     return outcome
                 turn.replies.append((reply, outcome))
                 return None
+            if request.actor.kind != "system" and self._is_full():
+                # Nobody would ask again for the clock: what it asks for is few, and due.
+                return NOT_NOW
             need_recent(request, self._clock())
             roles = authenticate(self.cell, request.actor)
         except Rejected as rejected:
@@ -179,12 +186,15 @@ class Turns:
                     verdict=refusal(rejected),
                 )
             )
-            if isinstance(rejected, Unavailable):
-                return outcome
+            if len(self._behind_barrier) >= BEHIND_BARRIER_MAX:
+                return NOT_NOW
             self._answer_behind_barrier(reply, outcome)
             return None
         self._decide(request, roles, reply)
         return None
+
+    def _is_full(self) -> bool:
+        return self._waiting >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX
 
     def _answer_behind_barrier(self, reply: Reply, outcome: bytes) -> None:
         """Answer what is not recorded only if this state is still the newest."""
@@ -199,7 +209,14 @@ class Turns:
         task.add_done_callback(self._behind_barrier.discard)
 
     def _decide(self, request: Request, roles: frozenset[str], reply: Reply) -> None:
-        turn = self._current_turn()
+        try:
+            self._add(self._current_turn(), request, roles, reply)
+        except Exception as error:
+            # Half of a record may be folded: nothing more may be decided on that, or committed.
+            self._lose(error)
+            raise
+
+    def _add(self, turn: Turn, request: Request, roles: frozenset[str], reply: Reply) -> None:
         record = self._record(request, roles, turn.at)
         encoded = encode(record)
         if len(encoded) > RECORD_BYTES_MAX:
@@ -328,7 +345,10 @@ class Turns:
     async def _answer(self) -> None:
         while True:
             for reply, outcome in await self._answers.get():
-                await reply(outcome)
+                try:
+                    await reply(outcome)
+                except BusError as error:  # whoever asked asks again
+                    logger.warning("answer_not_sent", error=str(error))
 
     def _lose(self, why: Exception) -> None:
         if not self._lost.done():
@@ -351,6 +371,8 @@ class Turns:
             turn = await self._queue.get()
             if self._sent:
                 await self._room()
+            if self._lost.done():
+                return
             if turn is self._open:
                 # From here on, new requests form the next turn.
                 self._open = None
@@ -421,6 +443,8 @@ class Turns:
     def _settle(self, turn: Turn) -> None:
         took_s = asyncio.get_running_loop().time() - turn.sent_at
         self._ack_s = min(took_s, self._ack_s * FORGETTING) if self._ack_s else took_s
+        if turn.done.cancelled():
+            return  # we are ending
         self._unsettled.popleft()
         self._acknowledged_to = turn.sequence
         self._acknowledged(turn.sequence, turn.last, turn.hash)

@@ -61,12 +61,11 @@ def place(
     for host_id in _in_order(cell, memory_mib, wanted_host):
         host = hosts[host_id]
         used = cell.index.host_usage[host_id]
-        refusal = _refusal(host, used, need, None)
-        if refusal is None:
+        if _has_room(host, used, need):
             left = host.capacity.memory_mib - used.memory_mib - memory_mib
             score = left * 1000 // max(1, host.capacity.memory_mib)
             weighed.append(Weighed(host_id=host_id, score=score))
-        elif len(removed) < RECORDED_MAX:
+        elif len(removed) < RECORDED_MAX and (refusal := _refusal(host, used, need, None)):
             removed.append(refusal)
         if len(weighed) == RECORDED_MAX:
             break
@@ -91,9 +90,18 @@ def _in_order(cell: Cell, memory_mib: int, wanted_host: str | None) -> Iterator[
 def _all_removed(cell: Cell, need: Usage, wanted_host: str | None) -> list[Removed]:
     refusals = (
         _refusal(cell.state.hosts[host_id], cell.index.host_usage[host_id], need, wanted_host)
-        for host_id in sorted(cell.state.hosts)
+        for host_id in cell.state.hosts
     )
     return list(islice((r for r in refusals if r is not None), RECORDED_MAX))
+
+
+def _has_room(host: Host, used: Usage, need: Usage) -> bool:
+    capacity = host.capacity
+    return (
+        used.vcpus + need.vcpus <= capacity.vcpus
+        and used.memory_mib + need.memory_mib <= capacity.memory_mib
+        and used.disk_gib + need.disk_gib <= capacity.disk_gib
+    )
 
 
 def _refusal(host: Host, used: Usage, need: Usage, wanted_host: str | None) -> Removed | None:

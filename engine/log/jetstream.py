@@ -172,10 +172,10 @@ class JetStreamLog(LogReader):
     async def _batch_outcome(self, heard: asyncio.Queue[Message], expected_last: int) -> int:
         while True:
             try:
-                async with asyncio.timeout(self._patience_s):
+                async with asyncio.timeout(ATTEMPT_S):
                     answer = await heard.get()
             except TimeoutError:
-                raise LogUnavailable(f"no outcome of a batch in {self._patience_s} s") from None
+                raise LogUnavailable(f"no outcome of a batch in {ATTEMPT_S} s") from None
             if answer.headers.get(STATUS) == NO_RESPONDERS:
                 raise LogUnavailable("nobody takes commits")
             if not answer.payload:  # the first has been taken

@@ -7,8 +7,9 @@ they look by themselves too. Invariant: every sequence is yielded once, in order
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -117,15 +118,23 @@ class LogReader:
     async def _up_to_now(self, after_seq: int) -> AsyncGenerator[list[StoredCommit]]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience_s
-        end = await self.last()
+        end = await self._patiently(self.last, deadline)
         while end is not None and after_seq < end.seq:
-            batch = await self._batch(after_seq + 1)
+            batch = await self._patiently(partial(self._batch, after_seq + 1), deadline)
             if wanted := [commit for commit in batch if commit.seq <= end.seq]:
                 yield wanted
                 after_seq = wanted[-1].seq
                 deadline = loop.time() + self._patience_s
             else:  # a replica that lags behind the one that told of the end
                 await self._pause(deadline, LogRefused(f"{after_seq + 1} is not there"))
+
+    async def _patiently[T](self, ask: Callable[[], Awaitable[T]], deadline: float) -> T:
+        """Ask again while nobody answers, as when a node of a cluster is away. LogUnavailable."""
+        while True:
+            try:
+                return await ask()
+            except (BusTimeout, Disconnected, NoResponders) as error:
+                await self._pause(deadline, error)
 
     async def last(self) -> StoredCommit | None:
         """See ``port.Log.last``. On a cluster this may lag behind the leader by a moment."""
@@ -278,7 +287,11 @@ class _Announced:
     def pop(self, seq: int) -> list[StoredCommit]:
         """Take the commits from ``seq`` on that were announced with their bytes."""
         batch: list[StoredCommit] = []
-        while data := self._commits.pop(seq, b""):
+        while (data := self._commits.pop(seq, None)) is not None:
+            if not data:  # too big to be announced whole
+                self.must_look = True
+                self._bytes -= ENTRY_BYTES
+                break
             batch.append(StoredCommit(seq, data))
             self._bytes -= len(data) + ENTRY_BYTES
             seq += 1

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
+from msgspec import structs
 
 from engine import turns as turns_module
 from engine.domain.state import digest
@@ -13,8 +14,9 @@ from engine.log.port import LogUnavailable, WrongLastSequence
 from engine.turns import WINDOW, LeadershipLost, Turns
 from schemas.engine import RollLog
 from schemas.envelope import Accepted, Action, Request, decode_commit, decode_outcome
+from schemas.host import MarkHost
 from schemas.identity import CreateProject
-from tests.engine.world import World
+from tests.engine.world import SYSTEM, World
 
 
 class HeldLog(MemoryLog):
@@ -180,15 +182,32 @@ async def test_a_repetition_in_flight_joins_the_first(held):
     assert [decode_outcome(a).repeated for a in held.answers] == [False, True]
 
 
-async def test_a_full_queue_turns_requests_away(held, monkeypatch):
+async def test_a_full_queue_says_that_it_is_not_the_time(held, monkeypatch):
+    """Nothing is said of the request itself: an earlier attempt of it may be under way."""
     monkeypatch.setattr(turns_module, "WAITING_MAX", 3)
     for number in range(3):
         assert held.ask(f"p{number}") is None
 
-    answer = held.ask("one-too-many")
+    assert held.ask("one-too-many") == turns_module.NOT_NOW
+    assert held.ask("p1") is None  # joins the first
+    await held.log.reaches(1)
+    held.log.held[1].set_result(None)
 
-    verdict = decode_outcome(answer).verdict
-    assert (verdict.code, verdict.status) == ("Unavailable", 503)
+    assert sorted(await held.hears(4)) == ["req-p0", "req-p1", "req-p1", "req-p2"]
+    assert decode_outcome(held.ask("p1")).repeated
+    assert held.ask("one-too-many") is None
+    await held.log.reaches(2)
+    held.log.held[2].set_result(None)
+    await held.hears(5)
+
+
+async def test_the_clock_is_not_turned_away(held, monkeypatch):
+    """It would not ask again for what is due."""
+    monkeypatch.setattr(turns_module, "WAITING_MAX", 0)
+    mark = held.request(MarkHost(host_id="none", status="down", reason="silent"))
+
+    assert held.turns.submit(structs.replace(mark, actor=SYSTEM), held.reply) is None
+
     await held.log.reaches(1)
     held.log.held[1].set_result(None)
     await held.hears(1)
@@ -198,7 +217,22 @@ async def test_many_bytes_in_flight_turn_requests_away(held, monkeypatch):
     monkeypatch.setattr(turns_module, "WAITING_BYTES_MAX", 1)
     assert held.ask("first") is None
 
-    assert decode_outcome(held.ask("second")).verdict.status == 503
+    assert held.ask("second") == turns_module.NOT_NOW
+
+
+async def test_a_fold_that_fails_ends_the_lead_and_commits_nothing(held, monkeypatch):
+    def broken(*_: object) -> int:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(turns_module, "apply_record", broken)
+    with pytest.raises(KeyError):
+        held.ask("p")
+
+    with pytest.raises(KeyError):
+        await held.running
+    assert await held.log.end() == 0
+    monkeypatch.undo()
+    assert held.ask("q") == turns_module.NOT_NOW
 
 
 async def test_a_barrier_returns_when_all_is_durable(held):
