@@ -226,7 +226,9 @@ def log_roll(
 @command(admin_app, "log-drop")
 def log_drop(
     session: Session,
-    number: Annotated[int, typer.Argument(help="The oldest stream of the log.", metavar="NUMBER")],
+    number: Annotated[
+        int, typer.Argument(help="The oldest stream of the log.", metavar="NUMBER", min=1)
+    ],
     config: ConfigArgument = "",
     *,
     authority: AuthorityOption = "",

@@ -191,7 +191,7 @@ def verify(
         Path | None, typer.Option(help="Checkpoints you have kept, that an export must contain.")
     ] = None,
 ) -> None:
-    r"""Check every byte of the log: its hash chain, its checkpoints, sealed history.
+    """Check every byte of the log: its hash chain, its checkpoints, sealed history.
 
     The first ordinal that does not hold is named, and the exit code is then 1. An export and a
     proof are checked with nothing but themselves and the public key:
@@ -200,7 +200,7 @@ def verify(
     cumulog audit verify
     cumulog audit verify --export log.jsonl.gz --key cell.pub
     cumulog audit verify --proof proof.json --key cell.pub
-    """
+    """  # noqa: D301  # click's mark for lines that stay as they are
     if export is not None or proof is not None:
         from cli.integrity import verify_export, verify_proof
 

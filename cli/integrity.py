@@ -42,6 +42,9 @@ def verify_proof(file: Path, key: Path | None) -> dict[str, Any]:
         report = check_proof(_read(file), keys)
     except ProofBroken as error:
         return {"proven": False, "why": str(error)}
+    if key is None:
+        why = "it hangs together, but nobody vouches for it: name the public key with --key"
+        return {"proven": False, "why": why}
     told = msgspec.to_builtins(report)
     for name in ("commit_at", "checkpoint_at"):
         told[name] = when(told[name])

@@ -25,7 +25,7 @@ def export(
         bool, typer.Option("--offline", help="From the state directory, not over HTTP.")
     ] = False,
 ) -> None:
-    r"""Write the whole log into a file: each commit byte for byte, a line each, and checkpoints.
+    """Write the whole log into a file: each commit byte for byte, a line each, and checkpoints.
 
     The file is checked on its way and is there whole or not at all. It shows that it is whole to
     anybody who has the public key, and nothing else of this cloud:
@@ -37,12 +37,13 @@ def export(
 
     With --offline it is read from sealed history and from the broker, which is started for it if
     the cloud is down.
-    """
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from cli.integrity import report_of
     from cli.offline import export_offline
     from engine.log.commit import ChainBroken
     from engine.log.export import write_export
     from engine.log.signing import read_public
+    from projections.segment import HistoryBroken
 
     if not file.absolute().parent.is_dir():
         raise Problem(f"there is no folder {file.absolute().parent}", exit_code=USAGE)
@@ -54,6 +55,10 @@ def export(
             client.timeout_s = EXPORT_S
             keys = read_public(client.get("/v1/log/key")["keys"].encode())
             report = write_export(file, client.lines("/v1/log/export"), keys)
+    except HistoryBroken as error:
+        raise Problem(
+            f"nothing was written: {error}", hint="`cumulog audit verify` says more."
+        ) from error
     except ChainBroken as error:
         raise Problem(
             f"nothing was written: what was read of the log is not whole; {error}",

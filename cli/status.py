@@ -67,7 +67,7 @@ def _details(told: dict[str, Any]) -> dict[str, str]:
     details = {}
     if "ordinal" in engine:
         leads = STANDBY if str(engine.get("node", "")).endswith(f"-{STANDBY}") else "engine"
-        details[STANDBY] = details["engine"] = "follows the log, ready to take over"
+        details[STANDBY] = details["engine"] = "follows the log, to take over"
         details[leads] = (
             f"epoch {engine.get('epoch')}, ordinal {engine['ordinal']}, "
             f"{engine.get('servers')} servers, {engine.get('operations')} operations under way"
@@ -102,13 +102,24 @@ def _processes(state: State) -> list[dict[str, Any]]:
     return [
         {
             "part": name,
-            "ok": bool(pid),
-            "state": "running" if pid else "down",
+            "ok": (state_of := _state_of(pid)) == "running",
+            "state": state_of,
             "pid": pid or None,
             "memory_mib": _memory_mib(pid) if pid else None,
         }
         for name, pid in pids.items()
     ]
+
+
+def _state_of(pid: int) -> str:
+    """Return whether a process runs; one that was stopped (SIGSTOP) answers nobody. proc(5)."""
+    if not pid:
+        return "down"
+    try:
+        code = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "down"
+    return "stopped" if code in {"T", "t"} else "running"
 
 
 def _memory_mib(pid: int) -> int | None:

@@ -229,7 +229,11 @@ class Supervisor:
         if free < DISK_FREE_MIN:
             self.say(f"the disk of {self.state.root} is full ({free // 2**20} MiB are free)")
         elif broker is not None and broker.pidfd >= 0:
-            self.say("the event log takes no commits; starting nats-server again")
+            self.say(
+                "the event log takes no commits; starting nats-server again. Should this repeat "
+                "itself, the log's files are damaged: stop this, and run "
+                f"`cumulog log restore --state-dir {self.state.root}`"
+            )
             self._signal(broker, signal.SIGTERM)
 
     def _start_again(self, child: Child) -> None:

@@ -17,6 +17,7 @@ from engine.domain.fold import apply_commit, decode_for_fold
 from engine.domain.state import Cell, digest
 from engine.log.checkpoint import Checkpoint, CheckpointBroken, Held
 from engine.log.commit import ChainBroken
+from engine.log.port import LogGone
 from engine.log.verify import Walk
 from projections.answers import RequestAlarm
 from projections.bill import Bill, derive_bill
@@ -257,6 +258,13 @@ class Archive:
             return VerifyAnswer(intact=False, ordinal=error.ordinal, why=str(error))
         except CheckpointBroken as error:
             return VerifyAnswer(intact=False, why=str(error))
+        except LogGone:
+            return VerifyAnswer(
+                intact=False,
+                ordinal=walk.ordinal + 1,
+                why="it was dropped from the broker, and sealed history does not hold it; "
+                "put history/ back from a copy",
+            )
         return VerifyAnswer(
             intact=True,
             commits=walk.commits,

@@ -256,12 +256,14 @@ def open_file(path: Path) -> sqlite3.Connection:
     What a power cut takes is read from the log again, so commits are not synced one by one.
     """
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
-    db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(f"PRAGMA wal_autocheckpoint = {JOURNAL_PAGES_MAX}")
-    db.execute("PRAGMA temp_store = MEMORY")
-    return db
+    return _set_up(
+        db,
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        f"wal_autocheckpoint = {JOURNAL_PAGES_MAX}",
+        "temp_store = MEMORY",
+    )
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -274,9 +276,19 @@ def open_reader(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
     )
-    db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    db.execute("PRAGMA query_only = ON")
-    db.execute("PRAGMA mmap_size = 268435456")
+    return _set_up(
+        db, f"busy_timeout = {BUSY_TIMEOUT_MS}", "query_only = ON", "mmap_size = 268435456"
+    )
+
+
+def _set_up(db: sqlite3.Connection, *pragmas: str) -> sqlite3.Connection:
+    """Set a connection up, or close it."""
+    try:
+        for pragma in pragmas:
+            db.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
