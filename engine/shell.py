@@ -15,10 +15,11 @@ import structlog
 from engine.bus.client import Bus, Handler, Message, Subscription
 from engine.dispatch import Dispatcher
 from engine.domain.desired import desired_state, work_item
-from engine.domain.state import digest
+from engine.domain.state import state_digest
 from engine.dry_run import dry_run
 from engine.folded import Folded
 from engine.log.port import Log, LogError
+from engine.snapshot import copy_cell
 from engine.timers import Timers
 from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
 from schemas.config import Config
@@ -198,7 +199,9 @@ class Engine:
         await message.respond(desired)
 
     async def _on_digest(self, message: Message) -> None:
-        answer = {"ordinal": self.cell.state.ordinal, "digest": digest(self.cell)}
+        state = copy_cell(self.cell, "", 0).state()
+        digest = await asyncio.to_thread(state_digest, state)
+        answer = {"ordinal": state.ordinal, "digest": digest}
         await self.turns.barrier()
         await message.respond(msgspec.json.encode(answer))
 

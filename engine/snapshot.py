@@ -218,6 +218,11 @@ class Copied(Struct, kw_only=True):
     prev: str
     sequence: int
 
+    def state(self) -> State:
+        """Return the state alone."""
+        collections = {name: self.parts[name] for name in _COLLECTIONS}
+        return msgspec.structs.replace(self.scalars, **collections)
+
 
 def copy_cell(cell: Cell, prev: str, sequence: int) -> Copied:
     """Return a copy of a cell that its evolving does not change. Microseconds per thousand."""

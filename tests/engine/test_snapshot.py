@@ -17,7 +17,7 @@ import engine
 from engine import snapshot
 from engine.domain.fold import apply_commit, decode_for_fold, fold
 from engine.domain.index import index_of
-from engine.domain.state import Cell
+from engine.domain.state import Cell, digest, state_digest
 from engine.fingerprint import fingerprint
 from engine.folded import Folded
 from engine.log.commit import GENESIS, seal_commit
@@ -64,6 +64,16 @@ def test_snapshot_and_tail_are_the_whole_fold(tmp_path, seed):
 def fold_into(directory: Path, world: World, cut: int) -> Cell:
     directory.mkdir()
     return fold(world.messages[:cut])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_digest_is_of_the_whole_state_as_canonical_json(seed):
+    """It is taken piece by piece, of a copy as of the cell itself."""
+    cell = a_story(seed).cell
+    text = msgspec.json.Encoder(order="sorted").encode(cell.state)
+
+    assert digest(cell) == hashlib.sha256(text).hexdigest()
+    assert state_digest(copy_cell(cell, "", 0).state()) == digest(cell)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
