@@ -139,7 +139,12 @@ class Projector:
         differences = 0
         wait_s = RETRY_FIRST_S
         while True:
-            writer = self._writer = self._writer or await self._open()
+            try:
+                writer = self._writer = self._writer or await self._open()
+            except (LogError, BusError) as error:
+                log.warning("log_not_read", error=str(error))
+                await asyncio.sleep(RETRY_MAX_S)
+                continue
             start = writer.position.ordinal
             await self._announce(start)
             try:
