@@ -90,7 +90,7 @@ class Asked:
 
     async def close(self) -> None:
         self.running.cancel()
-        with contextlib.suppress(asyncio.CancelledError, LeadershipLost, LogUnavailable):
+        with contextlib.suppress(asyncio.CancelledError, LeadershipLost, LogUnavailable, KeyError):
             await self.running
 
 
