@@ -131,7 +131,7 @@ async def run(config: Config) -> None:
         for task in (stopping, working):
             task.cancel()
         await asyncio.gather(stopping, working, return_exceptions=True)
-        reader.close()
+        reader.end()  # threads cannot be cancelled
         await bus.close()
 
 

@@ -44,6 +44,8 @@ class Connections:
         self._path = Path(path)
         self._local = _Local()
         self._all: list[sqlite3.Connection] = []
+        self._ending = threading.Lock()
+        self._ended = False
         self._decoded: dict[str, Decoded] = {}
 
     def close(self) -> None:
@@ -51,6 +53,12 @@ class Connections:
         while self._all:
             self._all.pop().close()
         self._local = _Local()
+
+    def end(self) -> None:
+        """Close for good: a thread that still reads is refused, and leaves nothing open."""
+        with self._ending:
+            self._ended = True
+            self.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[Position]:
@@ -173,8 +181,12 @@ class Connections:
         if made_by is None or made_by.layout != models.layout():
             db.close()
             raise Unavailable("the read model is being rebuilt for this version")
+        with self._ending:
+            if self._ended:
+                db.close()
+                raise Unavailable("the read model is not read any more")
+            self._all.append(db)
         # What another version decoded may have another shape.
         self._decoded = {}
-        self._all.append(db)
         local.matcher = Matcher(db)
         local.db, local.target = db, target

@@ -1,6 +1,7 @@
 """Two engines: the one that leads is killed or stopped under load, and the other takes over."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -24,9 +25,14 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     cloud.stop()
 
 
+def status(up: Up) -> dict:
+    """Return what `status` tells, whether or not all is well."""
+    return json.loads(up.run("status", "--state-dir", str(up.state_dir), "-o", "json").output)
+
+
 def leader(up: Up) -> tuple[str, int]:
     """Return which of the two leads, and its epoch."""
-    told = up.json("status", "--state-dir", str(up.state_dir))["api"]["engine"]
+    told = status(up)["api"]["engine"]
     return ENGINES[str(told["node"]).endswith("-standby")], told["epoch"]
 
 
@@ -89,6 +95,9 @@ def test_the_other_takes_over_and_nothing_is_lost_or_done_twice(up, how):
             asker.goes_on(5)
         other, later = leader(up)
         assert later > epoch
+        if how == signal.SIGSTOP:
+            told = {part["part"]: part["state"] for part in status(up)["parts"]}
+            assert told[name] == "stopped"
         if how == signal.SIGSTOP:  # one that was killed may be back before the other looks
             assert other != name
             os.kill(pid, signal.SIGCONT)
@@ -114,6 +123,6 @@ def test_the_other_takes_over_and_nothing_is_lost_or_done_twice(up, how):
 
 
 def test_both_are_shown(up):
-    parts = up.json("status", "--state-dir", str(up.state_dir))["parts"]
+    parts = status(up)["parts"]
 
     assert {"engine", "standby"} <= {part["part"] for part in parts}
