@@ -308,6 +308,26 @@ async def test_a_host_is_the_one_its_subject_names(cell):
     assert (await desired_state(cell.bus, "host-1")).host_id == "host-1"
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"actor": Actor(kind="agent", host_id="host-1", user_id="victim", project_id="p")},
+        {"actor": Actor(kind="agent", host_id="host-1"), "key": "k", "digest": "d"},
+        {"actor": Actor(kind="agent", host_id="host-1", roles=("admin",))},
+    ],
+)
+async def test_an_agent_cannot_speak_for_a_user_or_use_up_a_key(cell, forged):
+    before = len(await cell.messages())
+    body = RegisterHost(
+        capacity=CAPACITY, hypervisor="simulated", accelerator="none", executors=("hypervisor",)
+    )
+
+    outcome = await submit(cell.bus, cell.request(body, **forged), host="host-1")
+
+    assert outcome.verdict.code == "InvalidInput"
+    assert len(await cell.messages()) == before
+
+
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"action": {"type": "Nothing"}}'])
 async def test_what_is_no_request_is_refused_and_not_recorded(cell, payload):
     before = len(await cell.messages())
