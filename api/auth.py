@@ -33,7 +33,18 @@ def now() -> int:
 class Principal:
     """A verified caller."""
 
-    __slots__ = ("actor", "is_admin", "project", "project_id", "roles", "token", "user", "user_id")
+    __slots__ = (
+        "actor",
+        "is_admin",
+        "project",
+        "project_id",
+        "role_set",
+        "roles",
+        "scope",
+        "token",
+        "user",
+        "user_id",
+    )
 
     def __init__(
         self, token: Token, user: User, project: Project | None, roles: tuple[str, ...]
@@ -45,6 +56,7 @@ class Principal:
         self.user_id = user.user_id
         self.project_id = token.project_id
         self.is_admin = "admin" in roles
+        self.role_set = frozenset(roles)
         self.actor = Actor(
             kind="user",
             user_id=user.user_id,
@@ -53,6 +65,7 @@ class Principal:
             audit_id=token.audit_id,
             issued_at=token.issued_at,
         )
+        self.scope = self.actor.scope
 
 
 class Authenticator:

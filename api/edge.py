@@ -16,10 +16,12 @@ from api.tokens import TokenRing
 from api.waiting import Waiter
 from engine.bus.client import Bus
 from engine.bus.keys import Keys
+from engine.policy import Policies, Policy
 from executors.storage.blob import Blobs
 from projections.reader import Reader
 from schemas.config import Config
 from schemas.errors import InvalidInput
+from schemas.policy import PolicyTable
 
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 VISIBLE_S = 5.0  # how long a client waits for what it knows to be written
@@ -38,6 +40,9 @@ class Edge(Struct, kw_only=True):
     authenticator: Authenticator
     passwords: Passwords
     rendered: Rendered = field(default_factory=Rendered)
+    policies: Policies = field(default_factory=Policies)
+    policy_table: PolicyTable = PolicyTable()
+    policy_at: int = -1  # the position at which it was read
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     late_at: float = float("-inf")  # when a write was last not readable in time (monotonic)
     answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)
@@ -47,6 +52,14 @@ class Edge(Struct, kw_only=True):
     def position(self) -> int:
         """Return an ordinal that reads can see: the newest but for what came in a moment ago."""
         return self.waiter.position()
+
+    def policy(self) -> Policy:
+        """Return the policy in force, as the read model has it."""
+        position = self.waiter.newest
+        if position != self.policy_at:
+            self.policy_at = position
+            self.policy_table = self.reader.policy() or self.policy_table
+        return self.policies.of(self.policy_table)
 
     async def authenticate(self, call: Call) -> tuple[Principal, int]:
         """Return who calls, and the position at which that was so.

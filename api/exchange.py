@@ -21,8 +21,10 @@ from api.errors import (
     UnsupportedMediaType,
     decoding_reason,
 )
+from engine.domain.context import Reach
+from engine.policy import explained
 from schemas.envelope import Client
-from schemas.errors import InvalidInput
+from schemas.errors import Forbidden, InvalidInput
 
 if TYPE_CHECKING:
     from api.auth import Principal
@@ -89,6 +91,7 @@ class Call:
         "raw",
         "receive",
         "request_id",
+        "rule",
     )
 
     def __init__(self, edge: "Edge", api: str, scope: Scope, receive: Receive) -> None:
@@ -105,9 +108,29 @@ class Call:
         self.consumed = False  # whether the body was read to its end
         self.receive = receive
         self.principal: Principal = _NOBODY
+        self.rule = ""  # of the policy, that let it pass or did not
         self._scope = scope
         self._headers: dict[bytes, bytes] | None = None
         self._query: list[tuple[str, str]] | None = None
+
+    def allow(self, action: str) -> Reach:
+        """Return how far the caller may go with what the policy calls ``action``.
+
+        Raises:
+            Forbidden: not at all; the message says whom it is for.
+        """
+        principal, policy = self.principal, self.edge.policy()
+        reach = policy.reach(action, principal.scope, principal.role_set)
+        if reach is None:
+            self.rule = policy.refusing(action)
+            raise Forbidden(explained(policy, action), action=action, rule=self.rule)
+        self.rule = reach.rule
+        return reach
+
+    def may(self, action: str) -> bool:
+        """Return whether the policy lets the caller do what it calls ``action``, in any reach."""
+        principal = self.principal
+        return self.edge.policy().reach(action, principal.scope, principal.role_set) is not None
 
     def header(self, name: bytes) -> str:
         """Return a header's value, "" if it was not sent. ``name`` is in lower case."""

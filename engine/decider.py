@@ -11,11 +11,21 @@ from typing import Any
 from msgspec.structs import replace
 
 from engine.clocks import late_by_s, need_no_future
-from engine.domain import billing, compute, host, identity, image, leader, network, operation
+from engine.domain import (
+    billing,
+    compute,
+    host,
+    identity,
+    image,
+    leader,
+    network,
+    operation,
+    policy,
+)
 from engine.domain.context import Context
 from engine.domain.fold import key_of
 from engine.domain.state import Answered, Cell
-from engine.policy import authorize
+from engine.policy import Policies, authorize, scope_of
 from schemas import billing as sb
 from schemas import compute as sc
 from schemas import engine as se
@@ -24,6 +34,7 @@ from schemas import identity as si
 from schemas import image as sm
 from schemas import network as sn
 from schemas import operation as so
+from schemas import policy as sp
 from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types, encode
 from schemas.errors import IdReused, KeyReused, Rejected, Unauthorized
 from schemas.units import Micros
@@ -69,8 +80,12 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     se.ElectLeader: leader.elect_leader,
     se.ConfirmLead: leader.confirm_lead,
     se.RollLog: leader.roll_log,
+    sp.SetPolicy: policy.set_policy,
 }
 assert set(DECIDE) == set(action_types().values()), "every action has its decision"
+
+# What it remembers follows from the state, so decisions stay pure.
+_policies = Policies()
 
 
 def stamped(request: Request) -> Request:
@@ -141,20 +156,30 @@ def decide(
     salt: str,
 ) -> Record:
     """Return the record of a request: accepted with its facts, or refused with the reason."""
-    ctx = Context(
-        actor=request.actor, roles=roles, now=now, request_id=request.request_id, new_id=new_id
-    )
+    actor, kind = request.actor, type(request.action)
+    rules, scope = _policies.of(cell.state.policy), scope_of(request.actor)
+    rule = ""
     try:
         _need_own_id(cell, request)
         need_no_future(request, now)
-        authorize(request.actor, roles, request.action)
-        facts, reply = DECIDE[type(request.action)](cell, ctx, request.action)
+        reach = authorize(rules, actor, roles, kind.__name__)
+        rule = reach.rule
+        ctx = Context(
+            actor=actor,
+            roles=roles,
+            reach=reach,
+            may=lambda action: rules.reach(action, scope, roles) is not None,
+            now=now,
+            request_id=request.request_id,
+            new_id=new_id,
+        )
+        facts, reply = DECIDE[kind](cell, ctx, request.action)
     except Rejected as rejected:
-        verdict = refusal(rejected)
-        return Record(salt=salt, request=request, verdict=verdict)
+        return Record(salt=salt, request=request, verdict=refusal(rejected, rule))
     if late_s := late_by_s(request.action, now):
         reply = {**reply, "observed_s_ago": late_s}
-    return Record(salt=salt, request=request, verdict=Accepted(reply=reply), facts=tuple(facts))
+    verdict = Accepted(reply=reply, rule=rule)
+    return Record(salt=salt, request=request, verdict=verdict, facts=tuple(facts))
 
 
 def _need_own_id(cell: Cell, request: Request) -> None:
@@ -167,12 +192,13 @@ def _need_own_id(cell: Cell, request: Request) -> None:
         )
 
 
-def refusal(rejected: Rejected) -> Refused:
-    """Return a refusal as it is recorded and answered."""
+def refusal(rejected: Rejected, rule: str = "") -> Refused:
+    """Return a refusal as it is recorded and answered. ``rule`` let it pass, if it came so far."""
     return Refused(
         code=rejected.code,
         status=rejected.status,
         reason=rejected.reason,
         hint=rejected.hint,
         fields=rejected.fields,
+        rule=rule or str(rejected.fields.get("rule", "")),
     )

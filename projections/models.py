@@ -14,14 +14,33 @@ from msgspec import Struct
 
 from engine.domain.fold import explain
 from engine.fingerprint import fingerprint
-from projections import billing, compute, host, identity, image, network, operation, timeline
+from projections import (
+    billing,
+    compute,
+    host,
+    identity,
+    image,
+    network,
+    operation,
+    policy,
+    timeline,
+)
 from projections.answers import Position
 from projections.store import MadeBy, Table, Writer
 from schemas.engine import LeaderElected, LogRolled
 from schemas.envelope import Accepted, Fact, Refused, Request, fact_types
 from schemas.units import Micros, Ordinal
 
-AREAS: tuple[ModuleType, ...] = (identity, compute, image, network, host, operation, billing)
+AREAS: tuple[ModuleType, ...] = (
+    identity,
+    compute,
+    image,
+    network,
+    host,
+    operation,
+    billing,
+    policy,
+)
 VERSIONS: dict[str, int] = {area.NAME: area.VERSION for area in (*AREAS, timeline)}
 STATEMENTS: tuple[str, ...] = tuple(
     statement for area in (*AREAS, timeline) for statement in area.STATEMENTS

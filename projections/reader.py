@@ -32,11 +32,13 @@ from projections.identity_reader import IdentityReader
 from projections.image import IMAGES
 from projections.network_reader import NetworkReader
 from projections.operation import OPERATIONS
+from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
 from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
 from schemas.image import Image
+from schemas.policy import PolicyTable
 
 BY_ID: Sort = (("id", False),)
 _IMAGE_SEEN = "(project_id = ? OR visibility = 'public')"
@@ -268,6 +270,10 @@ class Reader(IdentityReader, NetworkReader):
         """Return price lists by name and version."""
         query = Query(PRICE_LISTS, "name || ' ' || version").equal(name=name)
         return self.page(query, (("name", False), ("version", False)))
+
+    def policy(self) -> PolicyTable | None:
+        """Return the rules that an operator has set; None if there never were any."""
+        return self.one(POLICY, ROW)
 
     # The log itself
 

@@ -20,7 +20,7 @@ from projections.image import IMAGES
 from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
 from projections.operation import OPERATIONS
 from projections.store import Table
-from schemas import billing, compute, engine, host, identity, image, network, operation
+from schemas import billing, compute, engine, host, identity, image, network, operation, policy
 from schemas.envelope import Refused, Request
 from schemas.ids import SYSTEM_USER
 from schemas.units import Micros, Ordinal
@@ -114,6 +114,7 @@ REQUESTS: dict[type, Tell] = {
     engine.ElectLeader: _named("leader", "node"),
     engine.ConfirmLead: _named("leader", "node"),
     engine.RollLog: lambda said: About("log", str(said.number)),
+    policy.SetPolicy: lambda _said: About("policy", "policy"),
 }
 
 FACTS: dict[type, Tell] = {
@@ -172,6 +173,7 @@ FACTS: dict[type, Tell] = {
     billing.PriceListPublished: _whole("price_list", "price_list", "name"),
     engine.LeaderElected: _named("leader", "node"),
     engine.LogRolled: lambda said: About("log", str(said.number)),
+    policy.PolicySet: lambda _said: About("policy", "policy"),
 }
 
 OWNED: dict[str, Table[Any]] = {

@@ -20,6 +20,7 @@ from schemas.ids import FreeId, GivenHostId, Id, RequestId
 from schemas.image import ImageAction, ImageFact
 from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
+from schemas.policy import PolicyAction, PolicyFact
 from schemas.units import Micros, Ordinal
 
 type Action = (
@@ -31,6 +32,7 @@ type Action = (
     | OperationAction
     | BillingAction
     | EngineAction
+    | PolicyAction
 )
 type Fact = (
     IdentityFact
@@ -41,19 +43,37 @@ type Fact = (
     | OperationFact
     | BillingFact
     | EngineFact
+    | PolicyFact
 )
 
 
 class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who asks. For an agent, ``host_id`` is taken from its subject, never from a body."""
+    """Who asks. For an agent, ``host_id`` is taken from its subject, never from a body.
+
+    A user's token has the scope of a project, of a domain, of the system, or none. It may have been
+    given for an application credential or a trust, which then bound its roles.
+    """
 
     kind: Literal["user", "agent", "system"]
     user_id: str = ""
     project_id: str = ""
+    domain_id: str = ""  # of the scope, not the user's own
+    system: bool = False
+    application_credential_id: str = ""
+    trust_id: str = ""
     roles: tuple[str, ...] = ()
     audit_id: Annotated[str, Meta(max_length=64)] = ""  # the token's, never the token
     issued_at: Micros = 0  # the token's
     host_id: GivenHostId | None = None
+
+    @property
+    def scope(self) -> Literal["system", "domain", "project", ""]:
+        """What the token is for; "" if nothing in particular."""
+        if self.system:
+            return "system"
+        if self.project_id:
+            return "project"
+        return "domain" if self.domain_id else ""
 
 
 class Client(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,19 +102,27 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Accepted(Struct, frozen=True, kw_only=True, tag="accepted", tag_field="verdict"):
-    """The facts beside this verdict hold. ``reply`` is what the asker is told (ids)."""
+    """The facts beside this verdict hold. ``reply`` is what the asker is told (ids).
+
+    ``rule`` is the entry of the policy that allowed it, as ``ACTION: ENTRY``.
+    """
 
     reply: dict[str, Any] = {}
+    rule: str = ""
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused", tag_field="verdict"):
-    """Nothing changed. See ``schemas.errors`` for the codes."""
+    """Nothing changed. See ``schemas.errors`` for the codes.
+
+    ``rule`` is the entry of the policy that would have allowed it, or the entries that all do not.
+    """
 
     code: str
     status: int
     reason: str
     hint: str = ""
     fields: dict[str, str | int] = {}
+    rule: str = ""
 
 
 type Verdict = Accepted | Refused

@@ -8,24 +8,46 @@ from schemas.envelope import Actor
 from schemas.units import Micros
 
 
+class Reach(Struct, frozen=True, kw_only=True):
+    """How far a permission goes: to anybody's things, or those of a project, a domain, a user.
+
+    ``rule`` is the entry of the policy that gave it.
+    """
+
+    rule: str
+    any: bool = False
+    project: bool = False
+    domain: bool = False
+    user: bool = False
+
+
 class Context(Struct, frozen=True, kw_only=True):
     """The inputs of one decision.
 
     ``roles`` are those the state grants the actor now, implied ones included; the request's own
-    claim is not used. ``new_id`` returns a fresh UUID in its canonical form.
+    claim is not used. ``reach`` is how far the policy lets it go with this action, ``may`` whether
+    it allows another by name. ``new_id`` returns a fresh UUID in its canonical form.
     """
 
     actor: Actor
     roles: frozenset[str]
+    reach: Reach
+    may: Callable[[str], bool]
     now: Micros
     request_id: str
     new_id: Callable[[], str]
 
-    @property
-    def is_admin(self) -> bool:
-        """Whether the actor may act on every project's resources."""
-        return "admin" in self.roles
-
     def owns(self, project_id: str) -> bool:
         """Whether the actor may act on resources of this project."""
-        return self.is_admin or self.actor.project_id == project_id
+        reach = self.reach
+        return reach.any or (reach.project and self.actor.project_id == project_id)
+
+    def owns_domain(self, domain_id: str) -> bool:
+        """Whether the actor may act on users, groups and projects of this domain."""
+        reach = self.reach
+        return reach.any or (reach.domain and self.actor.domain_id == domain_id)
+
+    def is_self(self, user_id: str) -> bool:
+        """Whether the actor may act on what belongs to this user."""
+        reach = self.reach
+        return reach.any or (reach.user and self.actor.user_id == user_id)

@@ -10,7 +10,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.domain import billing, compute, host, identity, image, leader, network, operation
+from engine.domain import (
+    billing,
+    compute,
+    host,
+    identity,
+    image,
+    leader,
+    network,
+    operation,
+    policy,
+)
 from engine.domain.state import Answered, Cell
 from schemas import billing as sb
 from schemas import compute as sc
@@ -20,6 +30,7 @@ from schemas import identity as si
 from schemas import image as sm
 from schemas import network as sn
 from schemas import operation as so
+from schemas import policy as sp
 from schemas.envelope import Accepted, Fact, Record, Refused, fact_types
 from schemas.units import DAY, MINUTE, Micros, Ordinal
 
@@ -83,6 +94,7 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     sb.PriceListPublished: billing.price_list_published,
     se.LeaderElected: leader.leader_elected,
     se.LogRolled: leader.log_rolled,
+    sp.PolicySet: policy.policy_set,
 }
 assert set(EVOLVE) == set(fact_types().values()), "every fact has its function"
 

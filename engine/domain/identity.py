@@ -159,8 +159,8 @@ def create_user(cell: Cell, ctx: Context, action: s.CreateUser) -> Decision:
 def update_user(cell: Cell, ctx: Context, action: s.UpdateUser) -> Decision:
     """Change a user; a user may change its own password, an administrator everything."""
     user = find_user(cell, action.user_id)
-    if not ctx.is_admin and (
-        user.user_id != ctx.actor.user_id
+    if not ctx.reach.any and (
+        not ctx.is_self(user.user_id)
         or any(v is not None for v in (action.name, action.enabled, action.default_project_id))
     ):
         raise Forbidden("changing a user needs the role admin")

@@ -36,7 +36,7 @@ PROPERTIES_BYTES_MAX = 512 * 2**10
 
 def create_image(cell: Cell, ctx: Context, action: s.CreateImage) -> Decision:
     """Make an image that waits for content."""
-    if action.visibility == "public" and not ctx.is_admin:
+    if action.visibility == "public" and not ctx.may("image:images:publicize"):
         raise Forbidden("making an image public needs the role admin")
     if action.image_id is not None and action.image_id in cell.state.images:
         raise Duplicate(f"an image with the id {action.image_id} exists")
@@ -101,7 +101,11 @@ def upload_image(cell: Cell, ctx: Context, action: s.UploadImage) -> Decision:
 def update_image(cell: Cell, ctx: Context, action: s.UpdateImage) -> Decision:
     """Change what is given."""
     image = own_image(cell, ctx, action.image_id)
-    if action.visibility == "public" and image.visibility != "public" and not ctx.is_admin:
+    if (
+        action.visibility == "public"
+        and image.visibility != "public"
+        and not ctx.may("image:images:publicize")
+    ):
         raise Forbidden("making an image public needs the role admin")
     _bounded(action.properties or {})
     given = {

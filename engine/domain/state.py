@@ -19,6 +19,7 @@ from schemas.identity import Domain, Project, Role, User
 from schemas.image import Image
 from schemas.network import Network, Port, SecurityGroup, Subnet
 from schemas.operation import Operation
+from schemas.policy import PolicyTable
 from schemas.units import Micros, Ordinal
 
 
@@ -101,6 +102,7 @@ class State(Struct, kw_only=True):
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
     answered: dict[str, Answered] = field(default_factory=dict)  # by request id, for two minutes
     keyed: dict[str, Answered] = field(default_factory=dict)  # by idempotency key, for a day
+    policy: PolicyTable = PolicyTable()
 
 
 class Cell:

@@ -11,6 +11,7 @@ from schemas import identity as i
 from schemas import image as m
 from schemas import network as n
 from schemas import operation as o
+from schemas import policy as p
 from schemas.envelope import Actor, Record
 from schemas.units import HOUR, MINUTE
 from tests.engine.world import SECRET, SYSTEM, World
@@ -51,6 +52,10 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield from _trespasses(world)
     yield demo, c.DeleteKeypair(name="mine")
     yield demo, c.DeleteKeypair(name="mine")
+    only_managers = ("admin in cloud", "manager in project")
+    yield world.admin, p.SetPolicy(rules={"DeleteServer": only_managers})
+    yield demo, p.SetPolicy(rules={"DeleteServer": None})
+    yield world.admin, p.SetPolicy(rules={"DeleteServer": None})
     yield world.admin, c.DeleteFlavor(flavor_id="huge")
     yield from _farewell(world)
     assert state.ordinal > 0

@@ -28,7 +28,7 @@ def create_server(cell: Cell, ctx: Context, action: s.CreateServer) -> Decision:
     """Find room, addresses and a host for a server, or make one that says why not."""
     name = printable_name(action.name, "server")
     flavor = cell.state.flavors.get(action.flavor_id)
-    if flavor is None or not (flavor.is_public or ctx.is_admin):
+    if flavor is None or not (flavor.is_public or ctx.may("compute:flavors:read_private")):
         raise UnknownReference(f"there is no flavor {action.flavor_id}")
     image = bootable_image(cell, ctx, action.image_id)
     virtual_size = image.virtual_size_bytes or 0
@@ -36,7 +36,7 @@ def create_server(cell: Cell, ctx: Context, action: s.CreateServer) -> Decision:
     zone, _, host = (action.availability_zone or "").partition(":")
     if zone not in ("", ZONE):
         raise UnknownReference(f"there is no availability zone {zone!r}")
-    if host and not ctx.is_admin:
+    if host and not ctx.may("compute:hosts:choose"):
         raise Forbidden("choosing a host needs the role admin")
     key = _keypair(cell, ctx, action.key_name)
     _own_secret(cell, ctx, action.user_data)

@@ -16,7 +16,7 @@ VNI_FROM = 1000
 
 def create_network(cell: Cell, ctx: Context, action: s.CreateNetwork) -> Decision:
     """Make a network with a number of its own."""
-    if action.shared and not ctx.is_admin:
+    if action.shared and not ctx.may("network:networks:share"):
         raise Forbidden("sharing a network with all projects needs the role admin")
     network = s.Network(
         network_id=ctx.new_id(),
