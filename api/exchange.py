@@ -29,6 +29,7 @@ from schemas.errors import Forbidden, InvalidInput
 if TYPE_CHECKING:
     from api.auth import Principal
     from api.edge import Edge
+    from api.routing import Route
 
 type Scope = dict[str, Any]
 type Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -91,6 +92,7 @@ class Call:
         "raw",
         "receive",
         "request_id",
+        "route",
         "rule",
     )
 
@@ -109,6 +111,7 @@ class Call:
         self.receive = receive
         self.principal: Principal = _NOBODY
         self.rule = ""  # of the policy, that let it pass or did not
+        self.route: Route | None = None  # None: the path or the method is unknown
         self._scope = scope
         self._headers: dict[bytes, bytes] | None = None
         self._query: list[tuple[str, str]] | None = None
@@ -251,6 +254,7 @@ class Call:
             UnsupportedMediaType: the body is said to be something else.
             InvalidInput: it is not JSON, or not of this shape; the reason names the place.
         """
+        assert self.route is None or decoder is self.route.body, "a body that was not declared"
         kind = self.header(b"content-type")
         if kind and not kind.lower().startswith("application/json"):
             raise UnsupportedMediaType(f"a JSON body is needed, not {kind[:100]}")

@@ -14,6 +14,7 @@ from api.exchange import Call
 from schemas.errors import InvalidInput
 
 LIMIT_MAX = 1000
+PAGED = ("limit", "marker", "sort_key", "sort_dir")
 
 
 class Page(Struct, frozen=True, kw_only=True):

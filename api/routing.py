@@ -6,10 +6,12 @@ request id and the read model's ordinal; every error has its service's shape; no
 error says leaves the process.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from time import perf_counter
+from typing import Any, TypedDict, Unpack
 from urllib.parse import unquote
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -40,11 +42,47 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 log = structlog.get_logger(__name__)
 
 
-class Route(Struct, frozen=True):
-    """What answers one method of one path. ``public`` routes need no token."""
+PUBLIC = "public"  # as an action: anybody may, without a token
+ANY_ACTION = "*"  # as an action: the one that the body names
+JSON_TYPE = "application/json"
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """What answers one method of one path, and what is promised of it.
+
+    Documents, validation and coverage are made from this; a handler reads no other body than the
+    one declared here.
+    """
 
     handler: Handler
-    public: bool = False
+    actions: tuple[str, ...]  # what the policy is asked for; any of them may be what is done
+    body: msgspec.json.Decoder[Any] | None = None  # what reads the JSON body
+    shape: Any = None  # the body's type for documents, where the decoder's says too little
+    takes: tuple[str, ...] = (JSON_TYPE,)  # media types of the body
+    gives: str = JSON_TYPE  # media type of a successful answer
+    query: tuple[str, ...] = ()
+    status: tuple[int, ...] = (200,)  # of success; 501 where the call is known and not offered
+    partly: bool = False  # 501 is answered to some requests
+    since: str = ""  # first and last microversion that has this route
+    until: str = ""
+
+    @property
+    def public(self) -> bool:
+        """Whether it needs no token."""
+        return self.actions == (PUBLIC,)
+
+
+class Declared(TypedDict, total=False):
+    """What a route may say of itself beyond its action; see ``Route``."""
+
+    body: msgspec.json.Decoder[Any] | None
+    shape: Any
+    takes: tuple[str, ...]
+    gives: str
+    query: tuple[str, ...]
+    partly: bool
+    since: str
+    until: str
 
 
 class Node:
@@ -64,8 +102,21 @@ class Routes:
     def __init__(self) -> None:
         self._root = Node()
 
-    def add(self, method: str, path: str, handler: Handler, *, public: bool = False) -> None:
-        """Let ``handler`` answer ``method`` on ``path``; ``{}`` stands for any one segment."""
+    def add(
+        self,
+        method: str,
+        path: str,
+        handler: Handler,
+        action: str | tuple[str, ...],
+        *,
+        status: int | tuple[int, ...] = 200,
+        **declared: Unpack[Declared],
+    ) -> None:
+        """Let ``handler`` answer ``method`` on ``path``; ``{}`` stands for any one segment.
+
+        ``action`` is what the policy calls it: an engine action's type, ``service:things:read``,
+        or PUBLIC.
+        """
         node = self._root
         for word in path.split("/")[1:]:
             if word == "{}":
@@ -74,7 +125,12 @@ class Routes:
             else:
                 node = node.words.setdefault(word, Node())
         assert method not in node.methods, f"{method} {path} is routed twice"
-        node.methods[method] = Route(handler, public)
+        node.methods[method] = Route(
+            handler=handler,
+            actions=(action,) if isinstance(action, str) else action,
+            status=(status,) if isinstance(status, int) else status,
+            **declared,
+        )
 
     def find(self, path: str) -> tuple[dict[str, Route], tuple[str, ...]] | None:
         """Return the methods of a path and what stood where it says ``{}``; None if unknown."""
@@ -91,19 +147,18 @@ class Routes:
                 return None
         return (node.methods, args) if node.methods else None
 
-    def listing(self) -> list[tuple[str, str]]:
-        """Return every (method, path)."""
-        found: list[tuple[str, str]] = []
+    def listing(self) -> list[tuple[str, str, Route]]:
+        """Return every (method, path, route)."""
 
-        def walk(node: Node, path: str) -> None:
-            found.extend((method, path) for method in node.methods)
+        def walk(node: Node, path: str) -> Iterator[tuple[str, str, Route]]:
+            for method, route in node.methods.items():
+                yield method, path, route
             for word, below in node.words.items():
-                walk(below, f"{path}/{word}")
+                yield from walk(below, f"{path}/{word}")
             if node.any is not None:
-                walk(node.any, f"{path}/{{}}")
+                yield from walk(node.any, f"{path}/{{}}")
 
-        walk(self._root, "")
-        return found
+        return list(walk(self._root, ""))
 
 
 class Service:
@@ -173,6 +228,7 @@ class Service:
             route = methods.get(call.method)
             if route is None and call.method == "HEAD":
                 route = methods.get("GET")
+            call.route = route
             if route is not None and route.public:
                 return await route.handler(call)
         call.principal, call.position = await self._edge.authenticate(call)

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from api.compute.servers import find
 from api.errors import NotOffered
@@ -27,6 +27,18 @@ class _Reboot(Struct, frozen=True, forbid_unknown_fields=True):
 class _Console(Struct, frozen=True, forbid_unknown_fields=True):
     length: int | str | None = None
 
+
+class _Actions(Struct, frozen=True, omit_defaults=True):
+    """One of these, as documents describe it."""
+
+    start: None = field(name="os-start", default=None)
+    stop: None = field(name="os-stop", default=None)
+    reboot: _Reboot | None = None
+    force_delete: None = field(name="forceDelete", default=None)
+    console: _Console | None = field(name="os-getConsoleOutput", default=None)
+
+
+DOES = ("StartServer", "StopServer", "RebootServer", "DeleteServer", "compute:consoles:read")
 
 _action = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _console_reply = msgspec.json.Decoder(ConsoleReply)
@@ -149,6 +161,16 @@ async def show_action(call: Call) -> Answer:
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     one = "/v2.1/servers/{}"
-    routes.add("POST", f"{one}/action", act)
-    routes.add("GET", f"{one}/os-instance-actions", list_actions)
-    routes.add("GET", f"{one}/os-instance-actions/{{}}", show_action)
+    read = "compute:servers:read"
+    routes.add(
+        "POST",
+        f"{one}/action",
+        act,
+        DOES,
+        body=_action,
+        shape=_Actions,
+        status=(200, 202),
+        partly=True,
+    )
+    routes.add("GET", f"{one}/os-instance-actions", list_actions, read)
+    routes.add("GET", f"{one}/os-instance-actions/{{}}", show_action, read)

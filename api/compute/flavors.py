@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 
 from api.compute.views import flavor_brief, flavor_view
 from api.exchange import Answer, Call, json_answer
-from api.pagination import Page, next_href, page_of, sort_of
+from api.pagination import PAGED, Page, next_href, page_of, sort_of
 from api.routing import Routes
 from api.writing import write
 from schemas.compute import CreateFlavor, DeleteFlavor, Flavor
@@ -26,6 +26,8 @@ SORT = {
     "created_at": "id",
     "updated_at": "id",
 }
+
+LISTED_BY = (*PAGED, "is_public", "name", "minRam", "minDisk")
 
 _Count = Annotated[int, Meta(ge=0, le=2**31)]
 
@@ -162,10 +164,11 @@ async def access(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v2.1/flavors", list_brief)
-    routes.add("GET", "/v2.1/flavors/detail", list_full)
-    routes.add("POST", "/v2.1/flavors", create)
-    routes.add("GET", "/v2.1/flavors/{}", show)
-    routes.add("DELETE", "/v2.1/flavors/{}", delete)
-    routes.add("GET", "/v2.1/flavors/{}/os-extra_specs", extra_specs)
-    routes.add("GET", "/v2.1/flavors/{}/os-flavor-access", access)
+    read = "compute:flavors:read"
+    routes.add("GET", "/v2.1/flavors", list_brief, read, query=LISTED_BY)
+    routes.add("GET", "/v2.1/flavors/detail", list_full, read, query=LISTED_BY)
+    routes.add("POST", "/v2.1/flavors", create, "CreateFlavor", body=_new_flavor)
+    routes.add("GET", "/v2.1/flavors/{}", show, read)
+    routes.add("DELETE", "/v2.1/flavors/{}", delete, "DeleteFlavor", status=202)
+    routes.add("GET", "/v2.1/flavors/{}/os-extra_specs", extra_specs, read)
+    routes.add("GET", "/v2.1/flavors/{}/os-flavor-access", access, "compute:flavors:read_private")

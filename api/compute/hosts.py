@@ -242,16 +242,20 @@ async def show_extension(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v2.1/os-hypervisors", list_brief)
-    routes.add("GET", "/v2.1/os-hypervisors/detail", list_full)
-    routes.add("GET", "/v2.1/os-hypervisors/statistics", statistics)
-    routes.add("GET", "/v2.1/os-hypervisors/{}", show)
-    routes.add("GET", "/v2.1/os-hypervisors/{}/uptime", uptime)
-    routes.add("GET", "/v2.1/os-services", list_services)
-    routes.add("GET", "/v2.1/os-availability-zone", list_zones)
-    routes.add("GET", "/v2.1/os-availability-zone/detail", list_zones_full)
-    routes.add("GET", "/v2.1/limits", limits)
-    routes.add("GET", "/v2.1/os-aggregates", no_aggregates)
-    routes.add("GET", "/v2.1/os-server-groups", no_server_groups)
-    routes.add("GET", "/v2.1/extensions", list_extensions)
-    routes.add("GET", "/v2.1/extensions/{}", show_extension)
+    hosts, zones = "compute:hosts:read", "compute:zones:read"
+    named = ("hypervisor_hostname_pattern",)
+    routes.add("GET", "/v2.1/os-hypervisors", list_brief, hosts, query=named)
+    routes.add("GET", "/v2.1/os-hypervisors/detail", list_full, hosts, query=named)
+    routes.add("GET", "/v2.1/os-hypervisors/statistics", statistics, hosts)
+    routes.add("GET", "/v2.1/os-hypervisors/{}", show, hosts)
+    routes.add("GET", "/v2.1/os-hypervisors/{}/uptime", uptime, hosts, status=501)
+    routes.add("GET", "/v2.1/os-services", list_services, hosts, query=("host", "binary"))
+    routes.add("GET", "/v2.1/os-availability-zone", list_zones, zones)
+    routes.add("GET", "/v2.1/os-availability-zone/detail", list_zones_full, hosts)
+    routes.add(
+        "GET", "/v2.1/limits", limits, "compute:limits:read", query=("tenant_id", "project_id")
+    )
+    routes.add("GET", "/v2.1/os-aggregates", no_aggregates, hosts)
+    routes.add("GET", "/v2.1/os-server-groups", no_server_groups, "compute:server_groups:read")
+    routes.add("GET", "/v2.1/extensions", list_extensions, "compute:extensions:read")
+    routes.add("GET", "/v2.1/extensions/{}", show_extension, "compute:extensions:read")

@@ -134,7 +134,8 @@ async def delete(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v2.1/os-keypairs", list_all)
-    routes.add("POST", "/v2.1/os-keypairs", create)
-    routes.add("GET", "/v2.1/os-keypairs/{}", show)
-    routes.add("DELETE", "/v2.1/os-keypairs/{}", delete)
+    read = "compute:keypairs:read"
+    routes.add("GET", "/v2.1/os-keypairs", list_all, read, query=("limit", "marker"))
+    routes.add("POST", "/v2.1/os-keypairs", create, "CreateKeypair", body=_new_keypair)
+    routes.add("GET", "/v2.1/os-keypairs/{}", show, read)
+    routes.add("DELETE", "/v2.1/os-keypairs/{}", delete, "DeleteKeypair", status=202)

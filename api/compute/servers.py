@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from api.compute.views import addresses_view, server_brief, server_view
 from api.errors import NotOffered
 from api.exchange import Answer, Call, encode, json_answer
-from api.pagination import Page, flag, next_href, page_of, sort_of
+from api.pagination import PAGED, Page, flag, next_href, page_of, sort_of
 from api.routing import Routes
 from api.sealing_inbound import seal_user_data
 from api.times import parse_time
@@ -36,6 +36,11 @@ SORT = {
     "vm_state": "status",
     "status": "status",
 }
+LISTED_BY = (
+    *PAGED, "all_tenants", "project_id", "tenant_id", "status", "vm_state", "deleted", "name",
+    "uuid", "ip", "user_id", "host", "image", "flavor", "key_name", "changes-since",
+    "changes-before",
+)  # fmt: skip
 STATUSES = frozenset({"BUILD", "ACTIVE", "SHUTOFF", "REBOOT", "HARD_REBOOT", "ERROR"})
 
 
@@ -360,15 +365,18 @@ async def no_volumes(call: Call) -> Answer:
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     one = "/v2.1/servers/{}"
-    routes.add("GET", "/v2.1/servers", list_brief)
-    routes.add("GET", "/v2.1/servers/detail", list_full)
-    routes.add("POST", "/v2.1/servers", create)
-    routes.add("GET", one, show)
-    routes.add("PUT", one, change)
-    routes.add("DELETE", one, delete)
-    routes.add("GET", f"{one}/metadata", show_metadata)
-    routes.add("GET", f"{one}/metadata/{{}}", show_metadatum)
-    routes.add("GET", f"{one}/ips", show_addresses)
-    routes.add("GET", f"{one}/ips/{{}}", show_network_addresses)
-    routes.add("GET", f"{one}/os-security-groups", show_groups)
-    routes.add("GET", f"{one}/os-volume_attachments", no_volumes)
+    read = "compute:servers:read"
+    routes.add("GET", "/v2.1/servers", list_brief, read, query=LISTED_BY)
+    routes.add("GET", "/v2.1/servers/detail", list_full, read, query=LISTED_BY)
+    routes.add(
+        "POST", "/v2.1/servers", create, "CreateServer", body=_new_server, status=202, partly=True
+    )
+    routes.add("GET", one, show, read)
+    routes.add("PUT", one, change, "RenameServer", body=_change)
+    routes.add("DELETE", one, delete, "DeleteServer", status=204)
+    routes.add("GET", f"{one}/metadata", show_metadata, read)
+    routes.add("GET", f"{one}/metadata/{{}}", show_metadatum, read)
+    routes.add("GET", f"{one}/ips", show_addresses, read)
+    routes.add("GET", f"{one}/ips/{{}}", show_network_addresses, read)
+    routes.add("GET", f"{one}/os-security-groups", show_groups, read)
+    routes.add("GET", f"{one}/os-volume_attachments", no_volumes, read)

@@ -7,7 +7,7 @@ from api.discovery import COMPUTE_MAX, COMPUTE_MIN, compute_root, compute_versio
 from api.edge import Edge
 from api.errors import NotAcceptable, render_compute
 from api.exchange import Call, Header
-from api.routing import Routes, Service
+from api.routing import PUBLIC, Routes, Service
 from schemas.errors import InvalidInput
 
 _VERSION = re.compile(r"[1-9][0-9]{0,5}\.(0|[1-9][0-9]{0,5})\Z")
@@ -16,15 +16,20 @@ _NUMBER = COMPUTE_MAX.encode("ascii")
 
 def service(edge: Edge) -> Service:
     """Return the service."""
+    return Service(
+        edge, "compute", "/compute", declared(), render_compute, decorate=decorate, admit=admit
+    )
+
+
+def declared() -> Routes:
+    """Return what is answered, each with what it promises."""
     routes = Routes()
     for path in ("", "/"):
-        routes.add("GET", path, compute_root, public=True)
-        routes.add("GET", f"/v2.1{path}", compute_version, public=True)
+        routes.add("GET", path, compute_root, PUBLIC)
+        routes.add("GET", f"/v2.1{path}", compute_version, PUBLIC)
     for area in (servers, actions, flavors, keypairs, hosts):
         area.add(routes)
-    return Service(
-        edge, "compute", "/compute", routes, render_compute, decorate=decorate, admit=admit
-    )
+    return routes
 
 
 def admit(call: Call) -> None:

@@ -51,6 +51,12 @@ class _ProjectChangeBody(Struct, frozen=True, forbid_unknown_fields=True):
     project: _ProjectChange
 
 
+PROJECTS_BY = ("name", "domain_id", "parent_id", "enabled", "is_domain")
+GRANTS_BY = (
+    "user.id", "group.id", "role.id", "scope.project.id", "scope.domain.id", "scope.system",
+    "include_names",
+)  # fmt: skip
+
 _new_project = msgspec.json.Decoder(_NewProjectBody)
 _project_change = msgspec.json.Decoder(_ProjectChangeBody)
 
@@ -279,20 +285,26 @@ def _assignment(call: Call, held: Grant, names: _Names | None) -> dict[str, Any]
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v3/projects", list_projects)
-    routes.add("POST", "/v3/projects", create_project)
-    routes.add("GET", "/v3/projects/{}", show_project)
-    routes.add("PATCH", "/v3/projects/{}", change_project)
-    routes.add("DELETE", "/v3/projects/{}", delete_project)
-    routes.add("GET", "/v3/domains", list_domains)
-    routes.add("GET", "/v3/domains/{}", show_domain)
-    routes.add("GET", "/v3/roles", list_roles)
-    routes.add("POST", "/v3/roles", fixed_roles)
-    routes.add("GET", "/v3/roles/{}", show_role)
-    routes.add("PATCH", "/v3/roles/{}", fixed_roles)
-    routes.add("DELETE", "/v3/roles/{}", fixed_roles)
-    routes.add("GET", "/v3/projects/{}/users/{}/roles", list_grants)
-    routes.add("PUT", "/v3/projects/{}/users/{}/roles/{}", grant)
-    routes.add("GET", "/v3/projects/{}/users/{}/roles/{}", check_grant)
-    routes.add("DELETE", "/v3/projects/{}/users/{}/roles/{}", revoke)
-    routes.add("GET", "/v3/role_assignments", list_assignments)
+    projects, roles = "identity:projects:read", "identity:roles:read"
+    held = "/v3/projects/{}/users/{}/roles"
+    routes.add("GET", "/v3/projects", list_projects, projects, query=PROJECTS_BY)
+    routes.add(
+        "POST", "/v3/projects", create_project, "CreateProject", body=_new_project, status=201
+    )
+    routes.add("GET", "/v3/projects/{}", show_project, projects)
+    routes.add("PATCH", "/v3/projects/{}", change_project, "UpdateProject", body=_project_change)
+    routes.add("DELETE", "/v3/projects/{}", delete_project, "DeleteProject", status=204)
+    routes.add("GET", "/v3/domains", list_domains, "identity:domains:read", query=("name",))
+    routes.add("GET", "/v3/domains/{}", show_domain, "identity:domains:read")
+    routes.add("GET", "/v3/roles", list_roles, roles, query=("name", "domain_id"))
+    routes.add("POST", "/v3/roles", fixed_roles, roles, status=501)
+    routes.add("GET", "/v3/roles/{}", show_role, roles)
+    routes.add("PATCH", "/v3/roles/{}", fixed_roles, roles, status=501)
+    routes.add("DELETE", "/v3/roles/{}", fixed_roles, roles, status=501)
+    routes.add("GET", held, list_grants, "identity:grants:read")
+    routes.add("PUT", f"{held}/{{}}", grant, "GrantRole", status=204)
+    routes.add("GET", f"{held}/{{}}", check_grant, "identity:grants:read", status=204)
+    routes.add("DELETE", f"{held}/{{}}", revoke, "RevokeRole", status=204)
+    routes.add(
+        "GET", "/v3/role_assignments", list_assignments, "identity:grants:read", query=GRANTS_BY
+    )

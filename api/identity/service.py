@@ -9,23 +9,28 @@ from api.errors import render_identity
 from api.exchange import Answer, Call, json_answer
 from api.identity import projects, tokens, users
 from api.identity.projects import listing, need_admin
-from api.routing import Routes, Service
+from api.routing import PUBLIC, Routes, Service
 from schemas.errors import NotFound
 
 
 def service(edge: Edge) -> Service:
     """Return the service."""
+    return Service(edge, "identity", "/identity", declared(), render_identity)
+
+
+def declared() -> Routes:
+    """Return what is answered, each with what it promises."""
     routes = Routes()
     for path in ("", "/"):
-        routes.add("GET", path, identity_root, public=True)
-        routes.add("GET", f"/v3{path}", identity_version, public=True)
+        routes.add("GET", path, identity_root, PUBLIC, status=300)
+        routes.add("GET", f"/v3{path}", identity_version, PUBLIC)
     tokens.add(routes)
     projects.add(routes)
     users.add(routes)
     for name, items in (("services", services), ("endpoints", endpoints)):
         _add_fixed(routes, name, items)
     _add_fixed(routes, "regions", _regions)
-    return Service(edge, "identity", "/identity", routes, render_identity)
+    return routes
 
 
 def _regions(base: str) -> list[dict[str, Any]]:
@@ -56,5 +61,5 @@ def _add_fixed(routes: Routes, name: str, items: Any) -> None:
                 return json_answer({name[:-1]: item})
         raise NotFound(f"there is no {name[:-1]} {call.args[0][:64]!r}")
 
-    routes.add("GET", f"/v3/{name}", list_all)
-    routes.add("GET", f"/v3/{name}/{{}}", show)
+    routes.add("GET", f"/v3/{name}", list_all, f"identity:{name}:read")
+    routes.add("GET", f"/v3/{name}/{{}}", show, f"identity:{name}:read")

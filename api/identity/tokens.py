@@ -14,7 +14,7 @@ from api.auth import Principal, effective, now
 from api.catalog import catalog
 from api.exchange import Answer, Call, json_answer
 from api.identity.views import domain_view, project_view, token_view
-from api.routing import Routes
+from api.routing import PUBLIC, Routes
 from api.sealing_inbound import password_hash
 from api.tokens import LIFETIME, Token
 from api.writing import write
@@ -247,10 +247,13 @@ async def my_system(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("POST", "/v3/auth/tokens", create, public=True)
-    routes.add("GET", "/v3/auth/tokens", show)
-    routes.add("DELETE", "/v3/auth/tokens", revoke)
-    routes.add("GET", "/v3/auth/catalog", show_catalog)
-    routes.add("GET", "/v3/auth/projects", my_projects)
-    routes.add("GET", "/v3/auth/domains", my_domains)
-    routes.add("GET", "/v3/auth/system", my_system)
+    tokens, mine = "identity:tokens:read", "identity:own_scopes:read"
+    routes.add(
+        "POST", "/v3/auth/tokens", create, PUBLIC, body=_decoder, status=201, query=("nocatalog",)
+    )
+    routes.add("GET", "/v3/auth/tokens", show, tokens, query=("nocatalog",))
+    routes.add("DELETE", "/v3/auth/tokens", revoke, "RevokeToken", status=204)
+    routes.add("GET", "/v3/auth/catalog", show_catalog, "identity:catalog:read")
+    routes.add("GET", "/v3/auth/projects", my_projects, mine)
+    routes.add("GET", "/v3/auth/domains", my_domains, mine)
+    routes.add("GET", "/v3/auth/system", my_system, mine)

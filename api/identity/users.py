@@ -172,11 +172,14 @@ async def groups_of(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v3/users", list_users)
-    routes.add("POST", "/v3/users", create_user)
-    routes.add("GET", "/v3/users/{}", show_user)
-    routes.add("PATCH", "/v3/users/{}", change_user)
-    routes.add("DELETE", "/v3/users/{}", delete_user)
-    routes.add("POST", "/v3/users/{}/password", change_password)
-    routes.add("GET", "/v3/users/{}/projects", projects_of)
-    routes.add("GET", "/v3/users/{}/groups", groups_of)
+    one, read = "/v3/users/{}", "identity:users:read"
+    routes.add("GET", "/v3/users", list_users, read, query=("name", "domain_id", "enabled"))
+    routes.add("POST", "/v3/users", create_user, "CreateUser", body=_new_user, status=201)
+    routes.add("GET", one, show_user, read)
+    routes.add("PATCH", one, change_user, "UpdateUser", body=_user_change)
+    routes.add("DELETE", one, delete_user, "DeleteUser", status=204)
+    routes.add(
+        "POST", f"{one}/password", change_password, "UpdateUser", body=_password_change, status=204
+    )
+    routes.add("GET", f"{one}/projects", projects_of, read)
+    routes.add("GET", f"{one}/groups", groups_of, read)

@@ -153,5 +153,11 @@ def _span(text: str, image: Image) -> tuple[int, int]:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("PUT", "/v2/images/{}/file", upload)
-    routes.add("GET", "/v2/images/{}/file", download)
+    binary = "application/octet-stream"
+    routes.add(
+        "PUT", "/v2/images/{}/file", upload, "UploadImage", takes=(binary,), status=(204, 202)
+    )
+    routes.add(
+        "GET", "/v2/images/{}/file", download, "image:content:read", gives=binary,
+        status=(200, 204, 206),
+    )  # fmt: skip

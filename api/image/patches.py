@@ -124,4 +124,6 @@ def _step(op: Op, path: str, value: object) -> tuple[Op, str, Any]:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("PATCH", "/v2/images/{}", patch)
+    routes.add(
+        "PATCH", "/v2/images/{}", patch, "UpdateImage", shape=list[_Step21], takes=(V21, V20)
+    )

@@ -9,7 +9,7 @@ from msgspec import Struct
 from api.errors import NotOffered
 from api.exchange import Answer, Call, json_answer
 from api.image.views import READ_ONLY, RESERVED_PREFIX, SETTABLE, image_view
-from api.pagination import Page, flag, next_href, page_of, sort_of
+from api.pagination import PAGED, Page, flag, next_href, page_of, sort_of
 from api.routing import Routes
 from api.writing import write
 from projections.answers import MarkerNotFound
@@ -29,6 +29,13 @@ SORT = {
     "disk_format": "disk_format",
     "size": "size_bytes",
 }
+
+
+LISTED_BY = (
+    *PAGED, "sort", "id", "name", "status", "visibility", "owner", "disk_format", "protected",
+    "os_hidden", "member_status", "tag", "size_min", "size_max", "container_format", "min_disk",
+    "min_ram", "checksum", "os_hash_value",
+)  # fmt: skip
 
 
 class _NewImage(Struct, frozen=True, forbid_unknown_fields=True):
@@ -262,9 +269,19 @@ async def remove_tag(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v2/images", list_all)
-    routes.add("POST", "/v2/images", create)
-    routes.add("GET", "/v2/images/{}", show)
-    routes.add("DELETE", "/v2/images/{}", delete)
-    routes.add("PUT", "/v2/images/{}/tags/{}", add_tag)
-    routes.add("DELETE", "/v2/images/{}/tags/{}", remove_tag)
+    one, read = "/v2/images/{}", "image:images:read"
+    routes.add("GET", "/v2/images", list_all, read, query=LISTED_BY)
+    routes.add(
+        "POST",
+        "/v2/images",
+        create,
+        "CreateImage",
+        body=_object,
+        shape=_NewImage,
+        status=201,
+        partly=True,
+    )
+    routes.add("GET", one, show, read)
+    routes.add("DELETE", one, delete, "DeleteImage", status=204)
+    routes.add("PUT", f"{one}/tags/{{}}", add_tag, "UpdateImage", status=204)
+    routes.add("DELETE", f"{one}/tags/{{}}", remove_tag, "UpdateImage", status=204)

@@ -7,20 +7,25 @@ from api.edge import Edge
 from api.errors import render_image
 from api.exchange import Answer, Call, json_answer
 from api.image import content, patches, records
-from api.routing import Routes, Service
+from api.routing import PUBLIC, Routes, Service
 
 
 def service(edge: Edge) -> Service:
     """Return the service."""
+    return Service(edge, "image", "/image", declared(), render_image)
+
+
+def declared() -> Routes:
+    """Return what is answered, each with what it promises."""
     routes = Routes()
     for path in ("", "/", "/versions", "/v2", "/v2/"):
-        routes.add("GET", path, image_root, public=True)
+        routes.add("GET", path, image_root, PUBLIC, status=300)
     for area in (records, content, patches):
         area.add(routes)
-    routes.add("GET", "/v2/schemas/image", schema_image)
-    routes.add("GET", "/v2/schemas/images", schema_images)
-    routes.add("GET", "/v2/info/import", import_methods)
-    return Service(edge, "image", "/image", routes, render_image)
+    routes.add("GET", "/v2/schemas/image", schema_image, "image:schemas:read")
+    routes.add("GET", "/v2/schemas/images", schema_images, "image:schemas:read")
+    routes.add("GET", "/v2/info/import", import_methods, "image:schemas:read")
+    return routes
 
 
 def _property(kind: str | list[str], text: str, **more: Any) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from api.dry_run import try_out
 from api.errors import denied
 from api.exchange import Answer, Call, json_answer
 from api.pagination import flag, page_of
-from api.routing import Routes
+from api.routing import ANY_ACTION, Routes
 from api.sealing_inbound import seal_action
 from api.writing import send
 from schemas.envelope import Action, Refused, action_types, decode_action
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import RevokeToken
+
+OPERATIONS_BY = ("resource_id", "project", "project_id", "request_id", "running", "limit")
 
 _object = msgspec.json.Decoder(dict[str, Any])
 
@@ -133,6 +135,10 @@ async def list_operations(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("POST", "/v1/actions", submit)
-    routes.add("GET", "/v1/operations", list_operations)
-    routes.add("GET", "/v1/operations/{}", show_operation)
+    read = "log:operations:read"
+    routes.add(
+        "POST", "/v1/actions", submit, ANY_ACTION, body=_object, shape=Action, status=(200, 202),
+        query=("dry_run",),
+    )  # fmt: skip
+    routes.add("GET", "/v1/operations", list_operations, read, query=OPERATIONS_BY)
+    routes.add("GET", "/v1/operations/{}", show_operation, read)

@@ -80,7 +80,8 @@ async def replay(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v1/usage", usage)
-    routes.add("GET", "/v1/bill", bill)
-    routes.add("POST", "/v1/audit/verify", verify)
-    routes.add("POST", "/v1/replay/verify", replay)
+    window = ("start", "end", "project", "project_id")
+    routes.add("GET", "/v1/usage", usage, "billing:usage:read", query=window)
+    routes.add("GET", "/v1/bill", bill, "billing:usage:read", query=(*window, "price_list"))
+    routes.add("POST", "/v1/audit/verify", verify, "log:proofs:make")
+    routes.add("POST", "/v1/replay/verify", replay, "log:proofs:make")

@@ -106,7 +106,8 @@ async def proof(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v1/log/export", export)
-    routes.add("POST", "/v1/log/checkpoint", checkpoint)
-    routes.add("GET", "/v1/log/key", key)
-    routes.add("GET", "/v1/log/proof/{}", proof)
+    read = "log:proofs:read"
+    routes.add("GET", "/v1/log/export", export, "log:export:read", gives=LINES.decode())
+    routes.add("POST", "/v1/log/checkpoint", checkpoint, "log:proofs:make")
+    routes.add("GET", "/v1/log/key", key, read)
+    routes.add("GET", "/v1/log/proof/{}", proof, read)

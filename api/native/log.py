@@ -26,6 +26,11 @@ BATCH = 500
 STREAMS_MAX = 64  # of one user: each holds one of the few hundred requests served at once
 GATHER_S = 0.02  # under load, several commits are looked for at once
 
+AUDITED_BY = (
+    "project", "project_id", "user_id", "resource_id", "resource_kind", "action", "tag", "outcome",
+    "code", "since", "until", "before", "people", "limit",
+)  # fmt: skip
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -183,7 +188,9 @@ async def why(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v1/events", events)
-    routes.add("GET", "/v1/audit", audit_log)
-    routes.add("GET", "/v1/audit/{}", audit_show)
-    routes.add("GET", "/v1/why/{}", why)
+    audit = "log:events:read"
+    followed = ("after", "follow", "resource_id", "project", "project_id", "limit")
+    routes.add("GET", "/v1/events", events, audit, query=followed)
+    routes.add("GET", "/v1/audit", audit_log, audit, query=AUDITED_BY)
+    routes.add("GET", "/v1/audit/{}", audit_show, audit, query=("project", "project_id"))
+    routes.add("GET", "/v1/why/{}", why, audit, query=("project", "project_id", "limit"))

@@ -8,7 +8,7 @@ from api.edge import Edge
 from api.errors import render_native
 from api.exchange import Answer, Call, json_answer
 from api.native import actions, history, integrity, log
-from api.routing import Routes, Service
+from api.routing import PUBLIC, Routes, Service
 from engine.bus.service import ask_engine
 from schemas.envelope import action_types
 from schemas.errors import Unavailable
@@ -20,18 +20,23 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 def service(edge: Edge) -> Service:
     """Return the service."""
+    return Service(
+        edge, "native", "", declared(), render_native, error_type=b"application/problem+json"
+    )
+
+
+def declared() -> Routes:
+    """Return what is answered, each with what it promises."""
     routes = Routes()
     for area in (actions, log, history, integrity):
         area.add(routes)
-    routes.add("GET", "/v1/status", status)
+    routes.add("GET", "/v1/status", status, "log:status:read")
 
     async def describe(_call: Call) -> Answer:
         return json_answer(description(routes))
 
-    routes.add("GET", "/v1/openapi.json", describe, public=True)
-    return Service(
-        edge, "native", "", routes, render_native, error_type=b"application/problem+json"
-    )
+    routes.add("GET", "/v1/openapi.json", describe, PUBLIC)
+    return routes
 
 
 async def status(call: Call) -> Answer:
@@ -67,7 +72,7 @@ def description(routes: Routes) -> dict[str, Any]:
         [kind for _, kind in kinds], ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, dict[str, Any]] = {}
-    for method, path in routes.listing():
+    for method, path, _ in routes.listing():
         paths.setdefault(path.replace("{}", "{id}"), {})[method.lower()] = {
             "responses": {"default": {"description": "JSON; errors are problem documents"}}
         }

@@ -21,6 +21,11 @@ _CONTROL = frozenset(
      "not-tags-any"}
 )  # fmt: skip
 
+LISTED_BY = (
+    "limit", "marker", "page_reverse", "sort_key", "sort_dir", "fields", "id", "name",
+    "project_id", "tenant_id", "description",
+)  # fmt: skip
+
 
 def project_filter(call: Call) -> str | None:
     """Return the project whose objects are wanted; None means all that the caller may see."""

@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from api.errors import NotOffered
 from api.exchange import Answer, Call
-from api.network.lists import View, listed, project_filter, several, shown
+from api.network.lists import LISTED_BY, View, listed, project_filter, several, shown
 from api.network.views import network_view, subnet_view
 from api.pagination import flag
 from api.routing import Routes
@@ -241,13 +241,18 @@ _new_subnet = msgspec.json.Decoder(_NewSubnetBody)
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v2.0/networks", list_networks)
-    routes.add("POST", "/v2.0/networks", create_network)
-    routes.add("GET", "/v2.0/networks/{}", show_network)
-    routes.add("PUT", "/v2.0/networks/{}", no_change)
-    routes.add("DELETE", "/v2.0/networks/{}", delete_network)
-    routes.add("GET", "/v2.0/subnets", list_subnets)
-    routes.add("POST", "/v2.0/subnets", create_subnet)
-    routes.add("GET", "/v2.0/subnets/{}", show_subnet)
-    routes.add("PUT", "/v2.0/subnets/{}", no_change)
-    routes.add("DELETE", "/v2.0/subnets/{}", delete_subnet)
+    networks, subnets = "network:networks:read", "network:subnets:read"
+    routes.add("GET", "/v2.0/networks", list_networks, networks, query=(*LISTED_BY, "shared"))
+    routes.add(
+        "POST", "/v2.0/networks", create_network, "CreateNetwork", body=_new_network, status=201
+    )
+    routes.add("GET", "/v2.0/networks/{}", show_network, networks, query=("fields",))
+    routes.add("PUT", "/v2.0/networks/{}", no_change, networks, status=501)
+    routes.add("DELETE", "/v2.0/networks/{}", delete_network, "DeleteNetwork", status=204)
+    routes.add(
+        "GET", "/v2.0/subnets", list_subnets, subnets, query=(*LISTED_BY, "network_id", "cidr")
+    )
+    routes.add("POST", "/v2.0/subnets", create_subnet, "CreateSubnet", body=_new_subnet, status=201)
+    routes.add("GET", "/v2.0/subnets/{}", show_subnet, subnets, query=("fields",))
+    routes.add("PUT", "/v2.0/subnets/{}", no_change, subnets, status=501)
+    routes.add("DELETE", "/v2.0/subnets/{}", delete_subnet, "DeleteSubnet", status=204)

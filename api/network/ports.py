@@ -7,7 +7,7 @@ from msgspec import Struct, field
 
 from api.errors import NotOffered
 from api.exchange import Answer, Call
-from api.network.lists import View, listed, project_filter, several, shown
+from api.network.lists import LISTED_BY, View, listed, project_filter, several, shown
 from api.network.networks import check_project, no_change
 from api.network.views import group_view, port_view, rule_view
 from api.routing import Routes
@@ -18,6 +18,9 @@ from schemas.network import CreatePort, DeletePort, FixedIpRequest, Port, Securi
 _BY_READER = frozenset(
     {"id", "name", "project_id", "tenant_id", "network_id", "device_id", "device_owner"}
 )
+PORTS_BY = (
+    *LISTED_BY, "network_id", "device_id", "device_owner", "mac_address", "fixed_ips", "status",
+)  # fmt: skip
 _GROUPS_BY_READER = frozenset({"id", "name", "project_id", "tenant_id"})
 
 
@@ -203,17 +206,21 @@ async def fixed_groups(_call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v2.0/ports", list_ports)
-    routes.add("POST", "/v2.0/ports", create_port)
-    routes.add("GET", "/v2.0/ports/{}", show_port)
-    routes.add("PUT", "/v2.0/ports/{}", no_change)
-    routes.add("DELETE", "/v2.0/ports/{}", delete_port)
+    ports = "network:ports:read"
+    routes.add("GET", "/v2.0/ports", list_ports, ports, query=PORTS_BY)
+    routes.add(
+        "POST", "/v2.0/ports", create_port, "CreatePort", body=_new_port, status=201, partly=True
+    )
+    routes.add("GET", "/v2.0/ports/{}", show_port, ports, query=("fields",))
+    routes.add("PUT", "/v2.0/ports/{}", no_change, ports, status=501)
+    routes.add("DELETE", "/v2.0/ports/{}", delete_port, "DeletePort", status=204)
     for name, many, one in (
         ("security-groups", list_groups, show_group),
         ("security-group-rules", list_rules, show_rule),
     ):
-        routes.add("GET", f"/v2.0/{name}", many)
-        routes.add("POST", f"/v2.0/{name}", fixed_groups)
-        routes.add("GET", f"/v2.0/{name}/{{}}", one)
-        routes.add("PUT", f"/v2.0/{name}/{{}}", fixed_groups)
-        routes.add("DELETE", f"/v2.0/{name}/{{}}", fixed_groups)
+        read = "network:security_groups:read"
+        routes.add("GET", f"/v2.0/{name}", many, read, query=LISTED_BY)
+        routes.add("POST", f"/v2.0/{name}", fixed_groups, read, status=501)
+        routes.add("GET", f"/v2.0/{name}/{{}}", one, read, query=("fields",))
+        routes.add("PUT", f"/v2.0/{name}/{{}}", fixed_groups, read, status=501)
+        routes.add("DELETE", f"/v2.0/{name}/{{}}", fixed_groups, read, status=501)

@@ -7,21 +7,32 @@ from api.edge import Edge
 from api.errors import render_network
 from api.exchange import Answer, Call, json_answer
 from api.network import networks, ports
-from api.routing import Routes, Service
+from api.routing import PUBLIC, Routes, Service
 from schemas.errors import NotFound
 
 
 def service(edge: Edge) -> Service:
     """Return the service."""
+    return Service(edge, "network", "/network", declared(), render_network)
+
+
+def declared() -> Routes:
+    """Return what is answered, each with what it promises."""
     routes = Routes()
     for path in ("", "/"):
-        routes.add("GET", path, network_root, public=True)
-        routes.add("GET", f"/v2.0{path}", resources)
+        routes.add("GET", path, network_root, PUBLIC)
+        routes.add("GET", f"/v2.0{path}", resources, "network:extensions:read")
     for area in (networks, ports):
         area.add(routes)
-    routes.add("GET", "/v2.0/extensions", list_extensions)
-    routes.add("GET", "/v2.0/extensions/{}", show_extension)
-    return Service(edge, "network", "/network", routes, render_network)
+    routes.add(
+        "GET",
+        "/v2.0/extensions",
+        list_extensions,
+        "network:extensions:read",
+        query=("alias", "name"),
+    )
+    routes.add("GET", "/v2.0/extensions/{}", show_extension, "network:extensions:read")
+    return routes
 
 
 # Clients switch features on by these: only what works is named.

@@ -213,9 +213,9 @@ async def nothing(_call):
 
 def test_paths_are_matched_as_they_are():
     routes = Routes()
-    routes.add("GET", "/v1/things", nothing)
-    routes.add("GET", "/v1/things/{}", nothing)
-    routes.add("POST", "/v1/things/special", nothing)
+    routes.add("GET", "/v1/things", nothing, "things:read")
+    routes.add("GET", "/v1/things/{}", nothing, "things:read")
+    routes.add("POST", "/v1/things/special", nothing, "things:read")
 
     assert routes.find("/v1/things") is not None
     methods, args = routes.find("/v1/things/a%2Fb%20c") or ({}, ())
