@@ -5,7 +5,7 @@ which would cost more than most of their answers (see ``docs/performance.md``).
 """
 
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 import uuid_utils
@@ -17,6 +17,7 @@ from litestar.types import Message, Scope
 from api.compute.service import service as compute_service
 from api.edge import Edge
 from api.errors import Problem, render_native
+from api.exchange import Call
 from api.identity.service import service as identity_service
 from api.image.service import service as image_service
 from api.metrics import exposition
@@ -31,6 +32,7 @@ LATE_S = 10.0  # how long after a late write this node says that it is not ready
 class Api(Litestar):
     """The application. What lies under a service's prefix goes straight to that service."""
 
+    edge: Edge
     services: dict[str, Service]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -40,7 +42,27 @@ class Api(Litestar):
             if service is not None:
                 await service(scope, receive, send)
                 return
+            await self._answer_probe(scope, receive, send)
+            return
         await super().__call__(scope, receive, send)
+
+    async def _answer_probe(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer what is asked of the process, and tell of it as services do."""
+        started = perf_counter()
+        call = Call(self.edge, "process", scope, receive)
+        status = 0
+
+        async def heard(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                call.request_id = dict(message["headers"])[REQUEST_ID].decode("ascii")
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, heard)
+        finally:
+            self.edge.access.note(call, status, perf_counter() - started)
 
 
 def create_app(edge: Edge) -> Api:
@@ -88,6 +110,7 @@ def create_app(edge: Edge) -> Api:
         openapi_config=None,
         logging_config=None,
     )
+    app.edge = edge
     app.services = {
         "identity": identity_service(edge),
         "compute": compute_service(edge),

@@ -39,6 +39,7 @@ async def try_out(call: Call, action: Action) -> Answer:
         Denied: the action is none, or nobody may ask with this token any more.
         Unavailable: the engine cannot be reached.
     """
+    call.dry_run = True
     request = Request(
         request_id=call.request_id,
         actor=call.principal.actor,
@@ -52,6 +53,7 @@ async def try_out(call: Call, action: Action) -> Answer:
     except msgspec.ValidationError:
         raise denied(decode_outcome(answer)) from None
     verdict = tried.verdict
+    call.rule = verdict.rule
     body: dict[str, Any] = {"request_id": call.request_id, "ordinal": 0, "dry_run": True}
     if isinstance(verdict, Refused):
         if verdict.code == Unauthorized.code:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 
 from msgspec import Struct, field
 
+from api.access import AccessLog
 from api.auth import Authenticator, Principal
 from api.compute.rendered import Rendered
 from api.exchange import Call
@@ -39,6 +40,7 @@ class Edge(Struct, kw_only=True):
     ring: TokenRing
     authenticator: Authenticator
     passwords: Passwords
+    access: AccessLog
     rendered: Rendered = field(default_factory=Rendered)
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()

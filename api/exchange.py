@@ -25,7 +25,6 @@ from engine.domain.context import Reach
 from engine.policy import explained
 from schemas.envelope import Client
 from schemas.errors import Forbidden, InvalidInput
-from schemas.trace import begun, continued, state
 
 if TYPE_CHECKING:
     from api.auth import Principal
@@ -81,21 +80,24 @@ class Call:
         "_headers",
         "_query",
         "_scope",
-        "_trace",
         "api",
         "args",
         "awaited",
         "consumed",
+        "dry_run",
         "edge",
         "method",
+        "ordinal",
         "path",
         "position",
         "principal",
         "raw",
+        "reason",
         "receive",
         "request_id",
         "route",
         "rule",
+        "version",
     )
 
     def __init__(self, edge: "Edge", api: str, scope: Scope, receive: Receive) -> None:
@@ -109,6 +111,10 @@ class Call:
         self.position = 0  # of the read model when the request was authenticated
         self.awaited = 0  # ordinal that the read model had not reached in time
         self.raw = b""  # the body, once it was read whole
+        self.ordinal = 0  # of the request's record in the log; 0: it has none
+        self.reason = ""  # why nobody was let in
+        self.version = ""  # of the API, as negotiated
+        self.dry_run = False
         self.consumed = False  # whether the body was read to its end
         self.receive = receive
         self.principal: Principal = _NOBODY
@@ -117,7 +123,6 @@ class Call:
         self._scope = scope
         self._headers: dict[bytes, bytes] | None = None
         self._query: list[tuple[str, str]] | None = None
-        self._trace = ""
 
     def allow(self, action: str) -> Reach:
         """Return how far the caller may go with what the policy calls ``action``.
@@ -144,26 +149,6 @@ class Call:
         if headers is None:
             headers = self._headers = dict(self._scope["headers"])
         return headers.get(name, b"").decode("latin-1")
-
-    def headers(self, name: bytes) -> list[str]:
-        """Return the values of a header that was sent several times, in their order."""
-        return [value.decode("latin-1") for key, value in self._scope["headers"] if key == name]
-
-    @property
-    def trace(self) -> str:
-        """The ``traceparent`` of this request: of the trace that it came with, or of a new one."""
-        if not self._trace:
-            sent = self.header(b"traceparent") and self.headers(b"traceparent")
-            self._trace = (sent and continued(sent, self.request_id)) or begun(self.request_id)
-        return self._trace
-
-    @property
-    def trace_state(self) -> str:
-        """The ``tracestate`` that came with the trace; worth nothing without one."""
-        sent = self.header(b"tracestate") and self.headers(b"traceparent")
-        if not sent or not continued(sent, self.request_id):
-            return ""
-        return state(self.headers(b"tracestate"))
 
     @property
     def query(self) -> list[tuple[str, str]]:
@@ -215,16 +200,30 @@ class Call:
         return f"{scheme}://{host}"
 
     @property
+    def caller(self) -> "Principal | None":
+        """Who calls; None on a public route, and where nobody was let in."""
+        return self.principal
+
+    @property
+    def address(self) -> str:
+        """The address that the request came from."""
+        peer = self._scope.get("client")
+        return peer[0] if peer else ""
+
+    @property
+    def agent(self) -> str:
+        """What the client says it is, cut short."""
+        return self.header(b"user-agent")[:255]
+
+    @property
     def client(self) -> Client:
         """Where the request came from, for the log."""
-        peer = self._scope.get("client")
         return Client(
-            address=peer[0] if peer else "",
-            agent=self.header(b"user-agent")[:255],
+            address=self.address,
+            agent=self.agent,
             api=self.api,
+            version=self.version,
             edge=self.edge.config.node,
-            trace=self.trace,
-            trace_state=self.trace_state,
         )
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:

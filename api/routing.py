@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 from urllib.parse import unquote
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from api.dry_run import Tried
@@ -26,7 +27,6 @@ from api.errors import (
     problem_of,
 )
 from api.exchange import Answer, Call, Header, Receive, Scope, Send
-from api.request_log import READS, tell
 from engine.bus.client import BusError
 from projections.answers import BadPattern, BadSort, MarkerNotFound
 from schemas.errors import Rejected, Unavailable
@@ -38,6 +38,8 @@ type Decorate = Callable[[Call], list[Header]]
 DRAIN_BYTES = 16 * 2**20
 DRAIN_S = 5.0
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+log = structlog.get_logger(__name__)
 
 
 PUBLIC = "public"  # as an action: anybody may, without a token
@@ -53,6 +55,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """
 
     handler: Handler
+    path: str  # below the service's prefix; "{}" stands for any one segment
     actions: tuple[str, ...]  # what the policy is asked for; any of them may be what is done
     body: msgspec.json.Decoder[Any] | None = None  # what reads the JSON body
     shape: Any = None  # the body's type for documents, where the decoder's says too little
@@ -125,6 +128,7 @@ class Routes:
         assert method not in node.methods, f"{method} {path} is routed twice"
         node.methods[method] = Route(
             handler=handler,
+            path=path,
             actions=(action,) if isinstance(action, str) else action,
             status=(status,) if isinstance(status, int) else status,
             **declared,
@@ -184,55 +188,48 @@ class Service:
         self._admit = admit
         self._cut = len(prefix)
         self._error_type = error_type
-        self._tells_reads = edge.config.log_level == "debug"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         started = perf_counter()
         call = Call(self._edge, self.name, scope, receive)
-        problem: Problem | None = None
-        ended: Exception | None = None
         try:
             answer = await self._answer(call)
+        except ClientGone as error:
+            # It may only have broken its own body off, malformed chunks say, and still be reading.
+            call.consumed = True
+            answer = self._failed(call, Problem(status=400, code="BodyBroken", reason=str(error)))
+        except Rejected as error:
+            answer = self._failed(call, problem_of(error))
         except Tried as tried:
             answer = tried.answer
-        except Exception as error:  # noqa: BLE001  # told below, as an error of ours if it is one
-            ended, problem = error, self._problem(call, error)
-            answer = self._failed(call, problem)
+        except Denied as error:
+            answer = self._failed(call, error.problem)
+        except MarkerNotFound as error:
+            status = 404 if self.name == "network" else 400
+            answer = self._failed(
+                call, Problem(status=status, code="MarkerNotFound", reason=str(error))
+            )
+        except (BadPattern, BadSort) as error:
+            answer = self._failed(call, Problem(status=400, code="InvalidInput", reason=str(error)))
+        except BusError as error:
+            log.warning("bus_failed", request_id=call.request_id, error=str(error))
+            answer = self._failed(call, problem_of(Unavailable("the engine cannot be reached")))
+        except Exception:
+            log.exception("request_failed", request_id=call.request_id, path=call.path)
+            answer = self._failed(call, internal())
         if not call.consumed and call.method in _WITH_BODY:
             await call.drain(DRAIN_BYTES, DRAIN_S)
-        status, code = answer.status, problem.code if problem is not None else ""
+        streams = answer.stream is not None
+        if streams:  # It may last for days: told of as it begins.
+            self._edge.access.note(call, answer.status, perf_counter() - started)
         try:
             await self._send(call, answer, send)
-        except Exception as error:
-            status, code, ended = 500, "AnswerBroken", error
-            raise
         finally:
-            took_s = perf_counter() - started
-            self._edge.count(self.name, call.method, answer.status, took_s)
-            if self._tells_reads or status >= 400 or call.method not in READS:
-                tell(call, status, took_s, code=code, error=ended)
-
-    def _problem(self, call: Call, error: Exception) -> Problem:
-        """Return what whoever asked is told of what ended the request."""
-        match error:
-            case ClientGone():
-                # It may only have broken its own body off, malformed chunks say, and still read.
-                call.consumed = True
-                return Problem(status=400, code="BodyBroken", reason=str(error))
-            case Rejected():
-                return problem_of(error)
-            case Denied():
-                return error.problem
-            case MarkerNotFound():
-                status = 404 if self.name == "network" else 400
-                return Problem(status=status, code="MarkerNotFound", reason=str(error))
-            case BadPattern() | BadSort():
-                return Problem(status=400, code="InvalidInput", reason=str(error))
-            case BusError():
-                return problem_of(Unavailable("the engine cannot be reached"))
-            case _:
-                return internal()
+            seconds = perf_counter() - started
+            self._edge.count(self.name, call.method, answer.status, seconds)
+            if not streams:
+                self._edge.access.note(call, answer.status, seconds)
 
     async def _answer(self, call: Call) -> Answer:
         found = self.routes.find(call.path[self._cut :])
@@ -257,6 +254,7 @@ class Service:
     def _failed(self, call: Call, problem: Problem) -> Answer:
         headers: list[Header] = []
         if problem.status == 401:
+            call.reason = problem.reason
             uri = f'Keystone uri="{call.base}/identity"'
             headers.append((b"www-authenticate", uri.encode("latin-1")))
         if problem.status == 405:
@@ -271,7 +269,6 @@ class Service:
         headers: list[Header] = [
             (b"x-openstack-request-id", request_id),
             (b"x-cumulog-ordinal", b"%d" % (call.position or self._edge.position())),
-            (b"traceparent", call.trace.encode("ascii")),
             *answer.headers,
         ]
         if call.awaited:

@@ -17,8 +17,9 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from api import metadata
+from api.access import AccessLog
 from api.app import create_app
-from api.auth import Authenticator
+from api.auth import Authenticator, now
 from api.edge import Edge
 from api.image import leftovers
 from api.passwords import Passwords
@@ -72,6 +73,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     try:
         await _read_keys(edge)
         await _listen(edge)
+        edge.access.start()
         tasks.append(asyncio.create_task(_sweep(edge)))
         await _serve_http(edge, stop)
     finally:
@@ -79,6 +81,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await edge.access.close()
         await edge.waiter.close()
         await bus.close()
         edge.reader.close()
@@ -99,6 +102,7 @@ def make_edge(config: Config, bus: Bus) -> Edge:
         ring=ring,
         authenticator=Authenticator(ring, reader),
         passwords=Passwords(),
+        access=AccessLog(bus, config.node, clock=now),
     )
 
 

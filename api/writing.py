@@ -60,6 +60,7 @@ async def send(call: Call, action: Action) -> Outcome:
             digest=_digest(call) if key else "",
         ),
     )
+    call.ordinal, call.rule = outcome.ordinal, outcome.verdict.rule
     edge = call.edge
     if outcome.ordinal and not await edge.waiter.reached(outcome.ordinal, VISIBLE_S):
         call.awaited = outcome.ordinal

@@ -21,7 +21,7 @@ from cli.state import PROCESSES, STANDBY, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from schemas.config import Config, LogLevel
+    from schemas.config import Config
 
 # What runs each process: a module with ``async def run(config) -> None``.
 ENTRIES = {
@@ -68,7 +68,7 @@ def run_process(name: str, state_dir: str) -> None:
         ) from error
     except msgspec.MsgspecError as error:
         raise Problem(f"{path} is not a configuration: {error}", exit_code=USAGE) from error
-    log_json(name, config.log_level)
+    log_json(name)
     run = importlib.import_module(ENTRIES[name]).run
     if ENTRIES[name] == "engine.run":
         # The engine knows no projection, but needs what only sealed history has of the log.
@@ -107,13 +107,8 @@ def follow_supervisor() -> None:
         sys.exit(0)
 
 
-def log_json(process: str, level: "LogLevel" = "info") -> None:
-    """Write every log line, ours and libraries', as one JSON object to standard error.
-
-    Ours from ``level`` on, libraries' warnings; and of an exception where it was, without
-    local variables.
-    """
-    import msgspec
+def log_json(process: str) -> None:
+    """Write every log line, ours and libraries', as one JSON object to standard error."""
     import structlog
 
     shared: list[structlog.typing.Processor] = [
@@ -132,13 +127,8 @@ def log_json(process: str, level: "LogLevel" = "info") -> None:
         event["process"] = process
         return event
 
-    def encoded(event: object, **_: object) -> str:
-        return msgspec.json.encode(event, enc_hook=str).decode()
-
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        processors=[*shared, name_process, structlog.processors.JSONRenderer(encoded)],
+        processors=[*shared, name_process, structlog.processors.JSONRenderer()],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -149,11 +139,11 @@ def log_json(process: str, level: "LogLevel" = "info") -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 name_process,
-                structlog.processors.JSONRenderer(encoded),
+                structlog.processors.JSONRenderer(),
             ],
         )
     )
-    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
 def start_broker(directory: str, cell: str, host: str, log_file: str) -> None:
@@ -183,6 +173,7 @@ def start_broker(directory: str, cell: str, host: str, log_file: str) -> None:
 
 async def _prepare_store(url: str, password: str, cell: str) -> None:
     """Make the streams and keys that are not there yet, before anybody looks for them."""
+    from engine.bus.access import ensure_access_stream
     from engine.bus.client import Bus
     from engine.bus.keys import Keys
     from engine.log.rollover import open_next
@@ -197,6 +188,7 @@ async def _prepare_store(url: str, password: str, cell: str) -> None:
         keys = Keys(bus)
         await keys.ensure_bucket()
         await keys.ensure_token_keys()
+        await ensure_access_stream(bus)
     finally:
         await bus.close()
 

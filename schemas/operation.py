@@ -16,11 +16,8 @@ type OperationKind = Literal["build", "start", "stop", "reboot", "delete", "chec
 type ResourceKind = Literal["server", "image"]
 
 
-class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Work that one executor owns. ``generation`` counts attempts from 1.
-
-    ``trace`` is the traceparent of the request that began it: reports on it belong to that trace.
-    """
+class Operation(Struct, frozen=True, kw_only=True):
+    """Work that one executor owns. ``generation`` counts attempts from 1."""
 
     operation_id: OperationId
     kind: OperationKind
@@ -33,7 +30,6 @@ class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline: Micros
     request_id: str
     project_id: str
-    trace: str = ""
 
 
 class ReportOperation(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):

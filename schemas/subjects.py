@@ -3,6 +3,7 @@
 ================================  ==========================================================
 ``<cell>.log.<number>``           commits (stream ``LOG-<cell>-<number>``, from 0001 on)
 ``<cell>.feed.<sequence>``        each commit once it is durable, for readers; may be missed
+``<cell>.access.<edge>``          who asked what of an edge (stream ``ACCESS-<cell>``)
 ``<cell>.work.<host>.<executor>`` work items (stream ``WORK-<cell>``, memory)
 ``<cell>.submit.api``             requests of people, by edges that have verified the token
 ``<cell>.submit.agent.<host>``    reports of a host; the subject says which
@@ -46,6 +47,13 @@ class Subjects(msgspec.Struct, frozen=True):
     @property
     def log_stream(self) -> str:
         return self.log_stream_of(1)
+
+    @property
+    def access_stream(self) -> str:
+        return f"ACCESS-{self.cell}"
+
+    def access(self, edge: str) -> str:
+        return f"{self.cell}.access.{edge}"
 
     @property
     def work_stream(self) -> str:

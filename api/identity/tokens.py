@@ -91,7 +91,7 @@ async def create(call: Call) -> Answer:
         expires_at=expires_at or issued_at + LIFETIME,
         methods=methods,
     )
-    principal = call.edge.authenticator.look_up(token)
+    principal = call.principal = call.edge.authenticator.look_up(token)
     view = token_view(principal, call.edge.reader, call.base, with_catalog=_with_catalog(call))
     text = call.edge.ring.seal(token).encode("ascii")
     return json_answer(view, 201, headers=_token_headers(text))

@@ -7,7 +7,8 @@ the log's subject, or to ``$JS.API.STREAM.DELETE.…``. The same goes for whoeve
 or a stream, which publish where their configuration says. So everybody has an account of its own,
 in which there is nothing but what it may do itself, and answers never leave it:
 
-- ``STORE`` holds what cannot be made again: the log and the keys. Only ``admin-store`` logs in.
+- ``STORE`` holds what cannot be made again: the log, the keys, and who asked what of the edges
+  (``ACCESS``). Only ``admin-store`` logs in.
 - ``DERIVED`` holds what can: work items and the lease, in memory. Nobody logs in.
 - ``ENGINE``: ``engine-store``, the engine's hands on the streams.
 - ``CELL``: ``engine``, which answers, and ``admin``.
@@ -78,12 +79,12 @@ def accounts(cell: str, agents: Mapping[str, str], passwords: Mapping[str, str])
 
 
 def _store(names: Subjects) -> dict[str, Any]:
-    calls = [*_keys(names), *_store_calls(names), names.log_all]
+    calls = [*_keys(names), *_store_calls(names), names.log_all, names.access("*")]
     return {
         "jetstream": "enabled",
         "users": [{"user": "admin-store", "permissions": EVERYTHING}],
         "exports": [
-            *(_service(read, many=True) for read in _log_reads(names)),
+            *(_service(read, many=True) for read in (*_log_reads(names), _access_read(names))),
             *(_service(subject) for subject in calls),
         ],
         "imports": [_import("SYS", SERVERS)],
@@ -143,13 +144,13 @@ def _cell(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
 
 
 def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
-    """Submits for people who have shown a token, answers guests' questions, reads the log."""
+    """Submits for people who have shown a token, and tells of all who asked; reads the log."""
     reads = [*_log_reads(names), *_keys(names)]
     asks = [names.submit_api, names.engine("*")]
     feeds = f"{feed(names.cell)}.*"
     hears = [names.projected("*"), names.heartbeat("*"), names.metadata("*"), feeds]
     key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
-    says = [*asks, f"{names.cell}.ask.>", names.history("*"), *reads]
+    says = [*asks, f"{names.cell}.ask.>", names.history("*"), *reads, names.access("*")]
     mapped = {call: _mapped(call) for call in (key_found, STREAMS)}
     edge = _user(
         "edge",
@@ -163,7 +164,7 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
         "exports": [_service(names.metadata("*"))],
         "imports": [
             *(_import("STORE", call, to=to) for call, to in mapped.items()),
-            *(_import("STORE", subject) for subject in reads),
+            *(_import("STORE", subject) for subject in (*reads, names.access("*"))),
             *(_import("CELL", subject) for subject in asks),
             _hear("CELL", feeds),
             _import("HISTORY", names.history("*")),
@@ -178,9 +179,10 @@ def _history(names: Subjects) -> dict[str, Any]:
     """Projectors and archivers: read the log, tell how far they are, answer about the past."""
     asks = names.engine("digest")
     feeds = f"{feed(names.cell)}.*"
+    reads = [*_log_reads(names), _access_read(names)]
     history = _user(
         "history",
-        [names.projected("*"), asks, *_log_reads(names), _mapped(STREAMS), *_answers()],
+        [names.projected("*"), asks, *reads, _mapped(STREAMS), *_answers()],
         [names.history("*"), names.projected("*"), feeds],
     )
     return {
@@ -188,7 +190,7 @@ def _history(names: Subjects) -> dict[str, Any]:
         "mappings": {STREAMS: _mapped(STREAMS)},
         "exports": [_service(names.history("*")), _stream(names.projected("*"))],
         "imports": [
-            *(_import("STORE", read) for read in _log_reads(names)),
+            *(_import("STORE", read) for read in reads),
             _import("STORE", STREAMS, to=_mapped(STREAMS)),
             _import("CELL", asks),
             _hear("CELL", feeds),
@@ -251,6 +253,10 @@ def _log_streams(names: Subjects) -> list[str]:
 
 def _log_reads(names: Subjects) -> list[str]:
     return [f"$JS.API.DIRECT.GET.{stream}" for stream in _log_streams(names)]
+
+
+def _access_read(names: Subjects) -> str:
+    return f"$JS.API.DIRECT.GET.{names.access_stream}"
 
 
 def _keys(names: Subjects) -> list[str]:

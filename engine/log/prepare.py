@@ -1,4 +1,4 @@
-"""Make what a cell keeps on its broker: the log and the keys. For the administrator alone.
+"""Make what a cell keeps on its broker: log, keys, ACCESS. For the administrator alone.
 
 A roll-over of the log that was cut short is completed.
 
@@ -6,6 +6,7 @@ The engine makes work items' stream and the lease by itself, since they are gone
 broker was; what is made here must never be made twice by accident.
 """
 
+from engine.bus.access import ensure_access_stream
 from engine.bus.client import Bus
 from engine.bus.keys import Keys
 from engine.log.readiness import check_servers
@@ -15,7 +16,7 @@ from schemas.config import Config
 
 
 async def prepare_cell(config: Config) -> list[str]:
-    """Make log and keys unless they are there; return the servers that were asked how they keep it.
+    """Make log, keys and ACCESS unless they are there; return the servers that keep them.
 
     Raises:
         LogConfigDiffers: the log is there and not as it must be.
@@ -38,6 +39,7 @@ async def prepare_cell(config: Config) -> list[str]:
         keys = Keys(bus)
         await keys.ensure_bucket(replicas=config.replicas)
         await keys.ensure_token_keys()
+        await ensure_access_stream(bus, replicas=config.replicas)
         return await check_servers(bus, replicas=config.replicas)
     finally:
         await bus.close()

@@ -7,6 +7,12 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from engine.bus.access import (
+    append_access,
+    ensure_access_stream,
+    first_access,
+    read_access,
+)
 from engine.bus.client import Bus, BusError, BusTimeout, NoResponders, NotPermitted
 from engine.bus.keys import Keys
 from engine.bus.work import dispatch, ensure_work_of, ensure_work_stream, follow_work
@@ -23,6 +29,7 @@ HOST = "host-1"
 LOG = f"LOG-{CELL}-0001"
 WORK = f"WORK-{CELL}"
 KEYS = f"KV_KEYS-{CELL}"
+ACCESS = f"ACCESS-{CELL}"
 SERVICES = ("engine", "edge", "agent", "history")
 
 
@@ -103,6 +110,7 @@ async def broker(running):
     admin = await one.connect("admin")
     await ensure_log(admin, replicas=replicas)
     await Keys(admin).ensure_bucket(replicas=replicas)
+    await ensure_access_stream(admin, replicas=replicas)
     engine = await one.connect("engine")
     await ensure_work_stream(engine)
     await ensure_work_of(engine, HOST)
@@ -176,7 +184,7 @@ async def test_nobody_but_the_administrator_can_alter_the_log(broker, user, what
     store = user == "engine-store"
     bus = await broker.connect(user.removesuffix("-store"), store=store)
 
-    for stream in (LOG, KEYS) if what != "MSG.DELETE" else (LOG,):
+    for stream in (LOG, KEYS, ACCESS) if what != "MSG.DELETE" else (LOG, ACCESS):
         with pytest.raises(NotPermitted):
             await bus.request(f"$JS.API.STREAM.{what}.{stream}", b"{}", timeout_s=5)
 
@@ -190,7 +198,7 @@ async def test_nobody_but_the_administrator_makes_streams(broker, user):
     """What a stream republishes, its configuration says: whoever makes one speaks anywhere."""
     bus = await broker.connect(user.removesuffix("-store"), store=user == "engine-store")
 
-    for stream in (LOG, KEYS, "OTHER"):
+    for stream in (LOG, KEYS, ACCESS, "OTHER"):
         with pytest.raises(NotPermitted):
             await bus.request(f"$JS.API.STREAM.CREATE.{stream}", b"{}", timeout_s=5)
 
@@ -200,8 +208,24 @@ async def test_nobody_but_the_administrator_makes_consumers_of_the_log(broker, u
     """What a consumer delivers goes where it says, in the name of the server."""
     bus = await broker.connect(user.removesuffix("-store"), store=user == "engine-store")
 
-    with pytest.raises(NotPermitted):
-        await bus.request(f"$JS.API.CONSUMER.CREATE.{LOG}.x", b"{}", timeout_s=5)
+    for stream in (LOG, ACCESS):
+        with pytest.raises(NotPermitted):
+            await bus.request(f"$JS.API.CONSUMER.CREATE.{stream}.x", b"{}", timeout_s=5)
+
+
+async def test_edges_tell_who_asked_nodes_read_it_and_the_administrator_may_purge_it(broker):
+    edge, history = await broker.connect("edge"), await broker.connect("history")
+
+    seq = await append_access(edge, "edge-1", f"edge-1.b.{asyncio.get_running_loop().time()}", b"x")
+
+    async with asyncio.timeout(20):
+        while (seq, b"x") not in await read_access(history, seq - 1):
+            pass  # a node of a cluster may lag
+    admin = await broker.connect("admin")
+    await call(admin, f"STREAM.PURGE.{ACCESS}", {})
+    async with asyncio.timeout(20):
+        while await first_access(history):
+            pass
 
 
 async def test_the_administrator_may_update_but_the_server_denies_purging(broker):
@@ -222,10 +246,12 @@ async def test_a_reply_cannot_be_sent_into_the_log_or_the_streams_api(broker):
     await JetStreamLog(engine).append(b"commit", expected_last=before)
     await dispatch(engine, an_item(1))
 
-    targets = [f"{CELL}.log.0001", f"$JS.API.STREAM.DELETE.{LOG}", f"$JS.API.STREAM.DELETE.{KEYS}"]
+    deletes = [f"$JS.API.STREAM.DELETE.{stream}" for stream in (LOG, KEYS, ACCESS)]
+    targets = [f"{CELL}.log.0001", *deletes, f"$JS.API.STREAM.PURGE.{ACCESS}"]
     for target in targets:
         await edge.publish(f"$JS.API.DIRECT.GET.{LOG}", b'{"seq":1}', reply=target)
         await edge.publish(f"$KV.KEYS-{CELL}.x", b"value", reply=target)
+        await edge.publish(f"{CELL}.access.x", b"{}", reply=target)
         queue = f"{WORK}.{HOST}-hypervisor"
         pull = b'{"batch":1,"no_wait":true}'
         await agent.publish(f"$JS.API.CONSUMER.MSG.NEXT.{queue}", pull, reply=target)
@@ -253,6 +279,8 @@ async def test_a_reply_cannot_be_sent_into_the_log_or_the_streams_api(broker):
     assert await log_ends_at(broker) == before + 1
     for stream in (LOG, KEYS, WORK):
         assert (await call(engine, f"STREAM.INFO.{stream}"))["config"]["name"] == stream
+    told = await call(await broker.connect("admin"), f"STREAM.INFO.{ACCESS}")
+    assert told["state"]["messages"] >= len(targets)
 
 
 async def test_what_an_agent_pulls_is_not_delivered_as_a_key_or_an_acknowledgement(broker):
@@ -350,6 +378,10 @@ async def test_answers_go_to_inboxes_only(broker):
         ("agent", "_INBOX_engine.x"),
         ("agent", f"$KV.LEASE-{CELL}.leader"),
         ("agent", "$SYS.REQ.SERVER.PING.JSZ"),
+        ("agent", f"{CELL}.access.node-1"),
+        ("engine", f"$JS.API.DIRECT.GET.{ACCESS}"),
+        ("history", f"{CELL}.access.node-1"),
+        ("edge", f"$JS.API.DIRECT.GET.{ACCESS}"),
         ("edge", f"{CELL}.log.0001"),
         ("edge", f"$KV.LEASE-{CELL}.leader"),
         ("history", f"{CELL}.log.0001"),

@@ -1,0 +1,273 @@
+"""Tells stream ``ACCESS`` what this edge answered: counted by the second, and never waited for.
+
+What is alike within a second becomes one entry, and the entries of a second one message.
+Invariants: no request waits for the broker; memory and what a second writes are bounded, whoever
+asks and however often; what finds no room in any message is counted as ``lost``, and told with the
+next. Those who show no credential have an allowance of bytes of their own, and no user or address
+takes another's place: what is over a limit is gathered, its number kept.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from engine.bus.access import append_access
+from engine.bus.client import Bus, BusError
+from schemas.access import AccessBatch, AccessEntry, Gathered, encode
+from schemas.units import Micros
+
+if TYPE_CHECKING:
+    from api.exchange import Call
+
+TICK_S = 1.0
+RETRY_S = 0.2
+CLOSE_S = 2.0
+# Within a second: kinds of requests told apart, in all and of one user, or address of nobody's.
+ENTRIES_MAX = 2048
+NOBODY_MAX = 256
+OF_USER_MAX = 512
+OF_ADDRESS_MAX = 32
+GATHERED_MAX = 512
+BYTES_MAX = 1 * 2**20
+# What those who show no credential may write, in bytes: at once, and each second in the long run.
+ALLOWANCE_MAX = 256 * 2**10
+ALLOWANCE_PER_S = 128
+# Messages that wait for the broker.
+WAITING_BYTES_MAX = 8 * 2**20
+# About what an entry takes besides its texts.
+ENTRY_BYTES = 220
+AGENT_MAX = 128
+ABOUT_MAX = 64
+
+type _Key = tuple[object, ...]
+
+log = structlog.get_logger(__name__)
+
+
+class AccessLog:
+    """Counts for one edge process."""
+
+    def __init__(self, bus: Bus, edge: str, *, clock: Callable[[], Micros]) -> None:
+        self._bus = bus
+        self._edge = edge
+        self._clock = clock
+        self._boot = secrets.token_hex(8)
+        self._number = 0
+        self._began: Micros = clock()
+        self._entries: dict[_Key, AccessEntry] = {}
+        self._held: dict[_Key, int] = {}  # entries of each user, and of each address of nobody's
+        self._nobody = 0
+        self._gathered = 0
+        self._bytes = 0
+        self._allowance = float(ALLOWANCE_MAX)
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._woken = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.lost = 0  # requests that are in no message so far
+        self._lost_since: Micros = 0
+
+    def start(self) -> None:
+        """Say that this edge has begun, and go on telling until ``close``."""
+        self._tell()
+        self._tasks = [asyncio.create_task(work) for work in (self._tick(), self._send())]
+
+    async def close(self) -> None:
+        """Tell the rest, say that it is the last, and wait for the broker a moment."""
+        self._tell(last=True)
+        if not self._tasks:
+            return
+        ticking, sending = self._tasks
+        ticking.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._empty.wait()
+        sending.cancel()
+        await asyncio.gather(ticking, sending, return_exceptions=True)
+        if self._waiting:
+            log.warning("access_not_told", messages=len(self._waiting))
+
+    def note(self, call: "Call", status: int, seconds: float) -> None:
+        """Count one answered request."""
+        principal, route = call.caller, call.route
+        path = route.path if route is not None else None
+        if principal is None:
+            key: _Key = (call.address, call.agent, call.api, path, call.method, status, call.reason)
+        else:
+            key = (
+                principal.user_id,
+                principal.project_id,
+                path,
+                call.method,
+                call.args,
+                status,
+                call.address,
+                call.agent,
+                principal.roles,
+                call.version,
+                call.rule,
+                call.ordinal,
+                call.dry_run,
+                call.api,
+            )
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._new(key, call, status)
+        took_us = int(seconds * 1e6)
+        entry.count += 1
+        entry.total_us += took_us
+        entry.max_us = max(entry.max_us, took_us)
+
+    def _new(self, key: _Key, call: "Call", status: int) -> AccessEntry:
+        """Return an entry of its own for what has none yet, or one that gathers."""
+        principal, route = call.caller, call.route
+        entry = AccessEntry(
+            at=self._clock(),
+            request_id=call.request_id,
+            status=status,
+            count=0,
+            api=call.api,
+            version=call.version,
+            # Whoever asks chooses these, route or not.
+            method=call.method if route else "",
+            route=route.path if route else "",
+            address=call.address,
+            agent=call.agent[:AGENT_MAX],
+            rule=call.rule,
+            reason=call.reason,
+            ordinal=call.ordinal,
+            dry_run=call.dry_run,
+        )
+        size = ENTRY_BYTES + len(entry.route) + len(entry.agent) + len(entry.reason)
+        if principal is None:
+            owner: _Key = (call.address,)
+            room = (
+                self._nobody < NOBODY_MAX
+                and self._held.get(owner, 0) < OF_ADDRESS_MAX
+                and size <= self._allowance
+            )
+        else:
+            entry.user_id, entry.project_id = principal.user_id, principal.project_id
+            entry.roles = principal.roles
+            entry.about = tuple(word[:ABOUT_MAX] for word in call.args)
+            size += sum(map(len, entry.about))
+            owner = (principal.user_id, principal.project_id)
+            room = (
+                len(self._entries) - self._nobody < ENTRIES_MAX
+                and self._held.get(owner, 0) < OF_USER_MAX
+                and self._bytes + size <= BYTES_MAX
+            )
+        if not room:
+            return self._gather(entry, owner)
+        self._held[owner] = self._held.get(owner, 0) + 1
+        if principal is None:
+            self._nobody += 1
+            self._allowance -= size
+        else:
+            self._bytes += size
+        self._entries[key] = entry
+        return entry
+
+    def _gather(self, entry: AccessEntry, owner: _Key) -> AccessEntry:
+        """Return the entry that gathers what is over a limit."""
+        key: _Key = ("owner", *owner, entry.status)
+        kept = self._entries.get(key)
+        if kept is not None:
+            return kept
+        gathered: Gathered = "owner"
+        is_user = entry.user_id != ""
+        user_id, project_id, address = entry.user_id, entry.project_id, entry.address
+        if self._gathered >= GATHERED_MAX or (not is_user and self._allowance < ENTRY_BYTES):
+            gathered = "users" if is_user else "nobody"
+            user_id = project_id = address = ""
+            key = (gathered, entry.status)
+            kept = self._entries.get(key)
+            if kept is not None:
+                return kept
+        else:
+            self._gathered += 1
+        if not is_user:
+            self._nobody += 1
+            self._allowance -= ENTRY_BYTES
+        entry = self._entries[key] = AccessEntry(
+            at=entry.at,
+            request_id=entry.request_id,
+            status=entry.status,
+            count=0,
+            user_id=user_id,
+            project_id=project_id,
+            address="" if is_user else address,
+            gathered=gathered,
+        )
+        return entry
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._allowance = min(ALLOWANCE_MAX, self._allowance + ALLOWANCE_PER_S * TICK_S)
+            if self._entries or self.lost:
+                self._tell()
+
+    def _tell(self, *, last: bool = False) -> None:
+        """Make a message of what was counted and have it sent, if there is room for it."""
+        at, until = self._began, self._clock()
+        self._began = until
+        entries = tuple(self._entries.values())
+        self._entries = {}
+        self._held.clear()
+        self._nobody = self._gathered = self._bytes = 0
+        data = encode(
+            AccessBatch(
+                edge=self._edge,
+                boot=self._boot,
+                number=self._number + 1,
+                at=at,
+                until=until,
+                entries=entries,
+                lost=self.lost,
+                lost_since=self._lost_since,
+                last=last,
+            )
+        )
+        if self._waiting_bytes + len(data) > WAITING_BYTES_MAX:
+            if not self.lost:
+                self._lost_since = at
+                log.warning("access_lost", since=at)
+            self.lost += sum(entry.count for entry in entries)
+            return
+        self._number += 1
+        self.lost = self._lost_since = 0
+        self._waiting.append((f"{self._edge}.{self._boot}.{self._number}", data))
+        self._waiting_bytes += len(data)
+        self._empty.clear()
+        self._woken.set()
+
+    async def _send(self) -> None:
+        """Send what waits, in order, each for as long as it takes."""
+        told = False
+        while True:
+            if not self._waiting:
+                self._empty.set()
+                self._woken.clear()
+                await self._woken.wait()
+            message_id, data = self._waiting[0]
+            if not self._bus.connected:  # what is said now would be kept, and said twice
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                await append_access(self._bus, self._edge, message_id, data)
+            except BusError as error:
+                if not told:
+                    log.warning("access_waits", error=str(error))
+                told = True
+                await asyncio.sleep(RETRY_S)
+                continue
+            told = False
+            self._waiting.popleft()
+            self._waiting_bytes -= len(data)

@@ -1,0 +1,77 @@
+"""What was asked over HTTP, mutation or not, and by whom: the entries of stream ``ACCESS``.
+
+An edge counts what was alike within a second as one entry and sends all entries of that second as
+one message. Beside ``LOG``, which has every mutation with its verdict, it is the record of reads
+and of those who were not let in. Invariant: an entry holds ids, our own words and what the client
+says of itself, cut short; never a token, a password, a query or a body.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from schemas.units import Micros, Ordinal
+
+DAYS_MAX = 90  # kept for as long, unless ``BYTES_MAX`` is reached before
+BYTES_MAX = 1 * 2**30
+
+# "": one kind of request, told whole. The others gather what was over a limit: of one user or
+# address ("owner"), of all users ("users"), of all who were not let in ("nobody").
+type Gathered = Literal["", "owner", "users", "nobody"]
+
+
+class AccessEntry(Struct, kw_only=True, omit_defaults=True):
+    """Requests that were alike, within one second at one edge.
+
+    ``route`` is a template (``/v2.1/servers/{}``), "" where there is none; ``about`` is what stood
+    in the place of its braces. ``request_id`` is that of the first. ``ordinal`` is that of a
+    mutation's record in the log: such an entry counts one request. ``reason`` says, in words of our
+    own, why nobody was let in. Not frozen: an edge counts in it.
+    """
+
+    at: Micros  # of the first
+    request_id: str
+    status: int
+    count: int = 1
+    total_us: int = 0  # how long they took, together and the longest
+    max_us: int = 0
+    api: str = ""
+    version: str = ""
+    method: str = ""
+    route: str = ""
+    about: tuple[str, ...] = ()
+    user_id: str = ""
+    project_id: str = ""
+    roles: tuple[str, ...] = ()
+    address: str = ""
+    agent: str = ""
+    rule: str = ""
+    reason: str = ""
+    ordinal: Ordinal = 0
+    dry_run: bool = False
+    gathered: Gathered = ""
+
+
+class AccessBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message of the stream: what one edge answered from ``at`` to ``until``.
+
+    ``number`` counts the messages of one start (``boot``) of the edge from 1, so that a missing one
+    is seen. ``lost`` counts requests that were answered before and are in no message, the first of
+    them at ``lost_since``. After the ``last`` one the edge stopped in order; without it, what it
+    answered in its last second may be missing.
+    """
+
+    edge: str
+    boot: str
+    number: int
+    at: Micros
+    until: Micros
+    entries: tuple[AccessEntry, ...] = ()
+    lost: int = 0
+    lost_since: Micros = 0
+    last: bool = False
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(AccessBatch).decode
