@@ -7,8 +7,14 @@ absolute, as the client reached us, with the service's prefix.
 from typing import Any
 
 from api.exchange import Answer, Call, json_answer
+from api.microversions import Versions, written
 
-COMPUTE_MIN = COMPUTE_MAX = "2.1"
+COMPUTE = Versions(
+    service="compute",
+    minimum=(2, 1),
+    maximum=(2, 2),
+    legacy="X-OpenStack-Nova-API-Version",
+)
 IMAGE_VERSIONS = ("v2.9", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0")
 
 
@@ -45,8 +51,8 @@ def _compute(call: Call) -> dict[str, Any]:
     return {
         "id": "v2.1",
         "status": "CURRENT",
-        "version": COMPUTE_MAX,
-        "min_version": COMPUTE_MIN,
+        "version": written(COMPUTE.maximum),
+        "min_version": written(COMPUTE.minimum),
         "updated": "2013-07-23T11:33:21Z",
         "links": _links(f"{call.base}/compute/v2.1/"),
     }

@@ -35,6 +35,7 @@ type Scope = dict[str, Any]
 type Receive = Callable[[], Awaitable[dict[str, Any]]]
 type Send = Callable[[dict[str, Any]], Awaitable[None]]
 type Header = tuple[bytes, bytes]
+type Version = tuple[int, int]
 
 IDLE_S = 60.0  # how long a client may pause within a body
 
@@ -87,6 +88,7 @@ class Call:
         "dry_run",
         "edge",
         "method",
+        "microversion",
         "ordinal",
         "path",
         "position",
@@ -118,6 +120,7 @@ class Call:
         self.consumed = False  # whether the body was read to its end
         self.receive = receive
         self.principal: Principal = _NOBODY
+        self.microversion: Version = (0, 0)  # it is answered in; (0, 0): the service has none
         self.rule = ""  # of the policy, that let it pass or did not
         self.route: Route | None = None  # None: the path or the method is unknown
         self._scope = scope
@@ -149,6 +152,10 @@ class Call:
         if headers is None:
             headers = self._headers = dict(self._scope["headers"])
         return headers.get(name, b"").decode("latin-1")
+
+    def headers(self, name: bytes) -> list[str]:
+        """Return all values of a header that may be sent more than once."""
+        return [v.decode("latin-1") for k, v in self._scope["headers"] if k == name]
 
     @property
     def query(self) -> list[tuple[str, str]]:

@@ -26,7 +26,8 @@ from api.errors import (
     internal,
     problem_of,
 )
-from api.exchange import Answer, Call, Header, Receive, Scope, Send
+from api.exchange import Answer, Call, Header, Receive, Scope, Send, Version
+from api.microversions import HIGHEST, LOWEST, Versions, parse, written
 from engine.bus.client import BusError
 from projections.answers import BadPattern, BadSort, MarkerNotFound
 from schemas.errors import Rejected, Unavailable
@@ -64,13 +65,21 @@ class Route(Struct, frozen=True, kw_only=True):
     query: tuple[str, ...] = ()
     status: tuple[int, ...] = (200,)  # of success; 501 where the call is known and not offered
     partly: bool = False  # 501 is answered to some requests
-    since: str = ""  # first and last microversion that has this route
-    until: str = ""
+    first: Version = LOWEST  # microversions that have this route
+    last: Version = HIGHEST
+    older: "Route | None" = None  # the same path and method in earlier microversions
 
     @property
     def public(self) -> bool:
         """Whether it needs no token."""
         return self.actions == (PUBLIC,)
+
+    def at(self, version: Version) -> "Route | None":
+        """Return what answers at a microversion; None if nothing does."""
+        route: Route | None = self
+        while route is not None and not route.first <= version <= route.last:
+            route = route.older
+        return route
 
 
 class Declared(TypedDict, total=False):
@@ -82,8 +91,6 @@ class Declared(TypedDict, total=False):
     gives: str
     query: tuple[str, ...]
     partly: bool
-    since: str
-    until: str
 
 
 class Node:
@@ -111,12 +118,15 @@ class Routes:
         action: str | tuple[str, ...],
         *,
         status: int | tuple[int, ...] = 200,
+        since: str = "",
+        until: str = "",
         **declared: Unpack[Declared],
     ) -> None:
         """Let ``handler`` answer ``method`` on ``path``; ``{}`` stands for any one segment.
 
         ``action`` is what the policy calls it: an engine action's type, ``service:things:read``,
-        or PUBLIC.
+        or PUBLIC. A path may be answered by one route up to a microversion (``until``) and by
+        another from the next one on (``since``), each with its own body and status.
         """
         node = self._root
         for word in path.split("/")[1:]:
@@ -125,12 +135,19 @@ class Routes:
                 node = node.any
             else:
                 node = node.words.setdefault(word, Node())
-        assert method not in node.methods, f"{method} {path} is routed twice"
+        first, last = parse(since) if since else LOWEST, parse(until) if until else HIGHEST
+        assert first is not None, f"{since} is no version"
+        assert last is not None, f"{until} is no version"
+        older = node.methods.get(method)
+        assert older is None or older.last < first, f"{method} {path} is routed twice"
         node.methods[method] = Route(
             handler=handler,
             path=path,
             actions=(action,) if isinstance(action, str) else action,
             status=(status,) if isinstance(status, int) else status,
+            first=first,
+            last=last,
+            older=older,
             **declared,
         )
 
@@ -150,11 +167,14 @@ class Routes:
         return (node.methods, args) if node.methods else None
 
     def listing(self) -> list[tuple[str, str, Route]]:
-        """Return every (method, path, route)."""
+        """Return every (method, path, route), newer microversions first."""
 
         def walk(node: Node, path: str) -> Iterator[tuple[str, str, Route]]:
-            for method, route in node.methods.items():
-                yield method, path, route
+            for method, newest in node.methods.items():
+                route: Route | None = newest
+                while route is not None:
+                    yield method, path, route
+                    route = route.older
             for word, below in node.words.items():
                 yield from walk(below, f"{path}/{word}")
             if node.any is not None:
@@ -174,18 +194,18 @@ class Service:
         routes: Routes,
         render: Render,
         *,
+        versions: Versions | None = None,
         decorate: Decorate | None = None,
-        admit: Callable[[Call], None] | None = None,
         error_type: bytes = b"application/json",
     ) -> None:
-        """``admit`` may refuse a guarded request; ``decorate`` adds headers to every answer."""
+        """``decorate`` adds headers to every answer."""
         self.name = name
         self.prefix = prefix
         self.routes = routes
         self._edge = edge
         self._render = render
+        self.versions = versions
         self._decorate = decorate
-        self._admit = admit
         self._cut = len(prefix)
         self._error_type = error_type
 
@@ -232,22 +252,34 @@ class Service:
                 self._edge.access.note(call, answer.status, seconds)
 
     async def _answer(self, call: Call) -> Answer:
+        refused: Rejected | None = None
+        if self.versions is not None:
+            call.microversion = self.versions.minimum
+            try:
+                call.microversion = self.versions.asked(call)
+            except Rejected as error:
+                refused = error  # Told to those who may be told: not instead of a 401.
+            call.version = written(call.microversion)
         found = self.routes.find(call.path[self._cut :])
         if found is not None:
             methods, call.args = found
             route = methods.get(call.method)
             if route is None and call.method == "HEAD":
                 route = methods.get("GET")
+            if route is not None:
+                route = route.at(call.microversion)
             call.route = route
             if route is not None and route.public:
                 return await route.handler(call)
         call.principal, call.position = await self._edge.authenticate(call)
-        if self._admit is not None:
-            self._admit(call)
+        if refused is not None:
+            raise refused
         if found is None:
             raise _no_route(call)
         if route is None:
-            allowed = ", ".join(sorted(methods))
+            allowed = ", ".join(sorted(m for m, r in methods.items() if r.at(call.microversion)))
+            if not allowed or call.method in methods:
+                raise _no_route(call)  # As in a version that never had it.
             raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
         return await route.handler(call)
 
@@ -273,6 +305,8 @@ class Service:
         ]
         if call.awaited:
             headers.append((b"x-cumulog-awaited", b"%d" % call.awaited))
+        if self.versions is not None:
+            headers += self.versions.headers(call.microversion)
         if self._decorate is not None:
             headers += self._decorate(call)
         bare = answer.status in {204, 205, 304} or call.method == "HEAD"

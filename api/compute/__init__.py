@@ -1,5 +1,5 @@
 """Compute v2.1: servers, flavors, keypairs, and what administrators see of hosts.
 
-Every view is that of microversion 2.1, with no key that came later: clients check replies against
-closed schemas.
+Every view is that of the microversion asked for, with no key that came later: clients check replies
+against closed schemas.
 """

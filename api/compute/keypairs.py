@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from msgspec import Struct
 
 from api.compute.views import keypair_view
+from api.errors import NotOffered
 from api.exchange import Answer, Call, json_answer
 from api.pagination import page_of
 from api.routing import Routes
@@ -34,14 +35,24 @@ _NAME = re.compile(r"[A-Za-z0-9 _.@-]{1,255}\Z")
 class _NewKeypair(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     public_key: str | None = None
-    type: Literal["ssh"] = "ssh"
 
 
 class _NewKeypairBody(Struct, frozen=True, forbid_unknown_fields=True):
     keypair: _NewKeypair
 
 
+class _TypedKeypair(_NewKeypair, frozen=True, forbid_unknown_fields=True):
+    type: Literal["ssh", "x509"] = "ssh"
+
+
+class _TypedKeypairBody(Struct, frozen=True, forbid_unknown_fields=True):
+    keypair: _TypedKeypair
+
+
+TYPED = (2, 2)  # from here on keypairs have a type, and the statuses of their calls are exact
+
 _new_keypair = msgspec.json.Decoder(_NewKeypairBody)
+_typed_keypair = msgspec.json.Decoder(_TypedKeypairBody)
 
 
 def fingerprint(public_key: str) -> str:
@@ -73,8 +84,20 @@ def generate(comment: str) -> tuple[str, str]:
 
 
 async def create(call: Call) -> Answer:
-    """POST /os-keypairs."""
+    """POST /os-keypairs, until 2.1."""
     wish = (await call.decode(_new_keypair)).keypair
+    return json_answer({"keypair": await _made(call, wish)})
+
+
+async def create_typed(call: Call) -> Answer:
+    """POST /os-keypairs."""
+    wish = (await call.decode(_typed_keypair)).keypair
+    if wish.type != "ssh":
+        raise NotOffered("of the types of keypairs, ssh is offered")
+    return json_answer({"keypair": {**await _made(call, wish), "type": "ssh"}}, 201)
+
+
+async def _made(call: Call, wish: _NewKeypair) -> dict[str, Any]:
     name = wish.name.strip()
     if not _NAME.match(name):
         raise InvalidInput("a keypair's name has 1 to 255 letters, digits, blanks and _ . @ - only")
@@ -91,7 +114,7 @@ async def create(call: Call) -> Answer:
     }
     if private is not None:
         view["private_key"] = private
-    return json_answer({"keypair": view})
+    return view
 
 
 def _find(call: Call) -> Keypair:
@@ -107,14 +130,15 @@ async def list_all(call: Call) -> Answer:
     keypairs = call.edge.reader.keypairs(
         call.principal.user_id, marker=page.marker, limit=page.limit
     )
-    return json_answer({"keypairs": [{"keypair": keypair_view(k)} for k in keypairs]})
+    views = [{"keypair": keypair_view(k, typed=call.microversion >= TYPED)} for k in keypairs]
+    return json_answer({"keypairs": views})
 
 
 async def show(call: Call) -> Answer:
     """GET /os-keypairs/{name}."""
     keypair = _find(call)
     view = {
-        **keypair_view(keypair),
+        **keypair_view(keypair, typed=call.microversion >= TYPED),
         # Older clients want a number; it identifies nothing.
         "id": int(hashlib.sha256(keypair.name.encode()).hexdigest()[:7], 16),
         "user_id": keypair.user_id,
@@ -129,13 +153,19 @@ async def show(call: Call) -> Answer:
 async def delete(call: Call) -> Answer:
     """DELETE /os-keypairs/{name}."""
     await write(call, DeleteKeypair(name=_find(call).name))
-    return Answer(202)
+    return Answer(204 if call.microversion >= TYPED else 202)
 
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     read = "compute:keypairs:read"
     routes.add("GET", "/v2.1/os-keypairs", list_all, read, query=("limit", "marker"))
-    routes.add("POST", "/v2.1/os-keypairs", create, "CreateKeypair", body=_new_keypair)
-    routes.add("GET", "/v2.1/os-keypairs/{}", show, read)
-    routes.add("DELETE", "/v2.1/os-keypairs/{}", delete, "DeleteKeypair", status=202)
+    one, make = "/v2.1/os-keypairs/{}", "CreateKeypair"
+    routes.add("POST", "/v2.1/os-keypairs", create, make, body=_new_keypair, until="2.1")
+    routes.add(
+        "POST", "/v2.1/os-keypairs", create_typed, make, body=_typed_keypair, status=201,
+        partly=True, since="2.2",
+    )  # fmt: skip
+    routes.add("GET", one, show, read)
+    routes.add("DELETE", one, delete, "DeleteKeypair", status=202, until="2.1")
+    routes.add("DELETE", one, delete, "DeleteKeypair", status=204, since="2.2")

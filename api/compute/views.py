@@ -1,4 +1,4 @@
-"""What compute's objects look like at microversion 2.1."""
+"""What compute's objects look like, by microversion; where nothing is said, as from 2.1 on."""
 
 from collections.abc import Sequence
 from hashlib import sha224
@@ -136,10 +136,11 @@ def flavor_view(flavor: Flavor, base: str) -> dict[str, Any]:
     }
 
 
-def keypair_view(keypair: Keypair) -> dict[str, Any]:
-    """Return a keypair as the list names it."""
-    return {
+def keypair_view(keypair: Keypair, *, typed: bool) -> dict[str, Any]:
+    """Return a keypair as the list names it; ``typed`` since 2.2."""
+    view = {
         "name": keypair.name,
         "public_key": keypair.public_key,
         "fingerprint": keypair.fingerprint,
     }
+    return view | {"type": "ssh"} if typed else view

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from tests.api.conftest import Api, Cloud, fresh
+from tests.api.conftest import Cloud, fresh
 
 SERVERS = "/compute/v2.1/servers"
 
@@ -281,15 +281,3 @@ def test_what_administrators_see_of_hosts(cloud: Cloud):
     assert zone == {"zoneName": "nova", "zoneState": {"available": True}, "hosts": None}
     for path in ("os-hypervisors", "os-services", "os-availability-zone/detail"):
         assert cloud.demo("GET", f"/compute/v2.1/{path}").status == 403
-
-
-@pytest.mark.parametrize(
-    ("asked", "status"), [("2.1", 200), ("latest", 200), ("2.2", 406), ("3.0", 406), ("x", 400)]
-)
-def test_microversions(demo: Api, asked: str, status: int):
-    reply = demo("GET", SERVERS, headers={"OpenStack-API-Version": f"compute {asked}"})
-
-    assert reply.status == status
-    assert reply.headers["openstack-api-version"] == "compute 2.1"
-    assert reply.headers["x-openstack-nova-api-version"] == "2.1"
-    assert "OpenStack-API-Version" in reply.headers["vary"]
