@@ -25,6 +25,7 @@ from engine.domain.context import Reach
 from engine.policy import explained
 from schemas.envelope import Client
 from schemas.errors import Forbidden, InvalidInput
+from schemas.trace import begun, continued, state
 
 if TYPE_CHECKING:
     from api.auth import Principal
@@ -81,6 +82,7 @@ class Call:
         "_headers",
         "_query",
         "_scope",
+        "_trace",
         "api",
         "args",
         "awaited",
@@ -126,6 +128,7 @@ class Call:
         self._scope = scope
         self._headers: dict[bytes, bytes] | None = None
         self._query: list[tuple[str, str]] | None = None
+        self._trace = ""
 
     def allow(self, action: str) -> Reach:
         """Return how far the caller may go with what the policy calls ``action``.
@@ -156,6 +159,22 @@ class Call:
     def headers(self, name: bytes) -> list[str]:
         """Return all values of a header that may be sent more than once."""
         return [v.decode("latin-1") for k, v in self._scope["headers"] if k == name]
+
+    @property
+    def trace(self) -> str:
+        """The ``traceparent`` of this request: of the trace that it came with, or of a new one."""
+        if not self._trace:
+            sent = self.header(b"traceparent") and self.headers(b"traceparent")
+            self._trace = (sent and continued(sent, self.request_id)) or begun(self.request_id)
+        return self._trace
+
+    @property
+    def trace_state(self) -> str:
+        """The ``tracestate`` that came with the trace; worth nothing without one."""
+        sent = self.header(b"tracestate") and self.headers(b"traceparent")
+        if not sent or not continued(sent, self.request_id):
+            return ""
+        return state(self.headers(b"tracestate"))
 
     @property
     def query(self) -> list[tuple[str, str]]:
@@ -231,6 +250,8 @@ class Call:
             api=self.api,
             version=self.version,
             edge=self.edge.config.node,
+            trace=self.trace,
+            trace_state=self.trace_state,
         )
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:

@@ -12,7 +12,6 @@ from typing import Any, TypedDict, Unpack
 from urllib.parse import unquote
 
 import msgspec
-import structlog
 from msgspec import Struct
 
 from api.dry_run import Tried
@@ -28,6 +27,7 @@ from api.errors import (
 )
 from api.exchange import Answer, Call, Header, Receive, Scope, Send, Version
 from api.microversions import HIGHEST, LOWEST, Versions, parse, written
+from api.request_log import READS, tell
 from engine.bus.client import BusError
 from projections.answers import BadPattern, BadSort, MarkerNotFound
 from schemas.errors import Rejected, Unavailable
@@ -39,8 +39,6 @@ type Decorate = Callable[[Call], list[Header]]
 DRAIN_BYTES = 16 * 2**20
 DRAIN_S = 5.0
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-
-log = structlog.get_logger(__name__)
 
 
 PUBLIC = "public"  # as an action: anybody may, without a token
@@ -208,48 +206,60 @@ class Service:
         self._decorate = decorate
         self._cut = len(prefix)
         self._error_type = error_type
+        self._tells_reads = edge.config.log_level == "debug"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         started = perf_counter()
         call = Call(self._edge, self.name, scope, receive)
+        problem: Problem | None = None
+        ended: Exception | None = None
         try:
             answer = await self._answer(call)
-        except ClientGone as error:
-            # It may only have broken its own body off, malformed chunks say, and still be reading.
-            call.consumed = True
-            answer = self._failed(call, Problem(status=400, code="BodyBroken", reason=str(error)))
-        except Rejected as error:
-            answer = self._failed(call, problem_of(error))
         except Tried as tried:
             answer = tried.answer
-        except Denied as error:
-            answer = self._failed(call, error.problem)
-        except MarkerNotFound as error:
-            status = 404 if self.name == "network" else 400
-            answer = self._failed(
-                call, Problem(status=status, code="MarkerNotFound", reason=str(error))
-            )
-        except (BadPattern, BadSort) as error:
-            answer = self._failed(call, Problem(status=400, code="InvalidInput", reason=str(error)))
-        except BusError as error:
-            log.warning("bus_failed", request_id=call.request_id, error=str(error))
-            answer = self._failed(call, problem_of(Unavailable("the engine cannot be reached")))
-        except Exception:
-            log.exception("request_failed", request_id=call.request_id, path=call.path)
-            answer = self._failed(call, internal())
+        except Exception as error:  # noqa: BLE001  # told below, as an error of ours if it is one
+            ended, problem = error, self._problem(call, error)
+            answer = self._failed(call, problem)
         if not call.consumed and call.method in _WITH_BODY:
             await call.drain(DRAIN_BYTES, DRAIN_S)
+        status, code = answer.status, problem.code if problem is not None else ""
         streams = answer.stream is not None
         if streams:  # It may last for days: told of as it begins.
-            self._edge.access.note(call, answer.status, perf_counter() - started)
+            self._edge.access.note(call, status, perf_counter() - started)
         try:
             await self._send(call, answer, send)
+        except Exception as error:
+            status, code, ended = 500, "AnswerBroken", error
+            raise
         finally:
             seconds = perf_counter() - started
-            self._edge.count(self.name, call.method, answer.status, seconds)
+            self._edge.count(self.name, call.method, status, seconds)
             if not streams:
-                self._edge.access.note(call, answer.status, seconds)
+                self._edge.access.note(call, status, seconds)
+            if self._tells_reads or status >= 400 or call.method not in READS:
+                tell(call, status, seconds, code=code, error=ended)
+
+    def _problem(self, call: Call, error: Exception) -> Problem:
+        """Return what whoever asked is told of what ended the request."""
+        match error:
+            case ClientGone():
+                # It may only have broken its own body off, malformed chunks say, and still read.
+                call.consumed = True
+                return Problem(status=400, code="BodyBroken", reason=str(error))
+            case Rejected():
+                return problem_of(error)
+            case Denied():
+                return error.problem
+            case MarkerNotFound():
+                status = 404 if self.name == "network" else 400
+                return Problem(status=status, code="MarkerNotFound", reason=str(error))
+            case BadPattern() | BadSort():
+                return Problem(status=400, code="InvalidInput", reason=str(error))
+            case BusError():
+                return problem_of(Unavailable("the engine cannot be reached"))
+            case _:
+                return internal()
 
     async def _answer(self, call: Call) -> Answer:
         refused: Rejected | None = None
@@ -301,6 +311,7 @@ class Service:
         headers: list[Header] = [
             (b"x-openstack-request-id", request_id),
             (b"x-cumulog-ordinal", b"%d" % (call.position or self._edge.position())),
+            (b"traceparent", call.trace.encode("ascii")),
             *answer.headers,
         ]
         if call.awaited:

@@ -30,6 +30,15 @@ class Driver(enum.StrEnum):
     SIMULATED = "simulated"
 
 
+class LogLevel(enum.StrEnum):
+    """From which importance on processes write to their log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class Accelerator(enum.StrEnum):
     """How guests are run: auto tries whether KVM really works."""
 
@@ -64,6 +73,9 @@ def up(
     standby: Annotated[
         bool, typer.Option("--standby", help="Run a second engine that takes over at once.")
     ] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="What DIR/log has; debug adds a line for each read.")
+    ] = LogLevel.INFO,
 ) -> None:
     """Run the whole cloud on this machine, in the foreground.
 
@@ -83,6 +95,7 @@ def up(
             standby=standby,
             settings={
                 "accelerator": accelerator.value,
+                "log_level": log_level.value,
                 "checkpoint_copy": str(checkpoint_dir.absolute()) if checkpoint_dir else "",
             },
         )

@@ -174,6 +174,15 @@ def show(
         session.show(told)
         return
     session.show_all(journey(told["events"]), JOURNEY_COLUMNS)
+    if trace := _trace(told["events"]):
+        print(f"trace {trace}")
+
+
+def _trace(events: list[Row]) -> str:
+    """Return the trace that a request belongs to (W3C), "" if it was recorded without one."""
+    request = next((event for event in events if event["kind"] == "request"), None)
+    said = request["body"]["request"].get("client", {}).get("trace", "") if request else ""
+    return said[3:35]
 
 
 @command(audit_app, "verify")

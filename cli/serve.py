@@ -21,7 +21,7 @@ from cli.state import PROCESSES, STANDBY, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from schemas.config import Config
+    from schemas.config import Config, LogLevel
 
 # What runs each process: a module with ``async def run(config) -> None``.
 ENTRIES = {
@@ -68,7 +68,7 @@ def run_process(name: str, state_dir: str) -> None:
         ) from error
     except msgspec.MsgspecError as error:
         raise Problem(f"{path} is not a configuration: {error}", exit_code=USAGE) from error
-    log_json(name)
+    log_json(name, config.log_level)
     run = importlib.import_module(ENTRIES[name]).run
     if ENTRIES[name] == "engine.run":
         # The engine knows no projection, but needs what only sealed history has of the log.
@@ -107,8 +107,13 @@ def follow_supervisor() -> None:
         sys.exit(0)
 
 
-def log_json(process: str) -> None:
-    """Write every log line, ours and libraries', as one JSON object to standard error."""
+def log_json(process: str, level: "LogLevel" = "info") -> None:
+    """Write every log line, ours and libraries', as one JSON object to standard error.
+
+    Ours from ``level`` on, libraries' warnings; and of an exception where it was, without
+    local variables.
+    """
+    import msgspec
     import structlog
 
     shared: list[structlog.typing.Processor] = [
@@ -127,8 +132,13 @@ def log_json(process: str) -> None:
         event["process"] = process
         return event
 
+    def encoded(event: object, **_: object) -> str:
+        return msgspec.json.encode(event, enc_hook=str).decode()
+
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, name_process, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        processors=[*shared, name_process, structlog.processors.JSONRenderer(encoded)],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -139,11 +149,11 @@ def log_json(process: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 name_process,
-                structlog.processors.JSONRenderer(),
+                structlog.processors.JSONRenderer(encoded),
             ],
         )
     )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
 
 
 def start_broker(directory: str, cell: str, host: str, log_file: str) -> None:

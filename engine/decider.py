@@ -172,6 +172,7 @@ def decide(
             now=now,
             request_id=request.request_id,
             new_id=new_id,
+            trace=request.client.trace,
         )
         facts, reply = DECIDE[kind](cell, ctx, request.action)
     except Rejected as rejected:

@@ -23,9 +23,19 @@ from engine.snapshot import copy_cell
 from engine.timers import Timers
 from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
 from schemas.config import Config
-from schemas.envelope import Action, Actor, Outcome, Refused, Request, decode_request, encode
+from schemas.envelope import (
+    Action,
+    Actor,
+    Client,
+    Outcome,
+    Refused,
+    Request,
+    decode_request,
+    encode,
+)
 from schemas.identity import Bootstrap
-from schemas.operation import Operation
+from schemas.operation import Operation, PassDeadline
+from schemas.trace import child
 from schemas.units import SECOND, Micros, Ordinal
 from schemas.work import WorkItem, decode_heartbeat
 from schemas.work import encode as encode_work
@@ -137,13 +147,22 @@ class Engine:
         ]
 
     def _submit_as_system(self, action: Action) -> None:
+        request_id = f"req-{self._new_id()}"
         request = Request(
-            request_id=f"req-{self._new_id()}",
+            request_id=request_id,
             actor=Actor(kind="system", user_id="system"),
             action=action,
             submitted_at=self._clock(),
+            client=Client(trace=self._trace_of(action, request_id)),
         )
         self.turns.submit(request, _nobody)
+
+    def _trace_of(self, action: Action, request_id: str) -> str:
+        """Return the traceparent of what the clock asks for: that of the work it is about."""
+        if not isinstance(action, PassDeadline):
+            return ""
+        operation = self.cell.state.operations.get(action.operation_id)
+        return child(operation.trace, request_id) if operation is not None else ""
 
     async def _on_api(self, message: Message) -> None:
         """Requests of people. The edge has verified the token; who it is about is checked here."""

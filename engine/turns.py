@@ -30,6 +30,7 @@ from schemas.engine import LogRolled
 from schemas.envelope import Outcome, Record, Refused, Request, encode
 from schemas.errors import IdReused, Rejected
 from schemas.operation import Operation, OperationStarted
+from schemas.trace import trace_id
 from schemas.units import SECOND, Micros, Ordinal
 from schemas.work import WorkItem
 
@@ -236,7 +237,7 @@ class Turns:
         self._waiting += 1
         if isinstance(record.verdict, Refused) and record.verdict.code == IdReused.code:
             # The id stays the first one's, whose repetitions are answered as before.
-            logger.error("request_id_reused", request_id=request.request_id, ordinal=ordinal)
+            logger.error("request_id_reused", ordinal=ordinal, **_about(request))
             return
         turn.request_ids.append(request.request_id)
         self._in_flight[request.request_id] = turn
@@ -247,7 +248,7 @@ class Turns:
             return decide(self.cell, request, now=at, new_id=self._new_id, roles=roles, salt=salt)
         except Exception:
             # A decision changes nothing, so the state is sound; one bad request must not stop all.
-            logger.exception("decision_failed", request_id=request.request_id)
+            logger.exception("decision_failed", **_about(request))
             verdict = Refused(
                 code="InternalError",
                 status=500,
@@ -458,6 +459,17 @@ class Turns:
         for item in turn.work:
             self._dispatch(item)
         self._answers.put_nowait(turn.replies)
+
+
+def _about(request: Request) -> dict[str, str]:
+    """Return what a line of the log says of a request, so that it can be followed."""
+    return {
+        "request_id": request.request_id,
+        "trace_id": trace_id(request.client.trace),
+        "action": type(request.action).__name__,
+        "user_id": request.actor.user_id,
+        "project_id": request.actor.project_id,
+    }
 
 
 def _retrieve(task: "asyncio.Task[None]") -> None:

@@ -15,7 +15,7 @@ import structlog
 from executors.converge import Attention, Converger, Observed
 from executors.errors import HostError, Superseded, reason
 from executors.position import NEVER, Version
-from executors.reports import Clock, Reports
+from executors.reports import Clock, Reports, about
 from executors.wish import Wish
 from schemas.host import DriftFound
 from schemas.ids import ServerId
@@ -158,8 +158,11 @@ class Lanes:
                     continue
                 lane.current = wish
                 lane.attention.superseded.clear()
+                # What is logged on the way names the request that it is done for.
+                known = about(wish.operations[-1]) if wish.operations else {}
                 try:
-                    await self._carry_out(lane, wish)
+                    with structlog.contextvars.bound_contextvars(**known):
+                        await self._carry_out(lane, wish)
                 finally:
                     lane.current = None
                     lane.last = lane.last if wish.look else wish

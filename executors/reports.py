@@ -19,6 +19,7 @@ from schemas.envelope import Outcome, Refused
 from schemas.host import DriftFound, ReportDrift
 from schemas.ids import ServerId
 from schemas.operation import Operation, ReportOperation
+from schemas.trace import child, trace_id
 from schemas.units import Micros
 
 log = structlog.get_logger(__name__)
@@ -42,13 +43,16 @@ class Reports:
         self._upstream = upstream
         self._clock = clock
 
-    async def send(self, report: Report) -> Outcome:
-        """Submit a report and return the engine's outcome, however long it takes to get one."""
+    async def send(self, report: Report, trace: str = "") -> Outcome:
+        """Submit a report and return the engine's outcome, however long it takes to get one.
+
+        ``trace`` is the traceparent of the request that it answers.
+        """
         pause_s = _PAUSE_FIRST_S
         request_id = f"req-{uuid.uuid4()}"
         while True:
             try:
-                outcome = await self._upstream.submit(report, request_id)
+                outcome = await self._upstream.submit(report, request_id, child(trace, request_id))
             except UpstreamError as error:
                 log.warning("report.waits", report=type(report).__name__, why=reason(error))
                 await asyncio.sleep(pause_s)
@@ -80,8 +84,10 @@ class Reports:
                 observed_at=self._clock() if observed_at is None else observed_at,
                 running=running,
                 virtual_size_bytes=virtual_size_bytes,
-            )
+            ),
+            operation.trace,
         )
+        log.info("operation.succeeded", kind=operation.kind, **about(operation))
 
     async def failed(self, operation: Operation, cause: str, *, running: bool) -> None:
         """Report that an operation did not reach its goal, and why."""
@@ -93,8 +99,10 @@ class Reports:
                 observed_at=self._clock(),
                 cause=cause[:1000],
                 running=running,
-            )
+            ),
+            operation.trace,
         )
+        log.warning("operation.failed", kind=operation.kind, why=cause, **about(operation))
 
     async def ended(
         self, server_id: ServerId, boot: int, cause: StopCause, observed_at: Micros
@@ -115,3 +123,14 @@ class Reports:
         for first in range(0, len(found), _DRIFT_MOST):
             part = tuple(found[first : first + _DRIFT_MOST])
             await self.send(ReportDrift(drift=part, observed_at=self._clock()))
+
+
+def about(operation: Operation) -> dict[str, str]:
+    """Return what a line of the log says of an operation, so that its request can be followed."""
+    return {
+        "operation": operation.operation_id,
+        "resource": operation.resource_id,
+        "project_id": operation.project_id,
+        "request_id": operation.request_id,
+        "trace_id": trace_id(operation.trace),
+    }

@@ -50,14 +50,14 @@ class BusUpstream:
         self._host_id = host_id
         self._following: asyncio.Task[None] | None = None
 
-    async def submit(self, report: Report, request_id: RequestId) -> Outcome:
+    async def submit(self, report: Report, request_id: RequestId, trace: str = "") -> Outcome:
         """Submit a report as this host's agent."""
         request = Request(
             request_id=request_id,
             actor=Actor(kind="agent", host_id=self._host_id),
             action=report,
             submitted_at=wall_clock(),
-            client=Client(api="agent"),
+            client=Client(api="agent", trace=trace),
         )
         try:
             return await service.submit(self._bus, request, host=self._host_id)

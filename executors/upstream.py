@@ -33,8 +33,11 @@ class UpstreamError(Exception):
 class Upstream(Protocol):
     """The engine and the edges, as this host's agent sees them."""
 
-    async def submit(self, report: Report, request_id: RequestId) -> Outcome:
-        """Submit a report. Under the same id it is taken once, however often. UpstreamError."""
+    async def submit(self, report: Report, request_id: RequestId, trace: str = "") -> Outcome:
+        """Submit a report. Under the same id it is taken once, however often. UpstreamError.
+
+        ``trace`` is its traceparent, if it belongs to a trace.
+        """
         ...
 
     async def desired_state(self) -> DesiredState:

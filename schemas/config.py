@@ -6,6 +6,8 @@ from msgspec import Struct
 
 from schemas.ids import Cell, HostId
 
+type LogLevel = Literal["debug", "info", "warning", "error"]
+
 
 class Config(Struct, frozen=True, kw_only=True):
     """A process's place in a cell. Read from ``DIR/run/<process>.json``, mode 0600.
@@ -29,6 +31,7 @@ class Config(Struct, frozen=True, kw_only=True):
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     # Image content is checked against its format; off only for suites that upload noise.
     check_images: bool = True
+    log_level: LogLevel = "info"  # of each process' own log; "debug" has a line for each read
     heartbeat_s: float = 2.0
     host_silent_s: float = 15.0
     reconcile_s: float = 60.0

@@ -21,6 +21,7 @@ from schemas.image import ImageAction, ImageFact
 from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
 from schemas.policy import PolicyAction, PolicyFact
+from schemas.trace import TraceParent, TraceState
 from schemas.units import Micros, Ordinal
 
 type Action = (
@@ -77,13 +78,15 @@ class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Client(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the request came from and by which API."""
+    """Where the request came from, by which API, and in which trace (see ``schemas.trace``)."""
 
     address: Annotated[str, Meta(max_length=64)] = ""
     agent: Annotated[str, Meta(max_length=255)] = ""
     api: Annotated[str, Meta(max_length=32)] = ""  # compute, image, …, native
     version: Annotated[str, Meta(max_length=32)] = ""
     edge: Annotated[str, Meta(max_length=64)] = ""
+    trace: TraceParent = ""  # W3C traceparent; its span is this request
+    trace_state: TraceState = ""  # W3C tracestate, as it came
 
 
 class Request(Struct, frozen=True, kw_only=True, omit_defaults=True):

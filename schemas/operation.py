@@ -16,8 +16,11 @@ type OperationKind = Literal["build", "start", "stop", "reboot", "delete", "chec
 type ResourceKind = Literal["server", "image"]
 
 
-class Operation(Struct, frozen=True, kw_only=True):
-    """Work that one executor owns. ``generation`` counts attempts from 1."""
+class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Work that one executor owns. ``generation`` counts attempts from 1.
+
+    ``trace`` is the traceparent of the request that began it: reports on it belong to that trace.
+    """
 
     operation_id: OperationId
     kind: OperationKind
@@ -30,6 +33,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     deadline: Micros
     request_id: str
     project_id: str
+    trace: str = ""
 
 
 class ReportOperation(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):

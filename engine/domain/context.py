@@ -26,7 +26,8 @@ class Context(Struct, frozen=True, kw_only=True):
 
     ``roles`` are those the state grants the actor now, implied ones included; the request's own
     claim is not used. ``reach`` is how far the policy lets it go with this action, ``may`` whether
-    it allows another by name. ``new_id`` returns a fresh UUID in its canonical form.
+    it allows another by name. ``new_id`` returns a fresh UUID in its canonical form. ``trace`` is
+    only handed on, to whoever carries out what is decided.
     """
 
     actor: Actor
@@ -36,6 +37,7 @@ class Context(Struct, frozen=True, kw_only=True):
     now: Micros
     request_id: str
     new_id: Callable[[], str]
+    trace: str = ""
 
     def owns(self, project_id: str) -> bool:
         """Whether the actor may act on resources of this project."""

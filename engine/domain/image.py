@@ -83,6 +83,7 @@ def upload_image(cell: Cell, ctx: Context, action: s.UploadImage) -> Decision:
         deadline=ctx.now + CHECK_DEADLINE,
         request_id=ctx.request_id,
         project_id=image.project_id,
+        trace=ctx.trace,
     )
     uploaded = s.ImageUploaded(
         image_id=image.image_id,

@@ -66,7 +66,7 @@ class Engine:
 
     # The agent's side (executors.upstream.Upstream)
 
-    async def submit(self, report, request_id):
+    async def submit(self, report, request_id, trace=""):
         self.request_ids.append(request_id)
         if self.away:
             self.turned_away.set()

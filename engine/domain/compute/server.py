@@ -39,6 +39,7 @@ def server_operation(
         deadline=ctx.now + DEADLINE[kind] + extra,
         request_id=ctx.request_id,
         project_id=server.project_id,
+        trace=ctx.trace,
     )
 
 
