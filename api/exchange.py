@@ -219,8 +219,11 @@ class Call:
         config = self.edge.config
         if config.public_url:
             return config.public_url.rstrip("/")
-        host = self.header(b"x-forwarded-host") or self.header(b"host")
-        scheme = self.header(b"x-forwarded-proto") or self._scope["scheme"]
+        # Each proxy on the way adds its own; the first saw what the client used.
+        forwarded = self.header(b"x-forwarded-host").partition(",")[0].strip()
+        host = forwarded or self.header(b"host")
+        proto = self.header(b"x-forwarded-proto").partition(",")[0].strip()
+        scheme = proto or self._scope["scheme"]
         if scheme not in {"http", "https"} or not _HOST.match(host):
             return f"http://{config.listen}"
         return f"{scheme}://{host}"

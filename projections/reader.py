@@ -256,15 +256,16 @@ class Reader(IdentityReader, NetworkReader):
         project_id: str | None = None,
         request_id: str | None = None,
         running: bool | None = None,
+        marker: str | None = None,
         limit: int = 100,
     ) -> list[OperationState]:
         """Return operations, newest first."""
-        query = Query(OPERATIONS).equal(
-            resource_id=resource_id, project_id=project_id, request_id=request_id
-        )
+        query = Query(OPERATIONS).equal(resource_id=resource_id, request_id=request_id)
+        if project_id is not None:
+            query.within("project_id = ?", project_id)
         if running is not None:
             query.where("status = 'running'" if running else "status <> 'running'")
-        return self.page(query, (("started_at", True),), None, limit)
+        return self.page(query, (("started_at", True),), marker, limit)
 
     def price_lists(self, *, name: str | None = None) -> list[PriceList]:
         """Return price lists by name and version."""
