@@ -34,6 +34,7 @@ from projections.network_reader import NetworkReader
 from projections.operation import OPERATIONS
 from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
+from projections.quota_reader import QuotaReader
 from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
@@ -65,7 +66,7 @@ class ServerFilters(TypedDict, total=False):
     limit: int | None
 
 
-class Reader(IdentityReader, NetworkReader):
+class Reader(IdentityReader, NetworkReader, QuotaReader):
     """All reads of one node. Cheap to share: threads get a connection each."""
 
     # Compute
