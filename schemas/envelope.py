@@ -21,8 +21,8 @@ from schemas.image import ImageAction, ImageFact
 from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
 from schemas.policy import PolicyAction, PolicyFact
-from schemas.trace import TraceParent, TraceState
 from schemas.quota import QuotaAction, QuotaFact
+from schemas.trace import TraceParent, TraceState
 from schemas.units import Micros, Ordinal
 
 type Action = (
