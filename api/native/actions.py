@@ -49,7 +49,7 @@ async def _action(call: Call) -> Action:
     body = await call.decode(_object)
     kind = body.get("type")
     if not isinstance(kind, str) or kind not in action_types():
-        raise InvalidInput("type must name an action; GET /v1/openapi.json lists them")
+        raise InvalidInput("type must name an action; GET /openapi.json lists them")
     _need_call(call, kind, body)
     sealed = await seal_action(call.edge, call.principal.project, body)
     try:
