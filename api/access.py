@@ -139,9 +139,11 @@ class AccessLog:
             route=route.path if route else "",
             address=call.address,
             agent=call.agent[:AGENT_MAX],
+            action=_action(call),
             rule=call.rule,
             reason=call.reason,
             ordinal=call.ordinal,
+            repeated=call.repeated,
             dry_run=call.dry_run,
         )
         size = ENTRY_BYTES + len(entry.route) + len(entry.agent) + len(entry.reason)
@@ -271,3 +273,11 @@ class AccessLog:
             told = False
             self._waiting.popleft()
             self._waiting_bytes -= len(data)
+
+
+def _action(call: "Call") -> str:
+    """Return what the policy calls what was done, or was asked for; "" if that is not known."""
+    if call.rule:
+        return call.rule.partition(": ")[0]
+    actions = call.route.actions if call.route is not None else ()
+    return actions[0] if len(actions) == 1 else ""

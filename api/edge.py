@@ -5,7 +5,6 @@ Built by ``api.run``, and by tests with the parts they have.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 
 from msgspec import Struct, field
 
@@ -20,6 +19,7 @@ from engine.bus.client import Bus
 from engine.bus.keys import Keys
 from engine.policy import Policies, Policy
 from executors.storage.blob import Blobs
+from projections.access import AccessReader
 from projections.reader import Reader
 from schemas.config import Config
 from schemas.errors import InvalidInput
@@ -42,11 +42,11 @@ class Edge(Struct, kw_only=True):
     authenticator: Authenticator
     passwords: Passwords
     access: AccessLog
+    audit: AccessReader
     rendered: Rendered = field(default_factory=Rendered)
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()
     policy_at: int = -1  # the position at which it was read
-    described: Mapping[str, bytes] = {}  # documents of the API, by path
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     late_at: float = float("-inf")  # when a write was last not readable in time (monotonic)
     answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)

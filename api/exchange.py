@@ -98,6 +98,7 @@ class Call:
         "raw",
         "reason",
         "receive",
+        "repeated",
         "request_id",
         "route",
         "rule",
@@ -116,8 +117,9 @@ class Call:
         self.awaited = 0  # ordinal that the read model had not reached in time
         self.raw = b""  # the body, once it was read whole
         self.ordinal = 0  # of the request's record in the log; 0: it has none
+        self.repeated = False  # whether that is an earlier request's, with the same key
         self.reason = ""  # why nobody was let in
-        self.version = ""  # of the API, as negotiated
+        self.version = ""  # the microversion, written out; "" where there is none
         self.dry_run = False
         self.consumed = False  # whether the body was read to its end
         self.receive = receive
@@ -219,11 +221,8 @@ class Call:
         config = self.edge.config
         if config.public_url:
             return config.public_url.rstrip("/")
-        # Each proxy on the way adds its own; the first saw what the client used.
-        forwarded = self.header(b"x-forwarded-host").partition(",")[0].strip()
-        host = forwarded or self.header(b"host")
-        proto = self.header(b"x-forwarded-proto").partition(",")[0].strip()
-        scheme = proto or self._scope["scheme"]
+        host = self.header(b"x-forwarded-host") or self.header(b"host")
+        scheme = self.header(b"x-forwarded-proto") or self._scope["scheme"]
         if scheme not in {"http", "https"} or not _HOST.match(host):
             return f"http://{config.listen}"
         return f"{scheme}://{host}"

@@ -29,6 +29,7 @@ from engine.bus.client import Bus, BusError, Message
 from engine.bus.keys import Keys
 from engine.bus.service import ask_engine
 from executors.storage.blob import Blobs
+from projections.access import AccessReader, access_path
 from projections.reader import Reader
 from schemas.config import Config
 from schemas.errors import Rejected
@@ -103,6 +104,7 @@ def make_edge(config: Config, bus: Bus) -> Edge:
         authenticator=Authenticator(ring, reader),
         passwords=Passwords(),
         access=AccessLog(bus, config.node, clock=now),
+        audit=AccessReader(access_path(config)),
     )
 
 

@@ -60,7 +60,8 @@ async def send(call: Call, action: Action) -> Outcome:
             digest=_digest(call) if key else "",
         ),
     )
-    call.ordinal, call.rule = outcome.ordinal, outcome.verdict.rule
+    call.ordinal, call.repeated = outcome.ordinal, outcome.repeated
+    call.rule = outcome.verdict.rule
     edge = call.edge
     if outcome.ordinal and not await edge.waiter.reached(outcome.ordinal, VISIBLE_S):
         call.awaited = outcome.ordinal

@@ -62,6 +62,8 @@ def requests(
     """Return requests, newest first."""
     where, values = _equal(filters)
     where.append("kind = 'request'")
+    if filters["address"] is not None:
+        where.append("address <> ''")  # lets SQLite use the index
     if since is not None:
         where.append("ordinal >= ?")
         values.append(first_at(db, since))

@@ -34,7 +34,6 @@ from projections.network_reader import NetworkReader
 from projections.operation import OPERATIONS
 from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
-from projections.quota_reader import QuotaReader
 from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
@@ -66,7 +65,7 @@ class ServerFilters(TypedDict, total=False):
     limit: int | None
 
 
-class Reader(IdentityReader, NetworkReader, QuotaReader):
+class Reader(IdentityReader, NetworkReader):
     """All reads of one node. Cheap to share: threads get a connection each."""
 
     # Compute
@@ -257,16 +256,15 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         project_id: str | None = None,
         request_id: str | None = None,
         running: bool | None = None,
-        marker: str | None = None,
         limit: int = 100,
     ) -> list[OperationState]:
         """Return operations, newest first."""
-        query = Query(OPERATIONS).equal(resource_id=resource_id, request_id=request_id)
-        if project_id is not None:
-            query.within("project_id = ?", project_id)
+        query = Query(OPERATIONS).equal(
+            resource_id=resource_id, project_id=project_id, request_id=request_id
+        )
         if running is not None:
             query.where("status = 'running'" if running else "status <> 'running'")
-        return self.page(query, (("started_at", True),), marker, limit)
+        return self.page(query, (("started_at", True),), None, limit)
 
     def price_lists(self, *, name: str | None = None) -> list[PriceList]:
         """Return price lists by name and version."""
@@ -295,6 +293,8 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         *,
         project_id: str | None = None,
         user_id: str | None = None,
+        address: str | None = None,
+        request_id: str | None = None,
         resource_id: str | None = None,
         resource_kind: str | None = None,
         tag: str | None = None,
@@ -314,6 +314,8 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         filters = {
             "project_id": project_id,
             "user_id": user_id,
+            "address": address,
+            "request_id": request_id,
             "resource_id": resource_id,
             "resource_kind": resource_kind,
             "tag": tag,

@@ -1,5 +1,7 @@
 """The projector: follows the log, keeps a node's read model, announces how far it has come.
 
+Beside that it keeps who asked what (``projections.access``), for which nobody waits.
+
 Invariant: an ordinal is announced only after everything up to it can be read. One transaction holds
 all the commits that were waiting, with the position; a kill at any moment loses nothing but work.
 """
@@ -16,7 +18,7 @@ import structlog
 from engine.bus.client import Bus, BusError
 from engine.log.jetstream import JetStreamLog
 from engine.log.port import LogError, StoredCommit
-from projections import files
+from projections import access, files
 from projections.history import History, history_path
 from projections.models import LogDiffers, apply_commit
 from projections.store import Superseded, Writer
@@ -71,14 +73,15 @@ async def run(config: Config) -> None:
     stopping = asyncio.create_task(stopped())
     source = JetStreamLog(bus, archived=History(history_path(config)).commits_after)
     following = asyncio.create_task(follow(bus, source, read_model_path(config), config.node))
+    keeping = asyncio.create_task(access.keep(bus, access.access_path(config)))
     try:
         await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
         if following.done():
             following.result()
     finally:
-        for task in (stopping, following):
+        for task in (stopping, following, keeping):
             task.cancel()
-        await asyncio.gather(stopping, following, return_exceptions=True)
+        await asyncio.gather(stopping, following, keeping, return_exceptions=True)
         await bus.close()
 
 

@@ -20,24 +20,13 @@ from projections.image import IMAGES
 from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
 from projections.operation import OPERATIONS
 from projections.store import Table
-from schemas import (
-    billing,
-    compute,
-    engine,
-    host,
-    identity,
-    image,
-    network,
-    operation,
-    policy,
-    quota,
-)
+from schemas import billing, compute, engine, host, identity, image, network, operation, policy
 from schemas.envelope import Refused, Request
 from schemas.ids import SYSTEM_USER
 from schemas.units import Micros, Ordinal
 
 NAME = "timeline"
-VERSION = 2
+VERSION = 3
 
 
 class About(NamedTuple):
@@ -73,12 +62,6 @@ def _unnamed(kind: str) -> Tell:
 
 def _grant(said: Any) -> About:
     return About("project", said.grant.project_id, said.grant.project_id)
-
-
-def _of_project(
-    said: quota.SetQuota | quota.ResetQuota | quota.QuotaSet | quota.QuotaReset,
-) -> About:
-    return About("quota", said.project_id, said.project_id)
 
 
 def _operation(said: operation.OperationStarted) -> About:
@@ -128,9 +111,6 @@ REQUESTS: dict[type, Tell] = {
     operation.ReportOperation: _by_operation,
     operation.PassDeadline: _by_operation,
     billing.PublishPriceList: _named("price_list", "name"),
-    quota.SetQuota: _of_project,
-    quota.ResetQuota: _of_project,
-    quota.SetQuotaClass: lambda _said: About("quota", "default"),
     engine.ElectLeader: _named("leader", "node"),
     engine.ConfirmLead: _named("leader", "node"),
     engine.RollLog: lambda said: About("log", str(said.number)),
@@ -191,9 +171,6 @@ FACTS: dict[type, Tell] = {
     operation.OperationCancelled: _by_operation,
     operation.OperationTimedOut: _by_operation,
     billing.PriceListPublished: _whole("price_list", "price_list", "name"),
-    quota.QuotaSet: _of_project,
-    quota.QuotaReset: _of_project,
-    quota.QuotaClassSet: lambda _said: About("quota", "default"),
     engine.LeaderElected: _named("leader", "node"),
     engine.LogRolled: lambda said: About("log", str(said.number)),
     policy.PolicySet: lambda _said: About("policy", "policy"),
@@ -216,7 +193,7 @@ _TABLE = (
     "CREATE TABLE timeline (ordinal INTEGER PRIMARY KEY, kind TEXT NOT NULL, tag TEXT NOT NULL, "
     "resource_kind TEXT NOT NULL, resource_id TEXT NOT NULL, project_id TEXT NOT NULL, "
     "user_id TEXT NOT NULL, request_id TEXT NOT NULL, cause TEXT NOT NULL, at INTEGER NOT NULL, "
-    "outcome TEXT NOT NULL, code TEXT NOT NULL, body BLOB NOT NULL)"
+    "outcome TEXT NOT NULL, code TEXT NOT NULL, body BLOB NOT NULL, address TEXT NOT NULL)"
 )
 # One look into the index of request ids for each request, and no more unless that finds one. Bodies
 # are JSON as text, although they lie in a BLOB.
@@ -243,13 +220,15 @@ STATEMENTS = (
     "CREATE INDEX timeline_request ON timeline (request_id) WHERE kind = 'request'",
     "CREATE INDEX timeline_cause ON timeline (cause) WHERE cause <> ''",
     "CREATE INDEX timeline_user ON timeline (user_id) WHERE kind = 'request'",
+    # Of people's requests: what the cloud's own processes ask comes from no address.
+    "CREATE INDEX timeline_address ON timeline (address) WHERE address <> ''",
     (
         "CREATE TABLE request_alarms (ordinal INTEGER PRIMARY KEY, first INTEGER NOT NULL, "
         "request_id TEXT NOT NULL, what TEXT NOT NULL)"
     ),
     _ALARM,
 )
-INSERT = "INSERT INTO timeline VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT = "INSERT INTO timeline VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def request_body(request: msgspec.Raw, verdict: msgspec.Raw) -> bytes:
@@ -273,7 +252,7 @@ def rows(
     first: Ordinal,
     at: Micros,
 ) -> list[tuple[Any, ...]]:
-    """Return a record's rows, in the order of ``COLUMNS``.
+    """Return a record's rows, in the order of ``COLUMNS``, and whence the request came.
 
     Must be called before the record's facts are applied: what a fact removes is found no more.
 
@@ -311,12 +290,14 @@ def rows(
             "refused" if refused else "accepted",
             verdict.code if isinstance(verdict, Refused) else "",
             body,
+            request.client.address,
         )
     ]
     for ordinal, (said, fact) in enumerate(zip(facts, told, strict=True), first + 1):
         tag = type(said.fact).__struct_config__.tag
         owner = asker if fact.project_id is None else fact.project_id
-        result.append((ordinal, "fact", tag, fact.kind, fact.id, owner, *common, "", "", said.raw))
+        told_of = (tag, fact.kind, fact.id, owner, *common, "", "", said.raw, "")
+        result.append((ordinal, "fact", *told_of))
     return result
 
 

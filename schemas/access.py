@@ -25,9 +25,10 @@ class AccessEntry(Struct, kw_only=True, omit_defaults=True):
     """Requests that were alike, within one second at one edge.
 
     ``route`` is a template (``/v2.1/servers/{}``), "" where there is none; ``about`` is what stood
-    in the place of its braces. ``request_id`` is that of the first. ``ordinal`` is that of a
-    mutation's record in the log: such an entry counts one request. ``reason`` says, in words of our
-    own, why nobody was let in. Not frozen: an edge counts in it.
+    in the place of its braces. ``action`` is what the policy calls it, ``rule`` the entry that
+    decided. ``request_id`` is that of the first. ``ordinal`` is that of a mutation's record in the
+    log: of its own, or, where it was ``repeated`` under one key, of the first. ``reason`` says, in
+    words of our own, why nobody was let in. Not frozen: an edge counts in it.
     """
 
     at: Micros  # of the first
@@ -46,9 +47,11 @@ class AccessEntry(Struct, kw_only=True, omit_defaults=True):
     roles: tuple[str, ...] = ()
     address: str = ""
     agent: str = ""
+    action: str = ""
     rule: str = ""
     reason: str = ""
     ordinal: Ordinal = 0
+    repeated: bool = False
     dry_run: bool = False
     gathered: Gathered = ""
 

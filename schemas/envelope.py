@@ -21,7 +21,6 @@ from schemas.image import ImageAction, ImageFact
 from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
 from schemas.policy import PolicyAction, PolicyFact
-from schemas.quota import QuotaAction, QuotaFact
 from schemas.trace import TraceParent, TraceState
 from schemas.units import Micros, Ordinal
 
@@ -33,7 +32,6 @@ type Action = (
     | HostAction
     | OperationAction
     | BillingAction
-    | QuotaAction
     | EngineAction
     | PolicyAction
 )
@@ -45,7 +43,6 @@ type Fact = (
     | HostFact
     | OperationFact
     | BillingFact
-    | QuotaFact
     | EngineFact
     | PolicyFact
 )

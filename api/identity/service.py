@@ -4,25 +4,22 @@ from typing import Any
 
 from api.catalog import REGION, endpoints, services
 from api.discovery import identity_root, identity_version
+from api.edge import Edge
 from api.errors import render_identity
 from api.exchange import Answer, Call, json_answer
 from api.identity import projects, tokens, users
 from api.identity.projects import listing, need_admin
-from api.routing import PUBLIC, Routes, Surface
+from api.routing import PUBLIC, Routes, Service
 from schemas.errors import NotFound
 
 
-def surface() -> Surface:
-    """Return what the service is."""
-    return Surface(
-        name="identity",
-        prefix="/identity",
-        routes=_routes(),
-        render=render_identity,
-    )
+def service(edge: Edge) -> Service:
+    """Return the service."""
+    return Service(edge, "identity", "/identity", declared(), render_identity)
 
 
-def _routes() -> Routes:
+def declared() -> Routes:
+    """Return what is answered, each with what it promises."""
     routes = Routes()
     for path in ("", "/"):
         routes.add("GET", path, identity_root, PUBLIC, status=300)

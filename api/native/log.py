@@ -1,4 +1,4 @@
-"""The log as people read it: the feed, the audit log, and why a thing is as it is.
+"""The log as people read it: the feed, and why a thing is as it is.
 
 Everybody reads their own project's; administrators read all.
 """
@@ -25,11 +25,6 @@ PING_S = 15.0
 BATCH = 500
 STREAMS_MAX = 64  # of one user: each holds one of the few hundred requests served at once
 GATHER_S = 0.02  # under load, several commits are looked for at once
-
-AUDITED_BY = (
-    "project", "project_id", "user_id", "resource_id", "resource_kind", "action", "tag", "outcome",
-    "code", "since", "until", "before", "people", "limit",
-)  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
 
@@ -143,38 +138,6 @@ def _event(event: Event) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (event.ordinal, _encode(shown(event)))
 
 
-async def audit_log(call: Call) -> Answer:
-    """GET /v1/audit: requests with their verdicts, newest first; ``before`` is the next page's."""
-    page = page_of(call)
-    found = call.edge.reader.audit_log(
-        project_id=own_project(call),
-        user_id=call.param("user_id") or None,
-        resource_id=call.param("resource_id") or None,
-        resource_kind=call.param("resource_kind") or None,
-        tag=call.param("action") or call.param("tag") or None,
-        outcome=call.param("outcome") or None,
-        code=call.param("code") or None,
-        since=moment(call, "since"),
-        until=moment(call, "until"),
-        before=number(call, "before") or None,
-        people=flag(call, "people") or False,
-        limit=page.limit,
-    )
-    body: dict[str, object] = {"requests": [shown(e) for e in found], "ordinal": call.position}
-    if found and len(found) == page.limit:
-        body["next_before"] = found[-1].ordinal
-    return json_answer(body)
-
-
-async def audit_show(call: Call) -> Answer:
-    """GET /v1/audit/{request id}: the request, its facts, and all that it led to."""
-    found = call.edge.reader.audit_show(call.args[0], project_id=own_project(call))
-    if not found:
-        raise NotFound(f"there is no request {call.args[0][:64]!r}")
-    events = [shown(event) for event in found]
-    return json_answer({"request_id": call.args[0], "events": events, "ordinal": call.position})
-
-
 async def why(call: Call) -> Answer:
     """GET /v1/why/{resource}: the events that made it what it is."""
     found = call.edge.reader.why(
@@ -188,9 +151,7 @@ async def why(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    audit = "log:events:read"
+    read = "log:events:read"
     followed = ("after", "follow", "resource_id", "project", "project_id", "limit")
-    routes.add("GET", "/v1/events", events, audit, query=followed)
-    routes.add("GET", "/v1/audit", audit_log, audit, query=AUDITED_BY)
-    routes.add("GET", "/v1/audit/{}", audit_show, audit, query=("project", "project_id"))
-    routes.add("GET", "/v1/why/{}", why, audit, query=("project", "project_id", "limit"))
+    routes.add("GET", "/v1/events", events, read, query=followed)
+    routes.add("GET", "/v1/why/{}", why, read, query=("project", "project_id", "limit"))

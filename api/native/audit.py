@@ -1,0 +1,317 @@
+"""The audit log: mutations as the log has them, and reads and refused strangers from ``ACCESS``.
+
+One list, the newest first. A mutation is shown once, by its record in the log, with how long it
+took by its entry in ACCESS. Invariant: whoever may read a project's events reads what was asked
+with tokens of that project, and nothing of others; who was not let in at all is shown to those
+alone who may read everything.
+"""
+
+import contextlib
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from api.exchange import Answer, Call, json_answer
+from api.native.actions import own_project
+from api.native.log import moment
+from api.native.redaction import shown
+from api.pagination import flag, page_of
+from api.routing import Routes
+from projections.access import Filters, Found
+from projections.answers import Event
+from schemas.access import Gathered
+from schemas.envelope import Client
+from schemas.errors import InvalidInput, NotFound, Unavailable
+
+READ = "log:events:read"
+READ_GAPS = "log:gaps:read"
+LIMIT = 100  # where none is asked for
+AUDITED_BY = (
+    "project", "project_id", "user_id", "address", "request_id", "resource_id", "resource_kind",
+    "action", "tag", "outcome", "code", "denied", "since", "until", "before", "people", "limit",
+    "show",
+)  # fmt: skip
+SHOWN = ("mutations", "reads", "all")
+DENIED = "Forbidden"
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """A request as the audit log shows it, whichever of the two it was found in.
+
+    ``source`` "log": what the feed says of it, with ``body``. "access": counted; there ``tag`` is
+    what the policy calls it, ``count`` how many were alike within a second, and ``resource_id``
+    what the path named. Times are microseconds since 1970; durations are in microseconds.
+    """
+
+    source: Literal["log", "access"]
+    at: int
+    ordinal: int
+    tag: str
+    resource_kind: str
+    resource_id: str
+    project_id: str
+    user_id: str
+    request_id: str
+    cause: str
+    outcome: str
+    code: str
+    roles: tuple[str, ...]
+    address: str
+    agent: str
+    api: str
+    version: str
+    edge: str
+    rule: str
+    reason: str = ""
+    kind: Literal["request"] = "request"
+    method: str = ""
+    route: str = ""
+    about: tuple[str, ...] = ()
+    status: int = 0
+    count: int = 1
+    total_us: int | None = None
+    max_us: int | None = None
+    dry_run: bool = False
+    repeated: bool = False
+    gathered: Gathered = ""
+    body: msgspec.Raw | None = None
+
+
+class _Actor(Struct, frozen=True):
+    roles: tuple[str, ...] = ()
+
+
+class _Request(Struct, frozen=True):
+    actor: _Actor
+    client: Client = Client()
+
+
+class _Verdict(Struct, frozen=True):
+    rule: str = ""
+    reason: str = ""
+    status: int = 0
+
+
+class _Body(Struct, frozen=True):
+    request: _Request
+    verdict: _Verdict
+
+
+_OF_EVENT = (
+    "at", "ordinal", "tag", "resource_kind", "resource_id", "project_id", "user_id", "request_id",
+    "cause", "outcome", "code",
+)  # fmt: skip
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+
+
+class Cursor(Struct, frozen=True, kw_only=True):
+    """Where a page ended: the last ordinal and the last entry that were shown; 0: none yet."""
+
+    ordinal: int = 0
+    at: int = 0
+    entry: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.ordinal}-{self.at}-{self.entry}"
+
+
+def cursor_of(text: str) -> Cursor:
+    """Return where the next page begins: an ordinal, or what a page said as ``next_before``.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    parts = text.split("-") if text else ["0"]
+    if len(parts) not in {1, 3} or not all(p.isdecimal() and len(p) <= 19 for p in parts):
+        raise InvalidInput("before must be what the page before said as next_before")
+    ordinal, at, entry = (*map(int, parts), 0, 0)[:3]
+    return Cursor(ordinal=ordinal, at=at, entry=entry)
+
+
+async def audit_log(call: Call) -> Answer:
+    """GET /v1/audit: requests with what came of them, newest first.
+
+    ``show`` says which: mutations (the default), reads, or all; ``before`` is the next page's.
+    """
+    page = page_of(call)
+    limit = page.limit if page.asked else LIMIT
+    wanted = call.param("show") or "mutations"
+    if wanted not in SHOWN:
+        raise InvalidInput(f"show must be one of {', '.join(SHOWN)}")
+    cursor = cursor_of(call.param("before"))
+    logged = _logged(call, cursor, limit) if wanted != "reads" else []
+    entries = _entries(call, cursor, limit) if wanted != "mutations" else []
+    both: list[Event | Found] = [*logged, *entries]
+    newest = sorted(both, key=_place, reverse=True)[:limit]
+    body: dict[str, object] = {"requests": _rows(call, newest), "ordinal": call.position}
+    if newest and len(newest) == limit:
+        body["next_before"] = _next(cursor, newest, wanted)
+    return json_answer(body)
+
+
+def _place(one: Event | Found) -> tuple[int, int, int]:
+    """Return where it stands in the list: by time, and then by the order of its own kind."""
+    if isinstance(one, Event):
+        return one.at, 1, one.ordinal
+    return one.entry.at, 0, one.id
+
+
+def _next(cursor: Cursor, newest: list[Event | Found], wanted: str) -> int | str:
+    """Return where the page after these begins."""
+    ordinal, at, entry = cursor.ordinal, cursor.at, cursor.entry
+    for one in newest:
+        if isinstance(one, Event):
+            ordinal = one.ordinal
+        else:
+            at, entry = one.entry.at, one.id
+    if wanted == "mutations":
+        return ordinal
+    return str(Cursor(ordinal=ordinal, at=at, entry=entry))
+
+
+def _logged(call: Call, cursor: Cursor, limit: int) -> list[Event]:
+    return call.edge.reader.audit_log(
+        project_id=own_project(call),
+        user_id=call.param("user_id") or None,
+        address=call.param("address") or None,
+        request_id=call.param("request_id") or None,
+        resource_id=call.param("resource_id") or None,
+        resource_kind=call.param("resource_kind") or None,
+        tag=call.param("action") or call.param("tag") or None,
+        outcome=call.param("outcome") or None,
+        code=DENIED if flag(call, "denied") else call.param("code") or None,
+        since=moment(call, "since"),
+        until=moment(call, "until"),
+        before=cursor.ordinal or None,
+        people=flag(call, "people") or False,
+        limit=limit,
+    )
+
+
+def _entries(call: Call, cursor: Cursor, limit: int) -> list[Found]:
+    if any(call.param(name) for name in ("resource_kind", "code")):
+        return []  # of the log's alone
+    outcome = call.param("outcome")
+    return call.edge.audit.entries(
+        Filters(
+            project_id=own_project(call),
+            user_id=call.param("user_id") or None,
+            address=call.param("address") or None,
+            action=call.param("action") or call.param("tag") or None,
+            request_id=call.param("request_id") or None,
+            resource_id=call.param("resource_id") or None,
+            denied=flag(call, "denied") or False,
+            refused=None if not outcome else outcome == "refused",
+            logged=False,
+            since=moment(call, "since"),
+            until=moment(call, "until"),
+            before=(cursor.at, cursor.entry) if cursor.at else None,
+        ),
+        limit,
+    )
+
+
+def _rows(call: Call, newest: list[Event | Found]) -> list[Asked]:
+    """Return what is shown of each, with what ACCESS knows of those in the log."""
+    took: dict[str, Found] = {}
+    with contextlib.suppress(Unavailable):  # how long they took is not known yet
+        took = call.edge.audit.of_requests(
+            [one.request_id for one in newest if isinstance(one, Event)]
+        )
+    return [
+        _of_log(one, took.get(one.request_id)) if isinstance(one, Event) else _of_access(one)
+        for one in newest
+    ]
+
+
+def _of_log(event: Event, took: Found | None) -> Asked:
+    said = _decode_body(event.body)
+    client, verdict = said.request.client, said.verdict
+    entry = took.entry if took is not None else None
+    return Asked(
+        source="log",
+        **{name: getattr(event, name) for name in _OF_EVENT},
+        roles=said.request.actor.roles,
+        address=client.address,
+        agent=client.agent,
+        api=client.api,
+        version=client.version,
+        edge=client.edge,
+        rule=verdict.rule,
+        reason=verdict.reason,
+        method=entry.method if entry else "",
+        route=entry.route if entry else "",
+        status=entry.status if entry else verdict.status,
+        total_us=entry.total_us if entry else None,
+        max_us=entry.max_us if entry else None,
+        body=shown(event).body,
+    )
+
+
+def _of_access(found: Found) -> Asked:
+    entry = found.entry
+    return Asked(
+        source="access",
+        at=entry.at,
+        ordinal=entry.ordinal,
+        tag=entry.action,
+        resource_kind="",
+        resource_id=entry.about[-1] if entry.about else "",
+        project_id=entry.project_id,
+        user_id=entry.user_id,
+        request_id=entry.request_id,
+        cause="",
+        outcome="refused" if entry.status >= 400 else "accepted",
+        code="",
+        roles=entry.roles,
+        address=entry.address,
+        agent=entry.agent,
+        api=entry.api,
+        version=entry.version,
+        edge=found.edge,
+        rule=entry.rule,
+        reason=entry.reason,
+        method=entry.method,
+        route=entry.route,
+        about=entry.about,
+        status=entry.status,
+        count=entry.count,
+        total_us=entry.total_us,
+        max_us=entry.max_us,
+        dry_run=entry.dry_run,
+        repeated=entry.repeated,
+        gathered=entry.gathered,
+    )
+
+
+async def audit_show(call: Call) -> Answer:
+    """GET /v1/audit/{request id}: the request, its facts, all that it led to, how long it took."""
+    request_id, project_id = call.args[0], own_project(call)
+    found = call.edge.reader.audit_show(request_id, project_id=project_id)
+    entries = call.edge.audit.entries(Filters(request_id=request_id, project_id=project_id), 100)
+    if not found and not entries:
+        raise NotFound(f"there is no request {request_id[:64]!r}")
+    body: dict[str, Any] = {
+        "request_id": request_id,
+        "events": [shown(event) for event in found],
+        "access": [_of_access(entry) for entry in entries],
+        "ordinal": call.position,
+    }
+    return json_answer(body)
+
+
+async def gaps(call: Call) -> Answer:
+    """GET /v1/audit/gaps: what was asked and is in neither, the newest first."""
+    call.allow(READ_GAPS)
+    page = page_of(call)
+    found, since = call.edge.audit.gaps(page.limit if page.asked else LIMIT)
+    return json_answer({"gaps": found, "kept_since": since})
+
+
+def add(routes: Routes) -> None:
+    """Route what this module answers."""
+    routes.add("GET", "/v1/audit", audit_log, READ, query=AUDITED_BY)
+    routes.add("GET", "/v1/audit/gaps", gaps, READ_GAPS, query=("limit",))
+    routes.add("GET", "/v1/audit/{}", audit_show, READ, query=("project", "project_id"))
