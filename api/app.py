@@ -37,14 +37,19 @@ class Api(Litestar):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand a request to its service, and all else to Litestar."""
-        if scope["type"] == ScopeType.HTTP:
+        if scope["type"] != ScopeType.HTTP:
+            await super().__call__(scope, receive, send)
+            return
+        client, connections = scope["client"], self.edge.connections
+        connections.begin(client)
+        try:
             service = self.services.get(scope["path"][1:].partition("/")[0])
             if service is not None:
                 await service(scope, receive, send)
-                return
-            await self._answer_probe(scope, receive, send)
-            return
-        await super().__call__(scope, receive, send)
+            else:
+                await self._answer_probe(scope, receive, send)
+        finally:
+            connections.end(client)
 
     async def _answer_probe(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer what is asked of the process, and tell of it as services do."""

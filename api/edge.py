@@ -11,7 +11,10 @@ from msgspec import Struct, field
 from api.access import AccessLog
 from api.auth import Authenticator, Principal
 from api.compute.rendered import Rendered
+from api.connections import Connections
 from api.exchange import Call
+from api.forwarded import Proxies
+from api.limits import Limits
 from api.passwords import Passwords
 from api.tokens import TokenRing
 from api.waiting import Waiter
@@ -43,6 +46,9 @@ class Edge(Struct, kw_only=True):
     passwords: Passwords
     access: AccessLog
     audit: AccessReader
+    proxies: Proxies
+    limits: Limits
+    connections: Connections
     rendered: Rendered = field(default_factory=Rendered)
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()

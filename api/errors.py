@@ -54,6 +54,22 @@ class TooManyStreams(Rejected):
     hint = "Close one that is open."
 
 
+class TooManyRequests(Rejected):
+    """The caller asks more often than it may. ``retry_after`` is in whole seconds."""
+
+    code = "TooManyRequests"
+    status = 429
+    hint = "Wait as long as Retry-After says, then go on more slowly."
+
+
+class UriTooLong(Rejected):
+    """Path and query are over the limit."""
+
+    code = "UriTooLong"
+    status = 414
+    hint = "Ask for less at once, or send it in a body."
+
+
 class UnsupportedMediaType(Rejected):
     """The body's type is not one this call reads."""
 
@@ -192,7 +208,7 @@ def render_compute(problem: Problem, request_id: str, _path: str) -> bytes:
         "message": problem.text(request_id),
     }
     if problem.status in {413, 429}:
-        fault["retryAfter"] = 0
+        fault["retryAfter"] = problem.fields.get("retry_after", 0)
     return encode({_FAULTS.get(problem.status, "computeFault"): fault})
 
 

@@ -6,7 +6,6 @@ body is never held beyond the limit its route sets.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -19,8 +18,10 @@ from api.errors import (
     BodyTooSlow,
     ClientGone,
     UnsupportedMediaType,
+    UriTooLong,
     decoding_reason,
 )
+from api.forwarded import Origin, base
 from engine.domain.context import Reach
 from engine.policy import explained
 from schemas.envelope import Client
@@ -43,7 +44,10 @@ IDLE_S = 60.0  # how long a client may pause within a body
 JSON: bytes = b"application/json"
 encode = msgspec.json.Encoder().encode
 
-_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?\Z")
+# Headers that may come once only: of two, those in front of us could have read the other one.
+_SINGLE = frozenset(
+    {b"authorization", b"content-length", b"content-type", b"host", b"x-auth-token"}
+)
 
 # Public routes have no principal; every other has one before its handler runs.
 _NOBODY: Any = None
@@ -80,6 +84,7 @@ class Call:
 
     __slots__ = (
         "_headers",
+        "_origin",
         "_query",
         "_scope",
         "_trace",
@@ -129,6 +134,7 @@ class Call:
         self.route: Route | None = None  # None: the path or the method is unknown
         self._scope = scope
         self._headers: dict[bytes, bytes] | None = None
+        self._origin: Origin | None = None
         self._query: list[tuple[str, str]] | None = None
         self._trace = ""
 
@@ -215,17 +221,53 @@ class Call:
         """Return all values of a query parameter."""
         return [item for key, item in self.query if key == name]
 
+    def check_head(self) -> None:
+        """Check what the HTTP server lets pass.
+
+        Raises:
+            UriTooLong: path and query are longer than they may be.
+            InvalidInput: the host is missing, or a header comes twice that may come once.
+        """
+        scope = self._scope
+        limit = self.edge.config.url_bytes_max
+        if len(self.path) + len(scope["query_string"]) > limit:
+            raise UriTooLong(f"path and query may have at most {limit} bytes", limit=limit)
+        sent = scope["headers"]
+        headers = self._headers = dict(sent)
+        if len(headers) != len(sent):
+            names = [name for name, _ in sent]
+            for name in _SINGLE.intersection(headers):
+                if names.count(name) > 1:
+                    raise InvalidInput(f"the header {name.decode()} may come once only")
+        if not headers.get(b"host") and scope["http_version"] != "1":
+            raise InvalidInput("the request names no host")
+
+    @property
+    def origin(self) -> Origin:
+        """Who sent the request, as far as proxies that are trusted say."""
+        if self._origin is None:
+            peer = self._scope.get("client")
+            self._origin = self.edge.proxies.origin(
+                peer[0] if peer else "", self.header(b"x-forwarded-for")
+            )
+        return self._origin
+
     @property
     def base(self) -> str:
-        """Scheme and host as the client used them, for links: ``http://host:port``."""
+        """What links begin with, as the client reached us: ``http://host:port``."""
         config = self.edge.config
         if config.public_url:
             return config.public_url.rstrip("/")
-        host = self.header(b"x-forwarded-host") or self.header(b"host")
-        scheme = self.header(b"x-forwarded-proto") or self._scope["scheme"]
-        if scheme not in {"http", "https"} or not _HOST.match(host):
-            return f"http://{config.listen}"
-        return f"{scheme}://{host}"
+        scheme, host, prefix = self._scope["scheme"], self.header(b"host"), ""
+        if self.origin.trusted:
+            # Each proxy on the way adds its own; the first saw what the client used.
+            scheme = self._first(b"x-forwarded-proto").lower() or scheme
+            host = self._first(b"x-forwarded-host") or host
+            prefix = self._first(b"x-forwarded-prefix")
+        return base(scheme, host, prefix) or f"{self._scope['scheme']}://{config.listen}"
+
+    def _first(self, name: bytes) -> str:
+        return self.header(name).partition(",")[0].strip()
 
     @property
     def caller(self) -> "Principal | None":
@@ -235,8 +277,7 @@ class Call:
     @property
     def address(self) -> str:
         """The address that the request came from."""
-        peer = self._scope.get("client")
-        return peer[0] if peer else ""
+        return self.origin.address
 
     @property
     def agent(self) -> str:

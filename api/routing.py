@@ -262,6 +262,9 @@ class Service:
                 return internal()
 
     async def _answer(self, call: Call) -> Answer:
+        edge = self._edge
+        call.check_head()
+        edge.limits.request(call.origin)
         refused: Rejected | None = None
         if self.versions is not None:
             call.microversion = self.versions.minimum
@@ -280,8 +283,11 @@ class Service:
                 route = route.at(call.microversion)
             call.route = route
             if route is not None and route.public:
+                if call.method == "POST":
+                    return await self._sign_in(route, call)
                 return await route.handler(call)
-        call.principal, call.position = await self._edge.authenticate(call)
+        call.principal, call.position = await edge.authenticate(call)
+        edge.limits.project(call.principal.project_id or call.principal.user_id)
         if refused is not None:
             raise refused
         if found is None:
@@ -293,6 +299,14 @@ class Service:
             raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
         return await route.handler(call)
 
+    async def _sign_in(self, route: Route, call: Call) -> Answer:
+        """Answer what is asked without a token and is worth guessing."""
+        limits = self._edge.limits
+        limits.sign_in(call.origin)
+        answer = await route.handler(call)
+        limits.signed_in(call.origin)
+        return answer
+
     def _failed(self, call: Call, problem: Problem) -> Answer:
         headers: list[Header] = []
         if problem.status == 401:
@@ -301,8 +315,8 @@ class Service:
             headers.append((b"www-authenticate", uri.encode("latin-1")))
         if problem.status == 405:
             headers.append((b"allow", str(problem.fields.get("allow", "")).encode("latin-1")))
-        if problem.status == 503:
-            headers.append((b"retry-after", b"1"))
+        if problem.status in {429, 503}:
+            headers.append((b"retry-after", b"%d" % int(problem.fields.get("retry_after", 1))))
         body = self._render(problem, call.request_id, call.path)
         return Answer(problem.status, body, content_type=self._error_type, headers=headers)
 

@@ -7,21 +7,25 @@ lets requests under way end first.
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 from pathlib import Path
 
 import msgspec
 import structlog
 from granian.constants import Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
+from granian.http import HTTP1Settings, HTTP2Settings
 
 from api import metadata
 from api.access import AccessLog
 from api.app import create_app
 from api.auth import Authenticator, now
+from api.connections import Connections
 from api.edge import Edge
+from api.forwarded import Proxies
 from api.image import leftovers
+from api.limits import Limits
+from api.listening import BACKLOG, SocketServer, listen
 from api.passwords import Passwords
 from api.tokens import TokenRing
 from api.waiting import Waiter
@@ -36,7 +40,9 @@ from schemas.errors import Rejected
 
 log = structlog.get_logger(__name__)
 
-BACKPRESSURE = 512  # requests at once; more wait in the kernel
+STREAMS_MAX = 100  # requests at once on one connection of HTTP/2
+PING_S = 30.0  # whether a connection of HTTP/2 still has another end
+MS = 1000
 SWEEP_S = 600.0
 STOP_S = 5.0
 
@@ -91,6 +97,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 def make_edge(config: Config, bus: Bus) -> Edge:
     """Join the parts of one edge."""
     keys = Keys(bus)
+    proxies = Proxies(config.trusted_proxies)
     reader = Reader(Path(config.state_dir) / "read" / f"{config.node}.sqlite")
     ring = TokenRing(keys.token_keys)
     return Edge(
@@ -105,7 +112,17 @@ def make_edge(config: Config, bus: Bus) -> Edge:
         passwords=Passwords(),
         access=AccessLog(bus, config.node, clock=now),
         audit=AccessReader(access_path(config)),
+        proxies=proxies,
+        limits=Limits(config),
+        connections=Connections(config, proxies, _descriptors()),
     )
+
+
+def _descriptors() -> int:
+    """Allow this process as many descriptors as it may have, and return how many."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 async def _read_keys(edge: Edge) -> None:
@@ -145,28 +162,43 @@ async def _sweep(edge: Edge) -> None:
 
 
 async def _serve_http(edge: Edge, stop: asyncio.Event) -> None:
-    host, _, port = edge.config.listen.rpartition(":")
-    server = Server(
+    config = edge.config
+    listening = listen(config)
+    address, port, *_ = listening.getsockname()
+    server = SocketServer(
         create_app(edge),
-        address=host.strip("[]"),
-        port=int(port),
+        address=address,
+        port=port,
         interface=Interfaces.ASGI,
-        http1_settings=HTTP1Settings(header_read_timeout=30_000),
-        backlog=1024,
-        backpressure=BACKPRESSURE,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(config.keep_alive_s * MS),
+            max_buffer_size=config.head_bytes_max,
+        ),
+        http2_settings=HTTP2Settings(
+            keep_alive_interval=round(PING_S * MS),
+            max_concurrent_streams=STREAMS_MAX,
+            max_headers_size=config.head_bytes_max,
+        ),
+        backlog=BACKLOG,
+        backpressure=edge.connections.backpressure,
         websockets=False,
         log_enabled=False,
     )
+    server.listening = listening
     # What the process is made of lives as long as it does: leave it out of every collection.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     serving = asyncio.create_task(server.serve())
+    watching = asyncio.create_task(edge.connections.watch(port))
     stopping = asyncio.create_task(stop.wait())
-    log.info("serving", listen=edge.config.listen)
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    log.info("serving", listen=config.listen)
+    await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
     edge.closing.set()
     stopping.cancel()
+    if watching.done():
+        log.error("connections_not_watched", exc_info=watching.exception())
+    watching.cancel()
     server.stop()  # type: ignore[no-untyped-call]  # granian does not say
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(serving, STOP_S)

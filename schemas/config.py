@@ -37,6 +37,22 @@ class Config(Struct, frozen=True, kw_only=True):
     reconcile_s: float = 60.0
     image_bytes_max: int = 64 * 2**30
     body_bytes_max: int = 1 * 2**20
+    # The edge (docs/operations.md). Who may say for whom a request is made (X-Forwarded-*).
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    # What a client may ask of one edge; 0: no limit. Failed sign-ins only are counted.
+    requests_per_address_s: float = 500.0
+    requests_per_project_s: float = 1000.0
+    sign_ins_per_address_min: float = 60.0
+    # How many connections may be open, and how many of one address (0: no limit).
+    connections_max: int = 4096
+    connections_address_max: int = 256
+    # How long a client may take for a request's head, keep a connection that it does not use, and
+    # leave an answer unread.
+    head_s: float = 10.0
+    keep_alive_s: float = 30.0
+    unread_s: float = 60.0
+    head_bytes_max: int = 64 * 2**10
+    url_bytes_max: int = 16 * 2**10
     snapshot_ordinals: int = 50_000
     segment_ordinals: int = 500_000
     segment_age_s: float = 300.0

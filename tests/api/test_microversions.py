@@ -1,12 +1,15 @@
 """Microversions: what is asked for is what is spoken, and only what is honoured is on offer."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from api.discovery import COMPUTE
 from api.errors import NotAcceptable, render_compute
 from api.exchange import Call, json_answer
+from api.forwarded import Proxies
+from api.limits import Limits
 from api.microversions import Versions, written
 from api.routing import PUBLIC, Routes, Service
 from schemas.config import Config
@@ -21,6 +24,8 @@ class _Edge:
     """What a service needs of an edge to answer; whoever has a token is somebody."""
 
     config = Config(state_dir="/nowhere", listen="127.0.0.1:1")
+    limits = Limits(config)
+    proxies = Proxies(config.trusted_proxies)
 
     @property
     def access(self) -> "_Edge":
@@ -32,8 +37,8 @@ class _Edge:
     def position(self) -> int:
         return 7
 
-    async def authenticate(self, call: Call) -> tuple[None, int]:
-        return None, 7
+    async def authenticate(self, call: Call) -> tuple[SimpleNamespace, int]:
+        return SimpleNamespace(project_id="p", user_id="u"), 7
 
     def count(self, *_what: object) -> None:
         """As above."""
@@ -132,8 +137,9 @@ async def ask(method: str, path: str, *headers: tuple[str, str]) -> tuple[int, d
         "method": method,
         "path": f"/things{path}",
         "scheme": "http",
+        "http_version": "2",
         "query_string": b"",
-        "headers": [(k.lower().encode(), v.encode()) for k, v in headers],
+        "headers": [(k.lower().encode(), v.encode()) for k, v in (("host", "x"), *headers)],
     }
     await things()(scope, receive, send)
     start, *rest = sent

@@ -19,6 +19,7 @@ from api.errors import (
     render_network,
 )
 from api.exchange import Call
+from api.forwarded import Proxies
 from api.pagination import flag, next_href, page_of, sort_of
 from api.passwords import Passwords
 from api.routing import Routes
@@ -228,15 +229,17 @@ def test_paths_are_matched_as_they_are():
 
 class _Edge:
     config = Config(state_dir="/nowhere", listen="127.0.0.1:1")
+    proxies = Proxies(config.trusted_proxies)
 
 
-def a_call(query: str = "", **headers: str) -> Call:
+def a_call(query: str = "", peer: str = "127.0.0.1", **headers: str) -> Call:
     scope = {
         "method": "GET",
         "path": "/compute/v2.1/servers",
         "raw_path": b"/compute/v2.1/servers",
         "query_string": query.encode(),
         "scheme": "http",
+        "client": (peer, "40000"),
         "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
     }
     return Call(_Edge(), "compute", scope, nothing)
