@@ -14,18 +14,20 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import Message, Scope
 
-from api.compute.service import service as compute_service
+from api.compute import service as compute
 from api.edge import Edge
 from api.errors import Problem, render_native
-from api.exchange import Call
-from api.identity.service import service as identity_service
-from api.image.service import service as image_service
+from api.exchange import Call, encode
+from api.identity import service as identity
+from api.image import service as image
 from api.metrics import exposition
-from api.native.service import service as native_service
-from api.network.service import service as network_service
+from api.native import service as native
+from api.network import service as network
+from api.openapi import document
 from api.routing import Service
 
 REQUEST_ID = b"x-openstack-request-id"
+SURFACES = tuple(area.surface() for area in (identity, compute, image, network, native))
 LATE_S = 10.0  # how long after a late write this node says that it is not ready
 
 
@@ -79,7 +81,8 @@ def create_app(edge: Edge) -> Api:
         return {
             "name": "cumulog",
             "services": ["/identity", "/compute", "/image", "/network"],
-            "native": "/v1/openapi.json",
+            "native": "/v1",
+            "description": "/openapi.json",
         }
 
     @get("/healthz", sync_to_thread=False)
@@ -116,12 +119,12 @@ def create_app(edge: Edge) -> Api:
         logging_config=None,
     )
     app.edge = edge
-    app.services = {
-        "identity": identity_service(edge),
-        "compute": compute_service(edge),
-        "image": image_service(edge),
-        "network": network_service(edge),
-        "v1": native_service(edge),
+    served = {surface.name: Service(edge, surface) for surface in SURFACES}
+    app.services = {s.prefix[1:] or "v1": served[s.name] for s in SURFACES}
+    app.services["openapi.json"] = served["native"]
+    edge.described = {
+        "/openapi.json": encode(document(SURFACES)),
+        "/v1/openapi.json": encode(document(SURFACES[-1:])),
     }
     return app
 

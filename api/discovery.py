@@ -38,12 +38,12 @@ def _identity(call: Call) -> dict[str, Any]:
 
 
 async def identity_root(call: Call) -> Answer:
-    """GET /identity."""
+    """GET /identity: its versions."""
     return json_answer({"versions": {"values": [_identity(call)]}}, 300)
 
 
 async def identity_version(call: Call) -> Answer:
-    """GET /identity/v3."""
+    """GET /identity/v3: the version that is offered."""
     return json_answer({"version": _identity(call)})
 
 
@@ -59,7 +59,7 @@ def _compute(call: Call) -> dict[str, Any]:
 
 
 async def compute_root(call: Call) -> Answer:
-    """GET /compute: 2.0 first, though nothing but its name is left of it."""
+    """GET /compute: its versions, 2.0 first, though nothing but its name is left of it."""
     old = {
         "id": "v2.0",
         "status": "SUPPORTED",
@@ -72,7 +72,7 @@ async def compute_root(call: Call) -> Answer:
 
 
 async def compute_version(call: Call) -> Answer:
-    """GET /compute/v2.1."""
+    """GET /compute/v2.1: the range of microversions that is offered."""
     media = [
         {
             "base": "application/json",
@@ -83,7 +83,7 @@ async def compute_version(call: Call) -> Answer:
 
 
 async def image_root(call: Call) -> Answer:
-    """GET /image: newest first."""
+    """GET /image: its versions, newest first."""
     versions = [
         {
             "id": name,
@@ -96,7 +96,7 @@ async def image_root(call: Call) -> Answer:
 
 
 async def network_root(call: Call) -> Answer:
-    """GET /network."""
+    """GET /network: its version."""
     version = {
         "id": "v2.0",
         "status": "CURRENT",

@@ -5,6 +5,7 @@ Built by ``api.run``, and by tests with the parts they have.
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
@@ -53,6 +54,7 @@ class Edge(Struct, kw_only=True):
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()
     policy_at: int = -1  # the position at which it was read
+    described: Mapping[str, bytes] = {}  # documents of the API, by path
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     late_at: float = float("-inf")  # when a write was last not readable in time (monotonic)
     answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)

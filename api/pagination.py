@@ -38,10 +38,15 @@ def page_of(call: Call, *, maximum: int = LIMIT_MAX) -> Page:
     return Page(limit=limit, marker=call.param("marker") or None, asked=bool(text))
 
 
-def next_href(call: Call, last_id: str, *, path: str | None = None) -> str:
-    """Return the address of the page after ``last_id``; ``path`` replaces scheme, host and path."""
-    pairs = [(k, v) for k, v in call.query if k != "marker"]
+def next_href(call: Call, last_id: str, *, path: str | None = None, reverse: bool = False) -> str:
+    """Return the address of the page after ``last_id``, or before it in ``reverse``.
+
+    ``path`` replaces scheme, host and path.
+    """
+    pairs = [(k, v) for k, v in call.query if k not in {"marker", "page_reverse"}]
     pairs.append(("marker", last_id))
+    if reverse:
+        pairs.append(("page_reverse", "True"))
     return f"{call.base + call.path if path is None else path}?{urlencode(pairs)}"
 
 

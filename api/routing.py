@@ -62,6 +62,7 @@ class Route(Struct, frozen=True, kw_only=True):
     gives: str = JSON_TYPE  # media type of a successful answer
     query: tuple[str, ...] = ()
     status: tuple[int, ...] = (200,)  # of success; 501 where the call is known and not offered
+    bare: tuple[int, ...] = ()  # of these statuses, beside 204, those that come without a body
     partly: bool = False  # 501 is answered to some requests
     first: Version = LOWEST  # microversions that have this route
     last: Version = HIGHEST
@@ -88,6 +89,7 @@ class Declared(TypedDict, total=False):
     takes: tuple[str, ...]
     gives: str
     query: tuple[str, ...]
+    bare: tuple[int, ...]
     partly: bool
 
 
@@ -181,31 +183,33 @@ class Routes:
         return list(walk(self._root, ""))
 
 
-class Service:
-    """One service as an ASGI application under its prefix."""
+class Surface(Struct, frozen=True, kw_only=True):
+    """What one service answers and how, whichever edge serves it.
 
-    def __init__(
-        self,
-        edge: Edge,
-        name: str,
-        prefix: str,
-        routes: Routes,
-        render: Render,
-        *,
-        versions: Versions | None = None,
-        decorate: Decorate | None = None,
-        error_type: bytes = b"application/json",
-    ) -> None:
-        """``decorate`` adds headers to every answer."""
-        self.name = name
-        self.prefix = prefix
-        self.routes = routes
+    ``decorate`` adds headers to every answer.
+    """
+
+    name: str
+    prefix: str
+    routes: Routes
+    render: Render
+    versions: Versions | None = None
+    decorate: Decorate | None = None
+    error_type: bytes = b"application/json"
+
+
+class Service:
+    """One service of one edge, as an ASGI application under its prefix."""
+
+    def __init__(self, edge: Edge, surface: Surface) -> None:
+        self.name = surface.name
+        self.routes = surface.routes
+        self.versions = surface.versions
         self._edge = edge
-        self._render = render
-        self.versions = versions
-        self._decorate = decorate
-        self._cut = len(prefix)
-        self._error_type = error_type
+        self._render = surface.render
+        self._decorate = surface.decorate
+        self._cut = len(surface.prefix)
+        self._error_type = surface.error_type
         self._tells_reads = edge.config.log_level == "debug"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from benchmarks.accounting import cpu_s, descendants
 from benchmarks.http import Connection, Sample
+from engine.domain.quota import DEFAULTS
+from schemas.quota import UNLIMITED
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -65,6 +67,8 @@ class Cloud:
         self.address = (host, int(port))
         self.connection = Connection(*self.address)
         await self._sign_in(self._credentials())
+        limits = dict.fromkeys(DEFAULTS, UNLIMITED)
+        await self.call("POST", "/v1/actions", {"type": "SetQuotaClass", "limits": limits})
         return self
 
     def _credentials(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.decider import authenticate, decide, repeated, stamped
 from engine.domain.fold import apply_record
+from engine.domain.quota import DEFAULTS
 from engine.domain.state import Cell
 from schemas.compute import CreateFlavor, CreateServer
 from schemas.envelope import Accepted, Action, Actor, Record, Request, encode
@@ -16,6 +17,7 @@ from schemas.identity import Bootstrap
 from schemas.image import CreateImage, UploadImage
 from schemas.network import CreateNetwork, CreateSubnet
 from schemas.operation import ReportOperation
+from schemas.quota import UNLIMITED, SetQuotaClass
 from schemas.sealed import Sealed
 
 SECRET = Sealed(key_id="k", wrapped_key="AA==", nonce="AA==", ciphertext="AA==")
@@ -38,6 +40,7 @@ class Crowd:
             project_id=str(reply["project_id"]),
             issued_at=self.now,
         )
+        self.ask(self.admin, SetQuotaClass(limits=dict.fromkeys(DEFAULTS, UNLIMITED)))
         for number in range(hosts):
             self.ask(
                 Actor(kind="agent", host_id=f"host-{number:05}"),

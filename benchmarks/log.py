@@ -30,6 +30,7 @@ from tests.engine.world import World
 def history(servers: int) -> list[bytes]:
     """Return the sealed commits of a cloud in which servers come and go."""
     world = World()
+    world.without_quotas()
     world.host(vcpus=10**6, memory=2**30, disk=10**6)
     world.network(world.admin, "10.0.0.0/8")
     for _ in range(servers):

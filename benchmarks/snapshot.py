@@ -60,6 +60,7 @@ class Busy(World):
 def history(facts: int, servers: int) -> Busy:
     """Return a cloud after so many facts, with about so many servers, each with a port."""
     world = Busy()
+    world.without_quotas()
     for number in range(1, HOSTS + 1):
         world.host(f"host-{number}", vcpus=10**6, memory=2**30, disk=10**6)
     network = world.ok(world.admin, CreateNetwork(name="net"))["network_id"]

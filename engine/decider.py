@@ -21,6 +21,7 @@ from engine.domain import (
     network,
     operation,
     policy,
+    quota,
 )
 from engine.domain.context import Context
 from engine.domain.fold import key_of
@@ -35,6 +36,7 @@ from schemas import image as sm
 from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
+from schemas import quota as sq
 from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types, encode
 from schemas.errors import IdReused, KeyReused, Rejected, Unauthorized
 from schemas.units import Micros
@@ -77,6 +79,9 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     so.ReportOperation: operation.report_operation,
     so.PassDeadline: operation.pass_deadline,
     sb.PublishPriceList: billing.publish_price_list,
+    sq.SetQuota: quota.set_quota,
+    sq.ResetQuota: quota.reset_quota,
+    sq.SetQuotaClass: quota.set_quota_class,
     se.ElectLeader: leader.elect_leader,
     se.ConfirmLead: leader.confirm_lead,
     se.RollLog: leader.roll_log,
@@ -175,6 +180,7 @@ def decide(
             trace=request.client.trace,
         )
         facts, reply = DECIDE[kind](cell, ctx, request.action)
+        quota.need_room(cell, ctx, request.action, facts)
     except Rejected as rejected:
         return Record(salt=salt, request=request, verdict=refusal(rejected, rule))
     if late_s := late_by_s(request.action, now):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from engine.decider import authenticate, decide, refusal, stamped
 from engine.domain.billing import in_force
+from engine.domain.quota import limit_of
 from engine.domain.state import Cell
 from engine.domain.usage import usage_after
 from schemas.billing import STANDARD
@@ -36,7 +37,10 @@ def dry_run(cell: Cell, request: Request, *, now: Micros, new_id: Callable[[], s
         verdict=record.verdict,
         facts=record.facts,
         reasons=tuple(_reasons(record)),
-        quota_after={name: QuotaUse(used=used) for name, used in held.items()},
+        quota_after={
+            name: QuotaUse(used=used, limit=limit_of(cell.state, actor.project_id, name))
+            for name, used in held.items()
+        },
         price_list=in_force(cell, STANDARD, at),
     )
 

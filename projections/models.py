@@ -23,6 +23,7 @@ from projections import (
     network,
     operation,
     policy,
+    quota,
     timeline,
 )
 from projections.answers import Position
@@ -40,6 +41,7 @@ AREAS: tuple[ModuleType, ...] = (
     operation,
     billing,
     policy,
+    quota,
 )
 VERSIONS: dict[str, int] = {area.NAME: area.VERSION for area in (*AREAS, timeline)}
 STATEMENTS: tuple[str, ...] = tuple(
@@ -166,5 +168,6 @@ def _apply_record(writer: Writer, record: StoredRecord, first: Ordinal, at: Micr
     ordinal = first
     for said in facts:
         ordinal += 1
+        quota.follow(writer, said.fact, ordinal)
         APPLY[type(said.fact)](writer, said.fact, ordinal, at)
     return ordinal + 1

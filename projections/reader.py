@@ -34,6 +34,7 @@ from projections.network_reader import NetworkReader
 from projections.operation import OPERATIONS
 from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
+from projections.quota_reader import QuotaReader
 from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
@@ -65,7 +66,7 @@ class ServerFilters(TypedDict, total=False):
     limit: int | None
 
 
-class Reader(IdentityReader, NetworkReader):
+class Reader(IdentityReader, NetworkReader, QuotaReader):
     """All reads of one node. Cheap to share: threads get a connection each."""
 
     # Compute
@@ -256,15 +257,16 @@ class Reader(IdentityReader, NetworkReader):
         project_id: str | None = None,
         request_id: str | None = None,
         running: bool | None = None,
+        marker: str | None = None,
         limit: int = 100,
     ) -> list[OperationState]:
         """Return operations, newest first."""
-        query = Query(OPERATIONS).equal(
-            resource_id=resource_id, project_id=project_id, request_id=request_id
-        )
+        query = Query(OPERATIONS).equal(resource_id=resource_id, request_id=request_id)
+        if project_id is not None:
+            query.within("project_id = ?", project_id)
         if running is not None:
             query.where("status = 'running'" if running else "status <> 'running'")
-        return self.page(query, (("started_at", True),), None, limit)
+        return self.page(query, (("started_at", True),), marker, limit)
 
     def price_lists(self, *, name: str | None = None) -> list[PriceList]:
         """Return price lists by name and version."""

@@ -20,7 +20,18 @@ from projections.image import IMAGES
 from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
 from projections.operation import OPERATIONS
 from projections.store import Table
-from schemas import billing, compute, engine, host, identity, image, network, operation, policy
+from schemas import (
+    billing,
+    compute,
+    engine,
+    host,
+    identity,
+    image,
+    network,
+    operation,
+    policy,
+    quota,
+)
 from schemas.envelope import Refused, Request
 from schemas.ids import SYSTEM_USER
 from schemas.units import Micros, Ordinal
@@ -62,6 +73,12 @@ def _unnamed(kind: str) -> Tell:
 
 def _grant(said: Any) -> About:
     return About("project", said.grant.project_id, said.grant.project_id)
+
+
+def _of_project(
+    said: quota.SetQuota | quota.ResetQuota | quota.QuotaSet | quota.QuotaReset,
+) -> About:
+    return About("quota", said.project_id, said.project_id)
 
 
 def _operation(said: operation.OperationStarted) -> About:
@@ -111,6 +128,9 @@ REQUESTS: dict[type, Tell] = {
     operation.ReportOperation: _by_operation,
     operation.PassDeadline: _by_operation,
     billing.PublishPriceList: _named("price_list", "name"),
+    quota.SetQuota: _of_project,
+    quota.ResetQuota: _of_project,
+    quota.SetQuotaClass: lambda _said: About("quota", "default"),
     engine.ElectLeader: _named("leader", "node"),
     engine.ConfirmLead: _named("leader", "node"),
     engine.RollLog: lambda said: About("log", str(said.number)),
@@ -171,6 +191,9 @@ FACTS: dict[type, Tell] = {
     operation.OperationCancelled: _by_operation,
     operation.OperationTimedOut: _by_operation,
     billing.PriceListPublished: _whole("price_list", "price_list", "name"),
+    quota.QuotaSet: _of_project,
+    quota.QuotaReset: _of_project,
+    quota.QuotaClassSet: lambda _said: About("quota", "default"),
     engine.LeaderElected: _named("leader", "node"),
     engine.LogRolled: lambda said: About("log", str(said.number)),
     policy.PolicySet: lambda _said: About("policy", "policy"),

@@ -4,9 +4,8 @@ from msgspec import Struct
 
 from schemas.billing import PriceList
 from schemas.envelope import Accepted, Fact, Refused
+from schemas.quota import UNLIMITED
 from schemas.units import Micros, Ordinal
-
-UNLIMITED = -1
 
 
 class QuotaUse(Struct, frozen=True, kw_only=True):

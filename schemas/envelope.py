@@ -21,6 +21,7 @@ from schemas.image import ImageAction, ImageFact
 from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
 from schemas.policy import PolicyAction, PolicyFact
+from schemas.quota import QuotaAction, QuotaFact
 from schemas.trace import TraceParent, TraceState
 from schemas.units import Micros, Ordinal
 
@@ -32,6 +33,7 @@ type Action = (
     | HostAction
     | OperationAction
     | BillingAction
+    | QuotaAction
     | EngineAction
     | PolicyAction
 )
@@ -43,6 +45,7 @@ type Fact = (
     | HostFact
     | OperationFact
     | BillingFact
+    | QuotaFact
     | EngineFact
     | PolicyFact
 )

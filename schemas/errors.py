@@ -117,6 +117,38 @@ class NoAddressLeft(Conflict):
     hint = "Delete ports that are no longer needed, or add a subnet."
 
 
+class QuotaExceeded(Rejected):
+    """A limit of the project or the user stands in the way (Nova answers 403).
+
+    ``resource`` names the quota; ``used`` is held, ``asked`` would come, ``limit`` is allowed.
+    """
+
+    code = "QuotaExceeded"
+    status = 403
+    hint = "Delete what is no longer needed, or ask an administrator for a higher quota."
+
+
+class OverQuota(QuotaExceeded):
+    """The same, of a request to the network service (Neutron answers 409)."""
+
+    code = "OverQuota"
+    status = 409
+
+
+class ContentQuotaExceeded(QuotaExceeded):
+    """The same, of a request to the image service (Glance answers 413)."""
+
+    code = "ContentQuotaExceeded"
+    status = 413
+
+
+class LimitBelowUse(InvalidInput):
+    """A limit was to be no lower than what is used, and would be."""
+
+    code = "LimitBelowUse"
+    hint = "Choose a higher limit, or force it: what is held stays."
+
+
 class ClockAhead(Rejected):
     """A time that is claimed lies in the future of the log."""
 

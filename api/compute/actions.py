@@ -170,6 +170,7 @@ def add(routes: Routes) -> None:
         body=_action,
         shape=_Actions,
         status=(200, 202),
+        bare=(202,),
         partly=True,
     )
     routes.add("GET", f"{one}/os-instance-actions", list_actions, read)

@@ -169,6 +169,6 @@ def add(routes: Routes) -> None:
     routes.add("GET", "/v2.1/flavors/detail", list_full, read, query=LISTED_BY)
     routes.add("POST", "/v2.1/flavors", create, "CreateFlavor", body=_new_flavor)
     routes.add("GET", "/v2.1/flavors/{}", show, read)
-    routes.add("DELETE", "/v2.1/flavors/{}", delete, "DeleteFlavor", status=202)
+    routes.add("DELETE", "/v2.1/flavors/{}", delete, "DeleteFlavor", status=202, bare=(202,))
     routes.add("GET", "/v2.1/flavors/{}/os-extra_specs", extra_specs, read)
     routes.add("GET", "/v2.1/flavors/{}/os-flavor-access", access, "compute:flavors:read_private")

@@ -22,7 +22,6 @@ from msgspec import Struct
 from api.compute.views import keypair_view
 from api.errors import NotOffered
 from api.exchange import Answer, Call, json_answer
-from api.pagination import page_of
 from api.routing import Routes
 from api.times import micros_naive
 from api.writing import write
@@ -125,11 +124,8 @@ def _find(call: Call) -> Keypair:
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /os-keypairs: the caller's."""
-    page = page_of(call)
-    keypairs = call.edge.reader.keypairs(
-        call.principal.user_id, marker=page.marker, limit=page.limit
-    )
+    """GET /os-keypairs: the caller's, all of them: pages came with 2.35."""
+    keypairs = call.edge.reader.keypairs(call.principal.user_id)
     views = [{"keypair": keypair_view(k, typed=call.microversion >= TYPED)} for k in keypairs]
     return json_answer({"keypairs": views})
 
@@ -159,7 +155,7 @@ async def delete(call: Call) -> Answer:
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     read = "compute:keypairs:read"
-    routes.add("GET", "/v2.1/os-keypairs", list_all, read, query=("limit", "marker"))
+    routes.add("GET", "/v2.1/os-keypairs", list_all, read)
     one, make = "/v2.1/os-keypairs/{}", "CreateKeypair"
     routes.add("POST", "/v2.1/os-keypairs", create, make, body=_new_keypair, until="2.1")
     routes.add(
@@ -167,5 +163,5 @@ def add(routes: Routes) -> None:
         partly=True, since="2.2",
     )  # fmt: skip
     routes.add("GET", one, show, read)
-    routes.add("DELETE", one, delete, "DeleteKeypair", status=202, until="2.1")
+    routes.add("DELETE", one, delete, "DeleteKeypair", status=202, bare=(202,), until="2.1")
     routes.add("DELETE", one, delete, "DeleteKeypair", status=204, since="2.2")

@@ -2,27 +2,24 @@
 
 from api.compute import actions, flavors, hosts, keypairs, servers
 from api.discovery import COMPUTE, compute_root, compute_version
-from api.edge import Edge
 from api.errors import render_compute
 from api.exchange import Call, Header
-from api.routing import PUBLIC, Routes, Service
+from api.routing import PUBLIC, Routes, Surface
 
 
-def service(edge: Edge) -> Service:
-    """Return the service."""
-    return Service(
-        edge,
-        "compute",
-        "/compute",
-        declared(),
-        render_compute,
+def surface() -> Surface:
+    """Return what the service is."""
+    return Surface(
+        name="compute",
+        prefix="/compute",
+        routes=_routes(),
+        render=render_compute,
         versions=COMPUTE,
         decorate=decorate,
     )
 
 
-def declared() -> Routes:
-    """Return what is answered, each with what it promises."""
+def _routes() -> Routes:
     routes = Routes()
     for path in ("", "/"):
         routes.add("GET", path, compute_root, PUBLIC)

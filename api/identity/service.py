@@ -4,22 +4,25 @@ from typing import Any
 
 from api.catalog import REGION, endpoints, services
 from api.discovery import identity_root, identity_version
-from api.edge import Edge
 from api.errors import render_identity
 from api.exchange import Answer, Call, json_answer
 from api.identity import projects, tokens, users
 from api.identity.projects import listing, need_admin
-from api.routing import PUBLIC, Routes, Service
+from api.routing import PUBLIC, Routes, Surface
 from schemas.errors import NotFound
 
 
-def service(edge: Edge) -> Service:
-    """Return the service."""
-    return Service(edge, "identity", "/identity", declared(), render_identity)
+def surface() -> Surface:
+    """Return what the service is."""
+    return Surface(
+        name="identity",
+        prefix="/identity",
+        routes=_routes(),
+        render=render_identity,
+    )
 
 
-def declared() -> Routes:
-    """Return what is answered, each with what it promises."""
+def _routes() -> Routes:
     routes = Routes()
     for path in ("", "/"):
         routes.add("GET", path, identity_root, PUBLIC, status=300)

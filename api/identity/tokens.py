@@ -78,7 +78,7 @@ _decoder = msgspec.json.Decoder(_AuthBody)
 
 
 async def create(call: Call) -> Answer:
-    """POST /auth/tokens."""
+    """POST /auth/tokens: sign in."""
     auth = (await call.decode(_decoder)).auth
     user, methods, expires_at = await _identify(call, auth.identity)
     project = _scope(call, user, auth.scope)

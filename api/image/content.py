@@ -155,7 +155,13 @@ def add(routes: Routes) -> None:
     """Route what this module answers."""
     binary = "application/octet-stream"
     routes.add(
-        "PUT", "/v2/images/{}/file", upload, "UploadImage", takes=(binary,), status=(204, 202)
+        "PUT",
+        "/v2/images/{}/file",
+        upload,
+        "UploadImage",
+        takes=(binary,),
+        status=(204, 202),
+        bare=(202,),
     )
     routes.add(
         "GET", "/v2/images/{}/file", download, "image:content:read", gives=binary,

@@ -3,20 +3,23 @@
 from typing import Any
 
 from api.discovery import image_root
-from api.edge import Edge
 from api.errors import render_image
 from api.exchange import Answer, Call, json_answer
 from api.image import content, patches, records
-from api.routing import PUBLIC, Routes, Service
+from api.routing import PUBLIC, Routes, Surface
 
 
-def service(edge: Edge) -> Service:
-    """Return the service."""
-    return Service(edge, "image", "/image", declared(), render_image)
+def surface() -> Surface:
+    """Return what the service is."""
+    return Surface(
+        name="image",
+        prefix="/image",
+        routes=_routes(),
+        render=render_image,
+    )
 
 
-def declared() -> Routes:
-    """Return what is answered, each with what it promises."""
+def _routes() -> Routes:
     routes = Routes()
     for path in ("", "/", "/versions", "/v2", "/v2/"):
         routes.add("GET", path, image_root, PUBLIC, status=300)

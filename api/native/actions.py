@@ -15,7 +15,7 @@ from schemas.envelope import Action, Refused, action_types, decode_action
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import RevokeToken
 
-OPERATIONS_BY = ("resource_id", "project", "project_id", "request_id", "running", "limit")
+OPERATIONS_BY = ("resource_id", "project", "project_id", "request_id", "running", "limit", "marker")
 
 _object = msgspec.json.Decoder(dict[str, Any])
 
@@ -49,7 +49,7 @@ async def _action(call: Call) -> Action:
     body = await call.decode(_object)
     kind = body.get("type")
     if not isinstance(kind, str) or kind not in action_types():
-        raise InvalidInput("type must name an action; GET /v1/openapi.json lists them")
+        raise InvalidInput("type must name an action; GET /openapi.json lists them")
     _need_call(call, kind, body)
     sealed = await seal_action(call.edge, call.principal.project, body)
     try:
@@ -125,15 +125,20 @@ async def show_operation(call: Call) -> Answer:
 
 
 async def list_operations(call: Call) -> Answer:
-    """GET /v1/operations."""
+    """GET /v1/operations: newest first; ``next_marker`` is the next page's ``marker``."""
+    page = page_of(call)
     states = call.edge.reader.operations(
         resource_id=call.param("resource_id") or None,
         project_id=own_project(call),
         request_id=call.param("request_id") or None,
         running=flag(call, "running"),
-        limit=page_of(call).limit,
+        marker=page.marker,
+        limit=page.limit,
     )
-    return json_answer({"operations": states})
+    body: dict[str, Any] = {"operations": states}
+    if states and len(states) == page.limit:
+        body["next_marker"] = states[-1].operation.operation_id
+    return json_answer(body)
 
 
 def add(routes: Routes) -> None:

@@ -4,13 +4,11 @@ from typing import Any
 
 import msgspec
 
-from api.edge import Edge
 from api.errors import render_native
 from api.exchange import Answer, Call, json_answer
 from api.native import actions, audit, history, integrity, log
-from api.routing import PUBLIC, Routes, Service
+from api.routing import PUBLIC, Routes, Surface
 from engine.bus.service import ask_engine
-from schemas.envelope import action_types
 from schemas.errors import Unavailable
 
 STATUS_S = 2.0
@@ -18,25 +16,30 @@ STATUS_S = 2.0
 _object = msgspec.json.Decoder(dict[str, Any])
 
 
-def service(edge: Edge) -> Service:
-    """Return the service."""
-    return Service(
-        edge, "native", "", declared(), render_native, error_type=b"application/problem+json"
+def surface() -> Surface:
+    """Return what the service is."""
+    return Surface(
+        name="native",
+        prefix="",
+        routes=_routes(),
+        render=render_native,
+        error_type=b"application/problem+json",
     )
 
 
-def declared() -> Routes:
-    """Return what is answered, each with what it promises."""
+def _routes() -> Routes:
     routes = Routes()
     for area in (actions, log, audit, history, integrity):
         area.add(routes)
     routes.add("GET", "/v1/status", status, "log:status:read")
-
-    async def describe(_call: Call) -> Answer:
-        return json_answer(description(routes))
-
-    routes.add("GET", "/v1/openapi.json", describe, PUBLIC)
+    for path in ("/openapi.json", "/v1/openapi.json"):
+        routes.add("GET", path, describe, PUBLIC)
     return routes
+
+
+async def describe(call: Call) -> Answer:
+    """GET /openapi.json: all services; under /v1, the native one."""
+    return Answer(200, call.edge.described[call.path])
 
 
 async def status(call: Call) -> Answer:
@@ -63,30 +66,3 @@ async def status(call: Call) -> Answer:
     if not call.principal.is_admin:
         body = {k: body[k] for k in ("projection", "lag") if k in body}
     return json_answer(body)
-
-
-def description(routes: Routes) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 description of the native API, with every action's schema."""
-    kinds = sorted(action_types().items())
-    schemas, components = msgspec.json.schema_components(
-        [kind for _, kind in kinds], ref_template="#/components/schemas/{name}"
-    )
-    paths: dict[str, dict[str, Any]] = {}
-    for method, path, _ in routes.listing():
-        paths.setdefault(path.replace("{}", "{id}"), {})[method.lower()] = {
-            "responses": {"default": {"description": "JSON; errors are problem documents"}}
-        }
-    paths["/v1/actions"]["post"]["requestBody"] = {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"oneOf": list(schemas), "discriminator": {"propertyName": "type"}}
-            }
-        },
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Cumulog", "version": "1"},
-        "paths": paths,
-        "components": {"schemas": components},
-    }

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from api.exchange import Answer, Call, json_answer
-from api.pagination import next_href, page_of, sort_of
+from api.pagination import flag, next_href, page_of, sort_of
 from projections.answers import MarkerNotFound
-from schemas.errors import InvalidInput
 
 type View = dict[str, Any]
 
@@ -61,22 +60,42 @@ def listed[T](
     are applied here, and then so are the pages.
     """
     page = page_of(call)
-    if call.param("page_reverse").lower() in {"true", "1"}:
-        raise InvalidInput("page_reverse is not offered")
+    reverse = flag(call, "page_reverse") or False
     extra = _filters(call, by_reader)
     sort = sort_of(call, SORT, [("id", False)])
+    if reverse:  # What comes before the marker comes after it in the opposite order.
+        sort = [(column, not down) for column, down in sort]
     if page.limit == 0:
         found = []
     elif extra:
         matching = [v for v in views(fetch(sort, None, None)) if _matches(v, extra)]
-        found = _after(matching, page.marker)[: page.limit]
+        found = after(matching, page.marker)[: page.limit]
     else:
         found = views(fetch(sort, page.marker, page.limit))
+    full = len(found) == page.limit
+    if reverse:
+        found.reverse()
     body: dict[str, Any] = {name: [cut(call, v) for v in found]}
-    if page.asked and found and len(found) == page.limit:
-        href = next_href(call, found[-1]["id"])
-        body[f"{name}_links"] = [{"rel": "next", "href": href}]
+    if (
+        found
+        and (page.asked or full)
+        and (links := _links(call, found, reverse=reverse, full=full))
+    ):
+        body[f"{name}_links"] = links
     return json_answer(body)
+
+
+def _links(call: Call, found: list[View], *, reverse: bool, full: bool) -> list[dict[str, str]]:
+    """Return the ways on and back: where it goes on a page is full, back there is a marker."""
+    links: list[dict[str, str]] = []
+    if not found:
+        return links
+    if call.param("marker") if reverse else full:
+        links.append({"rel": "next", "href": next_href(call, found[-1]["id"])})
+    if full if reverse else call.param("marker"):
+        href = next_href(call, found[0]["id"], reverse=True)
+        links.append({"rel": "previous", "href": href})
+    return links
 
 
 def _filters(call: Call, by_reader: frozenset[str]) -> dict[str, set[str]]:
@@ -112,7 +131,19 @@ def _truth(text: str) -> str:
     return {"1": "true", "0": "false"}.get(lowered, lowered)
 
 
-def _after(views: list[View], marker: str | None) -> list[View]:
+def ordered(views: list[View], sort: Sequence[tuple[str, bool]]) -> list[View]:
+    """Return views in the order that the read model would have them in; the id comes last."""
+    for column, down in reversed([*sort, ("id", sort[0][1])]):
+        views = sorted(views, key=lambda v: str(v.get(column) or ""), reverse=down)
+    return views
+
+
+def after(views: list[View], marker: str | None) -> list[View]:
+    """Return the views that come after the one with the marker as its id.
+
+    Raises:
+        MarkerNotFound: there is none.
+    """
     if marker is None:
         return views
     for at, view in enumerate(views):

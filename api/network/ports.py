@@ -7,7 +7,16 @@ from msgspec import Struct, field
 
 from api.errors import NotOffered
 from api.exchange import Answer, Call
-from api.network.lists import LISTED_BY, View, listed, project_filter, several, shown
+from api.network.lists import (
+    LISTED_BY,
+    View,
+    after,
+    listed,
+    ordered,
+    project_filter,
+    several,
+    shown,
+)
 from api.network.networks import check_project, no_change
 from api.network.views import group_view, port_view, rule_view
 from api.routing import Routes
@@ -182,11 +191,8 @@ def _rules(call: Call) -> list[View]:
 async def list_rules(call: Call) -> Answer:
     """GET /security-group-rules."""
 
-    def fetch(_sort: Any, marker: str | None, limit: int | None) -> list[View]:
-        found = sorted(_rules(call), key=lambda v: str(v["id"]))
-        if marker is not None:
-            found = [v for v in found if str(v["id"]) > marker]
-        return found[:limit]
+    def fetch(sort: Any, marker: str | None, limit: int | None) -> list[View]:
+        return after(ordered(_rules(call), sort), marker)[:limit]
 
     return listed(call, "security_group_rules", fetch, lambda views: views, frozenset())
 

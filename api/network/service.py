@@ -3,21 +3,24 @@
 from typing import Any
 
 from api.discovery import network_root
-from api.edge import Edge
 from api.errors import render_network
 from api.exchange import Answer, Call, json_answer
 from api.network import networks, ports
-from api.routing import PUBLIC, Routes, Service
+from api.routing import PUBLIC, Routes, Surface
 from schemas.errors import NotFound
 
 
-def service(edge: Edge) -> Service:
-    """Return the service."""
-    return Service(edge, "network", "/network", declared(), render_network)
+def surface() -> Surface:
+    """Return what the service is."""
+    return Surface(
+        name="network",
+        prefix="/network",
+        routes=_routes(),
+        render=render_network,
+    )
 
 
-def declared() -> Routes:
-    """Return what is answered, each with what it promises."""
+def _routes() -> Routes:
     routes = Routes()
     for path in ("", "/"):
         routes.add("GET", path, network_root, PUBLIC)

@@ -20,8 +20,10 @@ from engine.domain import (
     network,
     operation,
     policy,
+    quota,
 )
 from engine.domain.state import Answered, Cell
+from engine.domain.usage import CHANGES, count
 from schemas import billing as sb
 from schemas import compute as sc
 from schemas import engine as se
@@ -31,6 +33,7 @@ from schemas import image as sm
 from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
+from schemas import quota as sq
 from schemas.envelope import Accepted, Fact, Record, Refused, fact_types
 from schemas.units import DAY, MINUTE, Micros, Ordinal
 
@@ -92,6 +95,9 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     so.OperationCancelled: operation.operation_ended,
     so.OperationTimedOut: operation.operation_ended,
     sb.PriceListPublished: billing.price_list_published,
+    sq.QuotaSet: quota.quota_set,
+    sq.QuotaReset: quota.quota_reset,
+    sq.QuotaClassSet: quota.quota_class_set,
     se.LeaderElected: leader.leader_elected,
     se.LogRolled: leader.log_rolled,
     sp.PolicySet: policy.policy_set,
@@ -203,8 +209,12 @@ def key_of(user_id: str, project_id: str, key: str) -> str:
 def apply_record(cell: Cell, record: FoldRecord | Record, at: Micros) -> Ordinal:
     """Fold one record; return the ordinal of its last fact, or of its request if it has none."""
     state = cell.state
+    usage = cell.index.usage
     for fact in record.facts:
-        EVOLVE[type(fact)](cell, fact, at)
+        kind = type(fact)
+        if kind in CHANGES:
+            count(usage, CHANGES[kind](state, fact))
+        EVOLVE[kind](cell, fact, at)
     state.at = at
     state.ordinal += 1 + len(record.facts)
     _remember(cell, record, at)

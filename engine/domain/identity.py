@@ -279,6 +279,7 @@ def project_saved(cell: Cell, fact: s.ProjectCreated | s.ProjectUpdated, at: Mic
 def project_deleted(cell: Cell, fact: s.ProjectDeleted, at: Micros) -> None:
     project = cell.state.projects.pop(fact.project_id)
     del cell.index.project_names[project.domain_id, project.name]
+    cell.state.quotas.pop(project.project_id, None)
 
 
 def user_saved(cell: Cell, fact: s.UserCreated | s.UserUpdated, at: Micros) -> None:

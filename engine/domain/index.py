@@ -4,7 +4,7 @@ Invariant: equal to what folding the log has left, so that an engine that began 
 decides as one that replayed everything.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from engine.domain.compute.evolve import disk_held
 from engine.domain.ipam import address_number, spans_of
@@ -20,6 +20,7 @@ def index_of(state: State) -> Index:
     _image(state, index)
     _network(state, index)
     _operation(state, index)
+    _usage(state, index)
     return index
 
 
@@ -96,3 +97,37 @@ def _ports(state: State, index: Index) -> None:
 def _operation(state: State, index: Index) -> None:
     for operation in state.operations.values():
         index.host_operations.setdefault(operation.host_id, set()).add(operation.operation_id)
+
+
+def _usage(state: State, index: Index) -> None:
+    """Count everything there is, knowing nothing of the facts that made it."""
+    usage: dict[str, dict[str, int]] = defaultdict(dict)
+    for project_id, server_ids in index.project_servers.items():
+        servers = [state.servers[server_id] for server_id in server_ids]
+        held = usage[project_id]
+        held["servers"] = len(servers)
+        held["vcpus"] = sum(server.flavor.vcpus for server in servers)
+        held["memory_mib"] = sum(server.flavor.memory_mib for server in servers)
+        held["disk_gib"] = sum(disk_held(server) for server in servers)
+    for name, groups in (
+        ("networks", index.project_networks),
+        ("ports", index.project_ports),
+        ("security_groups", index.project_groups),
+        ("images", index.project_images),
+        ("keypairs", state.keypairs),
+    ):
+        for owner, members in groups.items():
+            usage[owner][name] = len(members)
+    for project_id, subnets in Counter(s.project_id for s in state.subnets.values()).items():
+        usage[project_id]["subnets"] = subnets
+    for name, sizes in (
+        ("image_bytes", [(i.project_id, i.size_bytes or 0) for i in state.images.values()]),
+        (
+            "security_group_rules",
+            [(g.project_id, len(g.rules)) for g in state.security_groups.values()],
+        ),
+    ):
+        for project_id, size in sizes:
+            if size:
+                usage[project_id][name] = usage[project_id].get(name, 0) + size
+    index.usage = dict(usage)

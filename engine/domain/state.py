@@ -70,6 +70,8 @@ class Index(Struct, kw_only=True):
     subnet_used: dict[str, dict[int, str]] = field(default_factory=dict)  # address -> port
     subnet_spans: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # pools
     host_operations: dict[str, set[str]] = field(default_factory=dict)
+    # How much of what each project and user holds; see usage.
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class State(Struct, kw_only=True):
@@ -100,6 +102,8 @@ class State(Struct, kw_only=True):
     hosts: dict[str, Host] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)  # open ones
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
+    quotas: dict[str, dict[str, int]] = field(default_factory=dict)  # limits, by project and name
+    quota_class: dict[str, int] = field(default_factory=dict)  # for projects without their own
     answered: dict[str, Answered] = field(default_factory=dict)  # by request id, for two minutes
     keyed: dict[str, Answered] = field(default_factory=dict)  # by idempotency key, for a day
     policy: PolicyTable = PolicyTable()

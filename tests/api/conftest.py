@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from engine.domain.quota import DEFAULTS
+from schemas.quota import UNLIMITED
 from tests.cli.running import Up, eventually
 
 _names = itertools.count(1)
@@ -76,6 +78,10 @@ class Cloud:
         self.anyone = Api(self.url)
         self.admin = self.sign_in("cumulog")
         self.demo = self.sign_in("cumulog-demo")
+        # Tests share projects, and are not to be in each other's way.
+        limits = dict.fromkeys(DEFAULTS, UNLIMITED)
+        told = self.admin("POST", "/v1/actions", {"type": "SetQuotaClass", "limits": limits})
+        assert told.status == 200, told
 
     def sign_in(self, name: str) -> Api:
         auth = self.clouds[name]["auth"]

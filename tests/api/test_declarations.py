@@ -4,25 +4,14 @@ import re
 
 import pytest
 
-from api.compute import service as compute
-from api.identity import service as identity
-from api.image import service as image
-from api.native import service as native
-from api.network import service as network
+from api.app import SURFACES
 from api.routing import ANY_ACTION, PUBLIC, Route
 from schemas.envelope import action_types
 
-SERVICES = {
-    "identity": identity,
-    "compute": compute,
-    "image": image,
-    "network": network,
-    "native": native,
-}
 ROUTES = [
-    (name, method, path, route)
-    for name, service in SERVICES.items()
-    for method, path, route in service.declared().listing()
+    (surface.name, method, path, route)
+    for surface in SURFACES
+    for method, path, route in surface.routes.listing()
 ]
 READ = re.compile(r"[a-z]+:[a-z_]+:[a-z_]+\Z")
 

@@ -11,7 +11,7 @@ from api.exchange import Call, json_answer
 from api.forwarded import Proxies
 from api.limits import Limits
 from api.microversions import Versions, written
-from api.routing import PUBLIC, Routes, Service
+from api.routing import PUBLIC, Routes, Service, Surface
 from schemas.config import Config
 from schemas.errors import InvalidInput
 from tests.api.conftest import Cloud, fresh
@@ -119,7 +119,10 @@ def things() -> Service:
     routes.add("POST", "/new", plain, "things:things:make", since="1.2")
     routes.add("GET", "/old", plain, "things:things:read", until="1.1")
     routes.add("PUT", "/old", plain, "things:things:make")
-    return Service(_Edge(), "things", "/things", routes, render_compute, versions=THINGS)  # type: ignore[arg-type]
+    surface = Surface(
+        name="things", prefix="/things", routes=routes, render=render_compute, versions=THINGS
+    )
+    return Service(_Edge(), surface)  # type: ignore[arg-type]
 
 
 async def ask(method: str, path: str, *headers: tuple[str, str]) -> tuple[int, dict, dict]:

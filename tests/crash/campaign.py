@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.domain.quota import DEFAULTS
+from schemas.quota import UNLIMITED
 from tests.crash.clients import NETWORKS, SUBNETS, Caller, Client, Place, Unreached
 from tests.crash.cloud import CampaignFailed, Cloud
 from tests.crash.record import Record
@@ -78,6 +80,7 @@ class Campaign:
             CampaignFailed: the cloud did not come up, or did not recover from a fault.
         """
         self.cloud.start()
+        self._without_quotas()
         place = self._furnish()
         self._probe = self._client("probe", place, seed=0)
         for number in range(CLIENTS[self.driver]):
@@ -96,6 +99,17 @@ class Campaign:
             self._wait_awake()
             if self._died:
                 raise CampaignFailed(f"a client failed: {self._died[0]!r}")
+
+    def _without_quotas(self) -> None:
+        """Let the clients make as much as they like.
+
+        Raises:
+            CampaignFailed: the cloud would not.
+        """
+        action = {"type": "SetQuotaClass", "limits": dict.fromkeys(DEFAULTS, UNLIMITED)}
+        told = self._administrator.send("POST", "/v1/actions", action)
+        if told.status != 200:
+            raise CampaignFailed(f"the quotas cannot be lifted: {told}")
 
     def _wait_awake(self) -> None:
         if self._waking is not None:

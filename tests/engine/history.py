@@ -12,6 +12,7 @@ from schemas import image as m
 from schemas import network as n
 from schemas import operation as o
 from schemas import policy as p
+from schemas import quota as q
 from schemas.envelope import Actor, Record
 from schemas.units import HOUR, MINUTE
 from tests.engine.world import SECRET, SYSTEM, World
@@ -46,6 +47,7 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now - HOUR)
     yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now + HOUR)
     yield from _prices(world)
+    yield from _quotas(world)
     yield from _images(world)
     yield from _networks(world)
     yield from _servers(world)
@@ -99,6 +101,27 @@ def _prices(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.admin, b.PublishPriceList(currency="EUR", rules=rules)
     yield world.admin, b.PublishPriceList(currency="USD", rules=rules)
     yield world.admin, b.PublishPriceList(currency="EUR", rules=rules[:1])
+
+
+def _quotas(world: World) -> Iterator[tuple[Actor, Any]]:
+    admin, demo = world.admin, world.actors["demo"]
+    own = q.SetQuota(project_id=demo.project_id, limits={"networks": 5, "servers": 2, "vcpus": -1})
+    yield admin, q.SetQuotaClass(limits={"networks": 0, "ports": 50})
+    yield demo, q.SetQuotaClass(limits={"networks": 5})
+    yield demo, n.CreateNetwork(name="none is allowed")
+    yield admin, own
+    yield admin, own
+    yield demo, own
+    yield admin, q.SetQuotaClass(limits={"networks": 20})
+    yield admin, q.SetQuota(project_id=demo.project_id, limits={"nothing": 1})
+    yield admin, q.SetQuota(project_id="none", limits={})
+    yield (
+        admin,
+        q.SetQuota(project_id=demo.project_id, limits={"security_groups": 0}, check_limit=True),
+    )
+    yield admin, q.ResetQuota(project_id=demo.project_id, names=("servers",))
+    yield admin, q.ResetQuota(project_id=demo.project_id, names=("servers",))
+    yield demo, q.ResetQuota(project_id=demo.project_id)
 
 
 def _images(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.decider import authenticate, decide, repeated, stamped
 from engine.domain.fold import apply_record
+from engine.domain.quota import DEFAULTS
 from engine.domain.state import Cell
 from schemas.compute import CreateFlavor, CreateServer
 from schemas.envelope import Accepted, Actor, Commit, Record, Request, encode
@@ -14,6 +15,7 @@ from schemas.identity import Bootstrap, CreateProject, CreateUser, GrantRole
 from schemas.image import CreateImage, UploadImage
 from schemas.network import CreateNetwork, CreateSubnet
 from schemas.operation import ReportOperation
+from schemas.quota import UNLIMITED, SetQuotaClass
 from schemas.sealed import Sealed
 
 SECRET = Sealed(key_id="k", wrapped_key="AA==", nonce="AA==", ciphertext="AA==")
@@ -40,6 +42,10 @@ class World:
 
     def new_id(self) -> str:
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+
+    def without_quotas(self) -> None:
+        """Let everybody hold as much as they like, unless a project is given limits."""
+        self.ok(self.admin, SetQuotaClass(limits=dict.fromkeys(DEFAULTS, UNLIMITED)))
 
     def submit(self, actor: Actor, action: Any, **fields: Any) -> Record:
         """Decide, fold, and keep the commit."""

@@ -77,6 +77,7 @@ def a_small_story(seed: int = 1) -> Story:
     """A cloud with one host, two projects, servers in many states, and prices."""
     story = Story(seed)
     story.host()
+    story.without_quotas()
     story.prices()
     demo, other = story.member("demo"), story.member("other")
     network = story.network(demo)

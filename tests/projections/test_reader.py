@@ -30,6 +30,7 @@ def reader(story, tmp_path):
 def fleet(tmp_path_factory):
     """Forty servers of two projects, some with the same time and name."""
     story = Story()
+    story.without_quotas()
     story.host(vcpus=1000, memory=10**6, disk=10**6)
     demo, other = story.member("demo"), story.member("other")
     story.network(demo)
@@ -80,6 +81,7 @@ def test_expressions_that_could_run_away_are_refused(reader, pattern):
 
 def test_a_search_that_takes_long_is_ended(tmp_path):
     story = Story()
+    story.without_quotas()
     story.host(vcpus=1000, memory=10**6, disk=10**6)
     demo = story.member("demo")
     for _ in range(60):

@@ -18,6 +18,7 @@ class Genesis:
 
     def __init__(self, directory):
         world = World(seed=1)
+        world.without_quotas()
         world.host(vcpus=1, memory=1, disk=1)
         self.flavor = world.flavor()
         self.image = world.image()

@@ -1,0 +1,31 @@
+"""Reads of quotas: which limits hold for a project, and what it holds.
+
+A limit of the project's own comes first, then the class's, then the built-in one, as in
+``engine.domain.quota``.
+"""
+
+from engine.domain.quota import DEFAULTS
+from engine.domain.usage import BY_USER, COUNTED
+from projections.connection import Connections
+from projections.quota import CLASS, QUOTAS, USAGE
+
+
+class QuotaReader(Connections):
+    """See ``reader.Reader``."""
+
+    def quota_defaults(self) -> dict[str, int]:
+        """Return the limits of a project that has none of its own, by name."""
+        held = self.one(QUOTAS, CLASS)
+        return {**DEFAULTS, **({} if held is None else held.limits)}
+
+    def quota_limits(self, project_id: str) -> dict[str, int]:
+        """Return the limits that hold for a project, by name; -1 means none."""
+        own = self.one(QUOTAS, project_id)
+        return {**self.quota_defaults(), **({} if own is None else own.limits)}
+
+    def quota_use(self, project_id: str, user_id: str = "") -> dict[str, int]:
+        """Return what a project holds, and of what is counted by user, what the user holds."""
+        project, user = self.one(USAGE, project_id), self.one(USAGE, user_id)
+        of_project = {} if project is None else project.held
+        of_user = {} if user is None else user.held
+        return {name: (of_user if name in BY_USER else of_project).get(name, 0) for name in COUNTED}
