@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "subnet": ("cli.network:subnet_app", "Ranges of addresses on networks."),
     "port": ("cli.network:port_app", "Places on networks where servers plug in."),
     "project": ("cli.identity:project_app", "What owns resources and is billed for them."),
+    "quota": ("cli.quota:quota_app", "How much a project may hold, and holds."),
     "user": ("cli.identity:user_app", "Who signs in."),
     "token": ("cli.identity:token_app", "Tokens for the API."),
     "submit": ("cli.submit:submit_app", "Submit any action as an event."),

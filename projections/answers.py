@@ -90,14 +90,6 @@ class OperationState(Struct, frozen=True, kw_only=True):
     cause: str = ""
 
 
-class ServerTotals(Struct, frozen=True, kw_only=True):
-    """What a project's servers add up to now; deleted ones not counted."""
-
-    servers: int
-    vcpus: int
-    memory_mib: int
-
-
 class Event(Struct, frozen=True, kw_only=True):
     """One ordinal of the log: a request with its verdict, or a fact.
 

@@ -7,7 +7,10 @@ A limit of the project's own comes first, then the class's, then the built-in on
 from engine.domain.quota import DEFAULTS
 from engine.domain.usage import BY_USER, COUNTED
 from projections.connection import Connections
+from projections.identity import PROJECTS
+from projections.query import Query
 from projections.quota import CLASS, QUOTAS, USAGE
+from schemas.identity import Project
 
 
 class QuotaReader(Connections):
@@ -22,6 +25,20 @@ class QuotaReader(Connections):
         """Return the limits that hold for a project, by name; -1 means none."""
         own = self.one(QUOTAS, project_id)
         return {**self.quota_defaults(), **({} if own is None else own.limits)}
+
+    def quota_owners(self, project_id: str | None = None) -> list[str]:
+        """Return the projects that have limits of their own, or just this one if it has."""
+        sql = "SELECT id FROM quotas WHERE id <> ? AND id = coalesce(?, id) ORDER BY id"
+        return [owner for (owner,) in self.db().execute(sql, (CLASS, project_id))]
+
+    def quota_projects(
+        self, project_id: str | None = None, *, marker: str | None = None, limit: int | None = None
+    ) -> list[Project]:
+        """Return projects by id, or just this one; ``marker`` is an id."""
+        query = Query(PROJECTS)
+        if project_id is not None:
+            query.within("id = ?", project_id)
+        return self.page(query, (("id", False),), marker, limit)
 
     def quota_use(self, project_id: str, user_id: str = "") -> dict[str, int]:
         """Return what a project holds, and of what is counted by user, what the user holds."""

@@ -11,7 +11,7 @@ ask for that is the edge's to decide.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from projections import audit
 from projections.answers import (
@@ -20,7 +20,6 @@ from projections.answers import (
     InstanceAction,
     OperationState,
     RequestAlarm,
-    ServerTotals,
     ServerView,
     Why,
 )
@@ -185,15 +184,6 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         """Return one thing that was done to a server."""
         actions = audit.instance_actions(self.db(), server_id)
         return next((action for action in actions if action.request_id == request_id), None)
-
-    def server_totals(self, project_id: str | None = None) -> ServerTotals:
-        """Return what a project's (or all) servers add up to."""
-        sql = "SELECT count(*), total(vcpus), total(memory_mib) FROM servers WHERE deleted = 0"
-        values: tuple[Any, ...] = ()
-        if project_id is not None:
-            sql, values = f"{sql} AND project_id = ?", (project_id,)
-        servers, vcpus, memory_mib = self.db().execute(sql, values).fetchone()
-        return ServerTotals(servers=servers, vcpus=int(vcpus), memory_mib=int(memory_mib))
 
     # Image
 

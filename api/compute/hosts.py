@@ -1,4 +1,4 @@
-"""Hosts as administrators see them, zones, limits and the list of extensions."""
+"""Hosts as administrators see them, zones and the list of extensions."""
 
 from typing import Any
 from zlib import crc32
@@ -8,7 +8,6 @@ from api.errors import NotOffered
 from api.exchange import Answer, Call, json_answer
 from api.routing import Routes
 from api.times import micros_naive
-from projections.answers import ServerTotals
 from schemas.compute import Server
 from schemas.errors import Forbidden, NotFound
 from schemas.host import Host
@@ -161,39 +160,6 @@ async def list_zones_full(call: Call) -> Answer:
     return json_answer({"availabilityZoneInfo": [zone]})
 
 
-async def limits(call: Call) -> Answer:
-    """GET /limits: there are no quotas, which -1 says; what is used is counted."""
-    project_id = call.principal.project_id
-    asked = call.param("tenant_id") or call.param("project_id")
-    if asked and asked != project_id:
-        _need_admin(call)
-        project_id = asked
-    used: ServerTotals = call.edge.reader.server_totals(project_id)
-    groups = call.edge.reader.security_groups(project_id=project_id)
-    absolute = {
-        "maxTotalInstances": -1,
-        "maxTotalCores": -1,
-        "maxTotalRAMSize": -1,
-        "maxTotalKeypairs": -1,
-        "maxServerMeta": 128,
-        "maxImageMeta": 128,
-        "maxPersonality": 0,
-        "maxPersonalitySize": 0,
-        "maxServerGroups": 0,
-        "maxServerGroupMembers": 0,
-        "maxSecurityGroups": -1,
-        "maxSecurityGroupRules": -1,
-        "maxTotalFloatingIps": 0,
-        "totalInstancesUsed": used.servers,
-        "totalCoresUsed": used.vcpus,
-        "totalRAMUsed": used.memory_mib,
-        "totalSecurityGroupsUsed": len(groups),
-        "totalFloatingIpsUsed": 0,
-        "totalServerGroupsUsed": 0,
-    }
-    return json_answer({"limits": {"rate": [], "absolute": absolute}})
-
-
 async def no_aggregates(call: Call) -> Answer:
     """GET /os-aggregates: hosts are not grouped."""
     _need_admin(call)
@@ -212,6 +178,8 @@ _EXTENSIONS = (
     ("os-hypervisors", "Hypervisors"),
     ("os-instance-actions", "InstanceActions"),
     ("os-keypairs", "Keypairs"),
+    ("os-quota-class-sets", "QuotaClasses"),
+    ("os-quota-sets", "Quotas"),
     ("os-services", "Services"),
 )
 
@@ -252,9 +220,6 @@ def add(routes: Routes) -> None:
     routes.add("GET", "/v2.1/os-services", list_services, hosts, query=("host", "binary"))
     routes.add("GET", "/v2.1/os-availability-zone", list_zones, zones)
     routes.add("GET", "/v2.1/os-availability-zone/detail", list_zones_full, hosts)
-    routes.add(
-        "GET", "/v2.1/limits", limits, "compute:limits:read", query=("tenant_id", "project_id")
-    )
     routes.add("GET", "/v2.1/os-aggregates", no_aggregates, hosts)
     routes.add("GET", "/v2.1/os-server-groups", no_server_groups, "compute:server_groups:read")
     routes.add("GET", "/v2.1/extensions", list_extensions, "compute:extensions:read")

@@ -17,8 +17,9 @@ from api.writing import write
 from executors.storage.blob import Blobs, BlobTooLarge
 from projections.answers import OperationState
 from schemas.envelope import Refused
-from schemas.errors import IncorrectImageState, NotFound
+from schemas.errors import ContentQuotaExceeded, IncorrectImageState, NotFound
 from schemas.image import Image, UploadImage
+from schemas.quota import UNLIMITED
 
 CHECKED_S = 120.0
 CHUNK_BYTES = 1 << 20
@@ -34,11 +35,22 @@ async def upload(call: Call) -> Answer:
     if image.status != "queued":
         raise IncorrectImageState(f"the image is {image.status}, content is taken while queued")
     edge = call.edge
-    limit = edge.config.image_bytes_max
+    largest = edge.config.image_bytes_max
+    used, allowed = _quota(call, image)
+    limit = largest if allowed == UNLIMITED else min(largest, max(0, allowed - used))
     try:
         written = await edge.blobs.write(_large(call.chunks(limit)), limit_bytes=limit)
-    except BlobTooLarge as error:
-        raise BodyTooLarge(str(error)) from error
+    except (BodyTooLarge, BlobTooLarge) as error:
+        if limit == largest:
+            raise BodyTooLarge(f"an image may have at most {limit} bytes", limit=limit) from error
+        raise ContentQuotaExceeded(
+            f"quota exceeded: the content has more bytes than are left, {used} of {allowed} "
+            "image_bytes are used",
+            resource="image_bytes",
+            used=used,
+            asked=limit + 1,  # at least: the rest was not read
+            limit=allowed,
+        ) from error
     try:
         reply = await write(
             call,
@@ -67,6 +79,17 @@ async def upload(call: Call) -> Answer:
             hint="The image waits for other content (queued), or can be deleted.",
         )
     )
+
+
+def _quota(call: Call, image: Image) -> tuple[int, int]:
+    """Return the bytes that the image's project holds, and may hold, as far as is known here.
+
+    What it has no room for need not be taken in; what it has is the engine's to decide.
+    """
+    reader = call.edge.reader
+    with reader.snapshot():
+        used = reader.quota_use(image.project_id)["image_bytes"]
+        return used, reader.quota_limits(image.project_id)["image_bytes"]
 
 
 async def _large(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

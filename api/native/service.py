@@ -6,7 +6,7 @@ import msgspec
 
 from api.errors import render_native
 from api.exchange import Answer, Call, json_answer
-from api.native import actions, audit, history, integrity, log
+from api.native import actions, audit, history, integrity, log, quotas
 from api.routing import PUBLIC, Routes, Surface
 from engine.bus.service import ask_engine
 from schemas.errors import Unavailable
@@ -29,7 +29,7 @@ def surface() -> Surface:
 
 def _routes() -> Routes:
     routes = Routes()
-    for area in (actions, log, audit, history, integrity):
+    for area in (actions, log, audit, history, integrity, quotas):
         area.add(routes)
     routes.add("GET", "/v1/status", status, "log:status:read")
     for path in ("/openapi.json", "/v1/openapi.json"):

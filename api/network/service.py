@@ -5,7 +5,7 @@ from typing import Any
 from api.discovery import network_root
 from api.errors import render_network
 from api.exchange import Answer, Call, json_answer
-from api.network import networks, ports
+from api.network import networks, ports, quotas
 from api.routing import PUBLIC, Routes, Surface
 from schemas.errors import NotFound
 
@@ -25,7 +25,7 @@ def _routes() -> Routes:
     for path in ("", "/"):
         routes.add("GET", path, network_root, PUBLIC)
         routes.add("GET", f"/v2.0{path}", resources, "network:extensions:read")
-    for area in (networks, ports):
+    for area in (networks, ports, quotas):
         area.add(routes)
     routes.add(
         "GET",
@@ -46,6 +46,9 @@ _EXTENSIONS = (
     ("binding", "Port Binding", "Where ports are bound, for administrators"),
     ("pagination", "Pagination support", "Lists come in pages"),
     ("sorting", "Sorting support", "Lists can be sorted"),
+    ("quotas", "Quota management support", "How much a project may hold"),
+    ("quota_details", "Quota details management support", "How much of it is used"),
+    ("quota-check-limit", "Quota check limit", "Limits that may not go below what is used"),
     ("security-group", "security-group", "What may pass to and from ports"),
     ("standard-attr-description", "standard-attr-description", "Objects have a description"),
     ("standard-attr-revisions", "Resource revision numbers", "Objects count their changes"),

@@ -186,12 +186,6 @@ def test_keypairs_of_two_users_may_share_a_name(story, tmp_path):
     assert reader.keypair(story.demo.user_id, "none") is None
 
 
-def test_totals_count_what_is_there(story, reader):
-    totals = reader.server_totals(story.demo.project_id)
-
-    assert (totals.servers, totals.vcpus) == (3, 1 + 1 + 999)
-
-
 @given(
     sort=st.lists(
         st.tuples(
