@@ -11,7 +11,7 @@ from typing import Any
 import uuid_utils
 from litestar import Litestar, Request, Response, get
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.types import Message, Scope
 
 from api.compute import service as compute
@@ -20,7 +20,7 @@ from api.errors import Problem, render_native
 from api.exchange import Call, encode
 from api.identity import service as identity
 from api.image import service as image
-from api.metrics import exposition
+from api.metrics import Scrape
 from api.native import service as native
 from api.network import service as network
 from api.openapi import document
@@ -74,6 +74,7 @@ class Api(Litestar):
 
 def create_app(edge: Edge) -> Api:
     """Return the application of one edge."""
+    scrape = Scrape(edge)
 
     @get("/", sync_to_thread=False)
     def index() -> dict[str, Any]:
@@ -106,10 +107,13 @@ def create_app(edge: Edge) -> Api:
         body = {"ready": not reasons, "ordinal": ordinal, "reasons": reasons}
         return Response(body, status_code=503 if reasons else 200)
 
-    @get("/metrics", sync_to_thread=False, media_type="text/plain; version=0.0.4; charset=utf-8")
-    def metrics() -> str:
-        """Return counters in Prometheus' text format."""
-        return exposition(edge)
+    @get("/metrics")
+    async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Return what is counted, as Prometheus' text or as OpenMetrics."""
+        if not scrape.may(request.headers.get("authorization", "")):
+            raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
+        text, media_type = await scrape.exposition(request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
 
     app = Api(
         route_handlers=[index, healthz, readyz, metrics],

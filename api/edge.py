@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from msgspec import Struct, field
+from prometheus_client import Histogram
 
 from api.access import AccessLog
 from api.auth import Authenticator, Principal
@@ -16,6 +17,7 @@ from api.connections import Connections
 from api.exchange import Call
 from api.forwarded import Proxies
 from api.limits import Limits
+from api.metrics import DURATIONS
 from api.passwords import Passwords
 from api.tokens import TokenRing
 from api.waiting import Waiter
@@ -57,8 +59,11 @@ class Edge(Struct, kw_only=True):
     described: Mapping[str, bytes] = {}  # documents of the API, by path
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     late_at: float = float("-inf")  # when a write was last not readable in time (monotonic)
+    active: Counter[str] = field(default_factory=Counter)  # requests being answered, by api
+    decisions: Counter[str] = field(default_factory=Counter)  # of the policy, by effect
     answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     streams: Counter[str] = field(default_factory=Counter)  # open feeds, by user
+    durations: dict[tuple[str, str, int], Histogram] = field(default_factory=dict)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def position(self) -> int:
@@ -95,5 +100,11 @@ class Edge(Struct, kw_only=True):
     def count(self, api: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request, for ``/metrics``."""
         # Whoever asks chooses the method, token or not: counters must not grow with what is sent.
-        self.answered[api, method if method in METHODS else "other", status] += 1
+        method = method if method in METHODS else "other"
+        self.answered[api, method, status] += 1
         self.seconds[api] += seconds
+        key = api, method, status // 100
+        duration = self.durations.get(key)
+        if duration is None:
+            duration = self.durations[key] = DURATIONS.labels(api, method, f"{status // 100}xx")
+        duration.observe(seconds)

@@ -147,8 +147,10 @@ class Call:
         principal, policy = self.principal, self.edge.policy()
         reach = policy.reach(action, principal.scope, principal.role_set)
         if reach is None:
+            self.edge.decisions["deny"] += 1
             self.rule = policy.refusing(action)
             raise Forbidden(explained(policy, action), action=action, rule=self.rule)
+        self.edge.decisions["allow"] += 1
         self.rule = reach.rule
         return reach
 

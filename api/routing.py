@@ -218,26 +218,29 @@ class Service:
         call = Call(self._edge, self.name, scope, receive)
         problem: Problem | None = None
         ended: Exception | None = None
+        status, code, streams = 0, "", False
+        self._edge.active[self.name] += 1
         try:
-            answer = await self._answer(call)
-        except Tried as tried:
-            answer = tried.answer
-        except Exception as error:  # noqa: BLE001  # told below, as an error of ours if it is one
-            ended, problem = error, self._problem(call, error)
-            answer = self._failed(call, problem)
-        if not call.consumed and call.method in _WITH_BODY:
-            await call.drain(DRAIN_BYTES, DRAIN_S)
-        status, code = answer.status, problem.code if problem is not None else ""
-        streams = answer.stream is not None
-        if streams:  # It may last for days: told of as it begins.
-            self._edge.access.note(call, status, perf_counter() - started)
-        try:
+            try:
+                answer = await self._answer(call)
+            except Tried as tried:
+                answer = tried.answer
+            except Exception as error:  # noqa: BLE001  # told below, if it is an error of ours
+                ended, problem = error, self._problem(call, error)
+                answer = self._failed(call, problem)
+            if not call.consumed and call.method in _WITH_BODY:
+                await call.drain(DRAIN_BYTES, DRAIN_S)
+            status, code = answer.status, problem.code if problem is not None else ""
+            streams = answer.stream is not None
+            if streams:  # It may last for days: told of as it begins.
+                self._edge.access.note(call, status, perf_counter() - started)
             await self._send(call, answer, send)
         except Exception as error:
             status, code, ended = 500, "AnswerBroken", error
             raise
         finally:
             seconds = perf_counter() - started
+            self._edge.active[self.name] -= 1
             self._edge.count(self.name, call.method, status, seconds)
             if not streams:
                 self._edge.access.note(call, status, seconds)

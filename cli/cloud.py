@@ -73,6 +73,9 @@ def up(
     standby: Annotated[
         bool, typer.Option("--standby", help="Run a second engine that takes over at once.")
     ] = False,
+    metrics_token_file: Annotated[
+        Path | None, typer.Option(help="Ask for the token in this file at /metrics; none: open.")
+    ] = None,
     log_level: Annotated[
         LogLevel, typer.Option(help="What DIR/log has; debug adds a line for each read.")
     ] = LogLevel.INFO,
@@ -95,6 +98,9 @@ def up(
             standby=standby,
             settings={
                 "accelerator": accelerator.value,
+                "metrics_token_file": (
+                    str(metrics_token_file.absolute()) if metrics_token_file else ""
+                ),
                 "log_level": log_level.value,
                 "checkpoint_copy": str(checkpoint_dir.absolute()) if checkpoint_dir else "",
             },

@@ -13,12 +13,14 @@ import msgspec
 import structlog
 
 from engine.bus.client import Bus, Handler, Message, Subscription
+from engine.bus.metrics import Reading, told
 from engine.dispatch import Dispatcher
 from engine.domain.desired import desired_state, work_item
 from engine.domain.state import state_digest
 from engine.dry_run import dry_run
 from engine.folded import Folded
 from engine.log.port import Log, LogError
+from engine.metrics import Numbers
 from engine.snapshot import copy_cell
 from engine.timers import Timers
 from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
@@ -34,6 +36,7 @@ from schemas.envelope import (
     encode,
 )
 from schemas.identity import Bootstrap
+from schemas.metrics import encode_told
 from schemas.operation import Operation, PassDeadline
 from schemas.trace import child
 from schemas.units import SECOND, Micros, Ordinal
@@ -93,6 +96,8 @@ class Engine:
             reach=self._reach_log,
         )
 
+        self._numbers = Numbers(folded.cell, self.timers)
+
     def _began(self, operation: Operation) -> None:
         self.timers.watch(operation)
 
@@ -137,6 +142,7 @@ class Engine:
             subjects.engine("status"): self._on_status,
             subjects.engine("digest"): self._on_digest,
             subjects.engine("dryrun"): self._on_dry_run,
+            subjects.engine("metrics"): self._on_metrics,
             subjects.engine("bootstrap"): self._on_bootstrap,
             subjects.submit_agents: self._on_agent,
             subjects.submit_api: self._on_api,
@@ -238,6 +244,17 @@ class Engine:
             "bootstrapped": state.bootstrapped,
         }
         await message.respond(msgspec.json.encode(answer))
+
+    async def _on_metrics(self, message: Message) -> None:
+        async def read() -> list[Reading]:
+            return [
+                ("cumulog_log_last_sequence", (), self.turns.committed),
+                ("cumulog_log_commits_total", (), self.turns.commits),
+                ("cumulog_engine_waiting_requests", (), self.turns.waiting),
+                *self._numbers.readings(self._clock()),
+            ]
+
+        await message.respond(encode_told(await told("engine", read)))
 
     async def _on_dry_run(self, message: Message) -> None:
         """The same decision, its facts shown and not written."""

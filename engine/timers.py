@@ -52,6 +52,10 @@ class Timers:
         """A heartbeat came in."""
         self._heard[host_id] = self._clock()
 
+    def last_heard(self, host_id: str) -> Micros:
+        """Return when a host was last heard of, or when listening began."""
+        return self._heard.get(host_id, self._began)
+
     def tick(self) -> None:
         """Submit what has become due."""
         now = self._clock()

@@ -25,6 +25,7 @@ from engine.domain.state import Cell
 from engine.folded import Folded
 from engine.log.commit import seal_commit
 from engine.log.port import Log, WrongLastSequence
+from engine.metrics import APPENDED, count
 from schemas.compute import ServerStopRequested
 from schemas.engine import LogRolled
 from schemas.envelope import Outcome, Record, Refused, Request, encode
@@ -194,6 +195,11 @@ class Turns:
         self._decide(request, roles, reply)
         return None
 
+    @property
+    def waiting(self) -> int:
+        """How many requests are decided and not yet acknowledged."""
+        return self._waiting
+
     def _is_full(self) -> bool:
         return self._waiting >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX
 
@@ -224,6 +230,7 @@ class Turns:
             record = _too_large(record, len(encoded))
             encoded = encode(record)
         ordinal = turn.last = apply_record(self.cell, record, turn.at)
+        count(record)
         turn.records.append(encoded)
         turn.size += len(encoded)
         self._waiting_bytes += len(encoded)
@@ -443,6 +450,7 @@ class Turns:
 
     def _settle(self, turn: Turn) -> None:
         took_s = asyncio.get_running_loop().time() - turn.sent_at
+        APPENDED.observe(took_s)
         self._ack_s = min(took_s, self._ack_s * FORGETTING) if self._ack_s else took_s
         if turn.done.cancelled():
             return  # we are ending

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from engine.bus.metrics import Reading
 from executors.converge import Converger, Drivers
 from executors.errors import HostError, StaleState, reason
 from executors.hypervisor.port import DomainEnded
@@ -184,6 +185,10 @@ class Agent:
             )
         except HostError as error:
             return ConsoleReply(error=reason(error))
+
+    async def readings(self) -> list[Reading]:
+        """Return what an edge tells of this host, beside what is counted."""
+        return [("cumulog_agent_servers", (), self._lanes.wanted_running())]
 
     async def _ask_metadata(self, ask: MetadataAsk) -> MetadataReply:
         try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from engine.bus.metrics import counter
 from executors.errors import reason
 from executors.upstream import Report, Upstream, UpstreamError
 from schemas.compute import ReportServerState, StopCause
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 _PAUSE_FIRST_S = 0.1
 _PAUSE_MOST_S = 5.0
 _DRIFT_MOST = 1000  # the schema's bound
+
+OPERATIONS = counter("cumulog_agent_operations_total")
 
 type Clock = Callable[[], Micros]
 
@@ -87,6 +90,7 @@ class Reports:
             ),
             operation.trace,
         )
+        OPERATIONS.labels(operation.kind, "succeeded").inc()
         log.info("operation.succeeded", kind=operation.kind, **about(operation))
 
     async def failed(self, operation: Operation, cause: str, *, running: bool) -> None:
@@ -102,6 +106,7 @@ class Reports:
             ),
             operation.trace,
         )
+        OPERATIONS.labels(operation.kind, "failed").inc()
         log.warning("operation.failed", kind=operation.kind, why=cause, **about(operation))
 
     async def ended(

@@ -13,6 +13,7 @@ import structlog
 
 from engine.bus import service
 from engine.bus.client import Bus, BusError, Message
+from engine.bus.metrics import answer_for
 from engine.bus.work import follow_work
 from executors.agent import EXECUTORS, Agent, Pace
 from executors.drivers import choose
@@ -151,6 +152,8 @@ async def run(config: Config) -> None:
             position=position,
             pace=Pace(heartbeat_s=config.heartbeat_s, reconcile_s=config.reconcile_s),
         )
+        subject = bus.subjects.agent_metrics(config.host_id)
+        await answer_for(bus, subject, "agent", agent.readings)
         starting = asyncio.create_task(agent.start())
         stopping = asyncio.create_task(stop.wait())
         try:

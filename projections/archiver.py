@@ -22,6 +22,7 @@ What cannot be answered is answered with ``{"error": {code, status, reason, hint
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
@@ -29,6 +30,7 @@ import structlog
 from msgspec import Struct
 
 from engine.bus.client import Bus, BusError, Message
+from engine.bus.metrics import Reading, answer_for
 from engine.bus.service import ask_engine
 from engine.log.checkpoint import CheckpointBroken
 from engine.log.commit import ChainBroken
@@ -40,6 +42,7 @@ from projections.archive import Archive, SegmentsAnswer, Window, last_ordinal
 from projections.history import History, history_path
 from projections.models import decode_stored
 from projections.notary import Notary, book_of, keys_of
+from projections.numbers import GAPS, USAGE_ROWS, lag
 from projections.reader import Reader
 from projections.runner import read_model_path, stopped
 from projections.segment import HistoryBroken, NotProjected
@@ -121,6 +124,8 @@ async def run(config: Config) -> None:
         segment_ordinals=config.segment_ordinals,
         segment_age_s=config.segment_age_s,
     )
+    subject = bus.subjects.metrics(f"archiver-{config.node}")
+    await answer_for(bus, subject, "archiver", archiver.readings)
     stopping = asyncio.create_task(stopped())
     working = asyncio.create_task(archiver.run())
     try:
@@ -158,6 +163,7 @@ class Archiver:
         self._segment_age_s = segment_age_s
         self._notary = notary
         self._checkpoint_s = checkpoint_s
+        self._verified: Ordinal = 0  # up to where the chain was walked, and signed
         self._checkpoint_due = 0.0  # a start signs what there is
         self._sealing = asyncio.Lock()
         self._signing = asyncio.Lock()
@@ -190,6 +196,16 @@ class Archiver:
         finally:
             await subscription.stop()
 
+    async def readings(self) -> list[Reading]:
+        """Return how far history reaches and how far it was checked."""
+        sealed = await asyncio.to_thread(self._archive.segments)
+        last = sealed.segments[-1] if sealed.segments else None
+        at = last.last_at if last is not None else 0
+        return [
+            ("cumulog_chain_verified_sequence", (), self._verified),
+            *await lag("history", sealed.ordinal, at, self._log.last),
+        ]
+
     async def _guarded(self, name: str, work: Awaitable[object]) -> None:
         """Do one thing of many; none keeps the others, or the answers, from being done."""
         try:
@@ -198,6 +214,7 @@ class Archiver:
             log.warning(name, error=str(error))
         except BROKEN:
             # Nothing is built on top of what is broken; whoever asks `verify` is told.
+            GAPS.inc()
             log.exception("history_broken", found=name)
         except Exception:
             # A full disk, say: what was not published is begun anew.
@@ -215,6 +232,7 @@ class Archiver:
             signed = await asyncio.to_thread(self._notary.sign, now)
             self._checkpoint_due = time.monotonic() + self._checkpoint_s
             if signed is not None:
+                self._verified = signed.ordinal
                 log.info("signed", ordinal=signed.ordinal, key=signed.key)
             try:
                 await asyncio.to_thread(self._notary.mirror)
@@ -285,7 +303,10 @@ class Archiver:
         raise InvalidInput(f"history answers {', '.join(sorted(self._questions))}")
 
     async def _usage(self, payload: bytes) -> Answer:
-        return await asyncio.to_thread(self._archive.usage, _window(payload), _now())
+        answer = await asyncio.to_thread(self._archive.usage, _window(payload), _now())
+        for meter, rows in Counter(row.meter for row in answer.usage).items():
+            USAGE_ROWS.labels(meter).inc(rows)
+        return answer
 
     async def _bill(self, payload: bytes) -> Answer:
         return await asyncio.to_thread(self._archive.bill, _window(payload), _now())

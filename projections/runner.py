@@ -16,11 +16,14 @@ import msgspec
 import structlog
 
 from engine.bus.client import Bus, BusError
+from engine.bus.metrics import Reading, answer_for
 from engine.log.jetstream import JetStreamLog
 from engine.log.port import LogError, StoredCommit
 from projections import access, files
 from projections.history import History, history_path
 from projections.models import LogDiffers, apply_commit
+from projections.numbers import GAPS, Resources, lag
+from projections.reader import Reader
 from projections.store import Superseded, Writer
 from schemas.config import Config
 
@@ -72,6 +75,16 @@ async def run(config: Config) -> None:
     )
     stopping = asyncio.create_task(stopped())
     source = JetStreamLog(bus, archived=History(history_path(config)).commits_after)
+    reader = Reader(read_model_path(config))
+    resources = Resources(reader)
+
+    async def numbers() -> list[Reading]:
+        head = reader.head()
+        behind = await lag("read_model", head.ordinal, head.at, source.last)
+        return [*behind, *await resources.readings()]
+
+    subject = bus.subjects.metrics(f"projector-{config.node}")
+    await answer_for(bus, subject, "projector", numbers)
     following = asyncio.create_task(follow(bus, source, read_model_path(config), config.node))
     keeping = asyncio.create_task(access.keep(bus, access.access_path(config)))
     try:
@@ -83,6 +96,7 @@ async def run(config: Config) -> None:
             task.cancel()
         await asyncio.gather(stopping, following, keeping, return_exceptions=True)
         await bus.close()
+        reader.end()
 
 
 async def stopped() -> None:
@@ -156,6 +170,7 @@ class Projector:
                 log.info("read_model_switched")
                 self.close()
             except LogDiffers as error:
+                GAPS.inc()
                 differences += 1
                 if differences == DIFFERENCES_MAX:
                     raise

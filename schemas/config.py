@@ -32,6 +32,8 @@ class Config(Struct, frozen=True, kw_only=True):
     # Image content is checked against its format; off only for suites that upload noise.
     check_images: bool = True
     log_level: LogLevel = "info"  # of each process' own log; "debug" has a line for each read
+    # Holds the token that who scrapes /metrics must show ("": anybody may).
+    metrics_token_file: str = ""
     heartbeat_s: float = 2.0
     host_silent_s: float = 15.0
     reconcile_s: float = 60.0

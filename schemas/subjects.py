@@ -14,6 +14,8 @@
 ``<cell>.ask.<host>.console``     an edge asks an agent for a console's text
 ``<cell>.metadata.<host>``        an agent asks an edge what to answer a guest
 ``<cell>.history.<question>``     usage, bills, verification
+``<cell>.metrics.<process>``      an edge asks a projector or archiver for its numbers
+``<cell>.ask.<host>.metrics``     an edge asks an agent for its numbers
 ================================  ==========================================================
 """
 
@@ -91,6 +93,12 @@ class Subjects(msgspec.Struct, frozen=True):
 
     def console(self, host: HostId) -> str:
         return f"{self.cell}.ask.{host}.console"
+
+    def metrics(self, process: str) -> str:
+        return f"{self.cell}.metrics.{process}"
+
+    def agent_metrics(self, host: HostId) -> str:
+        return f"{self.cell}.ask.{host}.metrics"
 
     def metadata(self, host: HostId) -> str:
         return f"{self.cell}.metadata.{host}"

@@ -150,7 +150,8 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
     feeds = f"{feed(names.cell)}.*"
     hears = [names.projected("*"), names.heartbeat("*"), names.metadata("*"), feeds]
     key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
-    says = [*asks, f"{names.cell}.ask.>", names.history("*"), *reads, names.access("*")]
+    questions = [f"{names.cell}.ask.>", names.history("*"), names.metrics("*")]
+    says = [*asks, *questions, *reads, names.access("*")]
     mapped = {call: _mapped(call) for call in (key_found, STREAMS)}
     edge = _user(
         "edge",
@@ -168,6 +169,7 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
             *(_import("CELL", subject) for subject in asks),
             _hear("CELL", feeds),
             _import("HISTORY", names.history("*")),
+            _import("HISTORY", names.metrics("*")),
             _hear("HISTORY", names.projected("*")),
             *(_import(_host_account(host), _asked(names, host)) for host in hosts),
             *(_hear(_host_account(host), names.heartbeat(host)) for host in hosts),
@@ -183,12 +185,16 @@ def _history(names: Subjects) -> dict[str, Any]:
     history = _user(
         "history",
         [names.projected("*"), asks, *reads, _mapped(STREAMS), *_answers()],
-        [names.history("*"), names.projected("*"), feeds],
+        [names.history("*"), names.metrics("*"), names.projected("*"), feeds],
     )
     return {
         "users": [history],
         "mappings": {STREAMS: _mapped(STREAMS)},
-        "exports": [_service(names.history("*")), _stream(names.projected("*"))],
+        "exports": [
+            _service(names.history("*")),
+            _service(names.metrics("*")),
+            _stream(names.projected("*")),
+        ],
         "imports": [
             *(_import("STORE", read) for read in reads),
             _import("STORE", STREAMS, to=_mapped(STREAMS)),

@@ -17,7 +17,7 @@ class Upstream(BusUpstream):
         self._world = world
         self._host = host
 
-    async def submit(self, report, request_id):
+    async def submit(self, report, request_id, trace=""):
         world, host = self._world, self._host
         if isinstance(report, ReportOperation):
             said = f"{report.operation_id} {report.succeeded} {report.cause}"
@@ -26,7 +26,7 @@ class Upstream(BusUpstream):
                 self._need_no_traces(report)
         if hasattr(report, "observed_at"):
             report = self._misdated(report, request_id)
-        return await super().submit(report, request_id)
+        return await super().submit(report, request_id, trace)
 
     def _need_no_traces(self, report):
         """A build that failed has left nothing, unless an earlier agent died over it."""
