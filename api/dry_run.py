@@ -32,6 +32,11 @@ class Tried(Exception):
         self.answer = answer
 
 
+def is_trial(call: Call) -> bool:
+    """Return whether the caller asks by the header what would follow, and no more."""
+    return call.header(HEADER) not in {"", "0", "false"}
+
+
 async def try_out(call: Call, action: Action) -> Answer:
     """Return what would follow from an action: 200, also where it would be refused.
 

@@ -27,9 +27,11 @@ from api.errors import (
 )
 from api.exchange import Answer, Call, Header, Receive, Scope, Send, Version
 from api.microversions import HIGHEST, LOWEST, Versions, parse, written
+from api.refusals import record
 from api.request_log import READS, tell
 from engine.bus.client import BusError
 from projections.answers import BadPattern, BadSort, MarkerNotFound
+from schemas.envelope import action_types
 from schemas.errors import Rejected, Unavailable
 
 type Handler = Callable[[Call], Awaitable[Answer]]
@@ -44,6 +46,7 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 PUBLIC = "public"  # as an action: anybody may, without a token
 ANY_ACTION = "*"  # as an action: the one that the body names
 JSON_TYPE = "application/json"
+ENGINE_ACTIONS = frozenset({ANY_ACTION, *action_types()})
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -72,6 +75,11 @@ class Route(Struct, frozen=True, kw_only=True):
     def public(self) -> bool:
         """Whether it needs no token."""
         return self.actions == (PUBLIC,)
+
+    @property
+    def mutates(self) -> bool:
+        """Whether what it does is decided by the engine, and in the log."""
+        return not ENGINE_ACTIONS.isdisjoint(self.actions)
 
     def at(self, version: Version) -> "Route | None":
         """Return what answers at a microversion; None if nothing does."""
@@ -227,6 +235,7 @@ class Service:
                 answer = tried.answer
             except Exception as error:  # noqa: BLE001  # told below, if it is an error of ours
                 ended, problem = error, self._problem(call, error)
+                await record(call, problem)
                 answer = self._failed(call, problem)
             if not call.consumed and call.method in _WITH_BODY:
                 await call.drain(DRAIN_BYTES, DRAIN_S)

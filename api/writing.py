@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, get_args
 
 from api.auth import now
-from api.dry_run import HEADER, Tried, try_out
+from api.dry_run import Tried, is_trial, try_out
 from api.edge import VISIBLE_S
 from api.errors import denied
 from api.exchange import Call
@@ -43,7 +43,7 @@ async def send(call: Call, action: Action) -> Outcome:
     Raises:
         Tried: the caller asked what would follow, by a header, and is to be told only that.
     """
-    if call.header(HEADER) not in {"", "0", "false"}:
+    if is_trial(call):
         raise Tried(await try_out(call, action))
     key = call.header(b"idempotency-key") or None
     if key is not None and len(key) > 255:
@@ -60,7 +60,8 @@ async def send(call: Call, action: Action) -> Outcome:
             digest=_digest(call) if key else "",
         ),
     )
-    call.ordinal, call.repeated = outcome.ordinal, outcome.repeated
+    call.ordinal = outcome.ordinal if outcome.recorded else 0
+    call.repeated = outcome.repeated
     call.rule = outcome.verdict.rule
     edge = call.edge
     if outcome.ordinal and not await edge.waiter.reached(outcome.ordinal, VISIBLE_S):

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from engine.clocks import late_by_s, need_no_future
 from engine.domain import (
+    access,
     billing,
     compute,
     host,
@@ -27,6 +28,7 @@ from engine.domain.context import Context
 from engine.domain.fold import key_of
 from engine.domain.state import Answered, Cell
 from engine.policy import Policies, authorize, scope_of
+from schemas import access as sa
 from schemas import billing as sb
 from schemas import compute as sc
 from schemas import engine as se
@@ -86,6 +88,7 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     se.ConfirmLead: leader.confirm_lead,
     se.RollLog: leader.roll_log,
     sp.SetPolicy: policy.set_policy,
+    sa.RefuseRequest: access.refuse_request,
 }
 assert set(DECIDE) == set(action_types().values()), "every action has its decision"
 
@@ -200,12 +203,15 @@ def _need_own_id(cell: Cell, request: Request) -> None:
 
 
 def refusal(rejected: Rejected, rule: str = "") -> Refused:
-    """Return a refusal as it is recorded and answered. ``rule`` let it pass, if it came so far."""
+    """Return a refusal as it is recorded and answered. ``rule`` let it pass, if it came so far.
+
+    A refusal that names the rule behind it knows better.
+    """
     return Refused(
         code=rejected.code,
         status=rejected.status,
         reason=rejected.reason,
         hint=rejected.hint,
         fields=rejected.fields,
-        rule=rule or str(rejected.fields.get("rule", "")),
+        rule=str(rejected.fields.get("rule", rule)),
     )

@@ -289,7 +289,8 @@ def _malformed(reason: str) -> bytes:
         hint="Compare the request with its schema: `cumulog submit --describe ACTION`.",
     )
     digest_of = hashlib.sha256(reason.encode()).hexdigest()[:12]
-    return encode(Outcome(request_id=f"malformed-{digest_of}", ordinal=0, verdict=verdict))
+    request_id = f"malformed-{digest_of}"
+    return encode(Outcome(request_id=request_id, ordinal=0, verdict=verdict, recorded=False))
 
 
 async def _nobody(outcome: bytes) -> None:

@@ -186,6 +186,7 @@ class Turns:
                     request_id=request.request_id,
                     ordinal=self.committed,
                     verdict=refusal(rejected),
+                    recorded=False,
                 )
             )
             if len(self._behind_barrier) >= BEHIND_BARRIER_MAX:

@@ -21,6 +21,7 @@ from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
 from projections.operation import OPERATIONS
 from projections.store import Table
 from schemas import (
+    access,
     billing,
     compute,
     engine,
@@ -134,6 +135,7 @@ REQUESTS: dict[type, Tell] = {
     engine.ElectLeader: _named("leader", "node"),
     engine.ConfirmLead: _named("leader", "node"),
     engine.RollLog: lambda said: About("log", str(said.number)),
+    access.RefuseRequest: lambda said: About("", said.about[0] if said.about else ""),
     policy.SetPolicy: lambda _said: About("policy", "policy"),
 }
 
@@ -305,7 +307,7 @@ def rows(
         (
             first,
             "request",
-            type(request.action).__name__,
+            _tag(request),
             about.kind,
             about.id,
             project_id,
@@ -322,6 +324,14 @@ def rows(
         told_of = (tag, fact.kind, fact.id, owner, *common, "", "", said.raw, "")
         result.append((ordinal, "fact", *told_of))
     return result
+
+
+def _tag(request: Request) -> str:
+    """Return the action's name; of what an edge refused, that of what was wished for, if known."""
+    action: Any = request.action
+    if isinstance(action, access.RefuseRequest) and action.action:
+        return action.action
+    return type(action).__name__
 
 
 def _cause(find: Callable[[Table[Any], str], Any], request: Request) -> str:

@@ -1,15 +1,17 @@
 """What was asked over HTTP, mutation or not, and by whom: the entries of stream ``ACCESS``.
 
+And the one action that an edge has of its own: to put on record a mutation that it refused itself.
+
 An edge counts what was alike within a second as one entry and sends all entries of that second as
 one message. Beside ``LOG``, which has every mutation with its verdict, it is the record of reads
 and of those who were not let in. Invariant: an entry holds ids, our own words and what the client
 says of itself, cut short; never a token, a password, a query or a body.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from schemas.units import Micros, Ordinal
 
@@ -75,6 +77,28 @@ class AccessBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lost_since: Micros = 0
     last: bool = False
 
+
+class RefuseRequest(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Record a mutation that an edge refused before it became an action. It is always refused.
+
+    With the code, status and reason that the client was told, and without its body, which nobody
+    understood and which may hold a secret. ``action`` is what the route would have done, "" if only
+    the body could have said; ``about`` what the path named. Edges submit it for whom they have let
+    in, and nobody else may.
+    """
+
+    api: Annotated[str, Meta(max_length=32)]
+    method: Annotated[str, Meta(max_length=16)]
+    route: Annotated[str, Meta(max_length=255)]
+    code: Annotated[str, Meta(min_length=1, max_length=64)]
+    status: Annotated[int, Meta(ge=400, lt=500)]
+    reason: Annotated[str, Meta(max_length=1024)]
+    action: Annotated[str, Meta(max_length=64)] = ""
+    about: Annotated[tuple[Annotated[str, Meta(max_length=255)], ...], Meta(max_length=16)] = ()
+    rule: Annotated[str, Meta(max_length=1024)] = ""
+
+
+type AccessAction = RefuseRequest
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AccessBatch).decode

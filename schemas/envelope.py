@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAliasType
 import msgspec
 from msgspec import Meta, Struct
 
+from schemas.access import AccessAction
 from schemas.billing import BillingAction, BillingFact
 from schemas.compute import ComputeAction, ComputeFact
 from schemas.engine import EngineAction, EngineFact
@@ -36,6 +37,7 @@ type Action = (
     | QuotaAction
     | EngineAction
     | PolicyAction
+    | AccessAction
 )
 type Fact = (
     IdentityFact
@@ -163,13 +165,15 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What the engine answers to a submitted request, after the durable ack.
 
     ``ordinal`` is the last one of its record: a reader that has reached it sees everything.
-    ``repeated`` says that an earlier request with the same key is answered once more.
+    ``repeated`` says that an earlier request with the same key is answered once more; ``recorded``
+    that the request has a record in the log, where it or that earlier one is found.
     """
 
     request_id: RequestId
     ordinal: Ordinal
     verdict: Accepted | Refused
     repeated: bool = False
+    recorded: bool = True
 
 
 encoder = msgspec.json.Encoder(order="sorted")

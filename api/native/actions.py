@@ -22,8 +22,9 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 async def submit(call: Call) -> Answer:
     """POST /v1/actions: 202 if an operation follows, else 200. ``?dry_run=1`` changes nothing."""
+    call.dry_run = flag(call, "dry_run") or False
     action = await _action(call)
-    if flag(call, "dry_run"):
+    if call.dry_run:
         return await try_out(call, action)
     outcome = await send(call, action)
     verdict = outcome.verdict
@@ -72,6 +73,8 @@ def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
     Raises:
         Forbidden: the message names the call to use instead.
     """
+    if kind == "RefuseRequest":
+        raise Forbidden("what an edge refuses, it records by itself")
     if kind == "UploadImage":
         raise Forbidden("an image's content is sent with PUT /image/v2/images/{id}/file")
     if kind == "UpdateUser" and body.get("password") is not None and not call.principal.is_admin:

@@ -258,7 +258,7 @@ def _of_access(found: Found) -> Asked:
         ordinal=entry.ordinal,
         tag=entry.action,
         resource_kind="",
-        resource_id=entry.about[-1] if entry.about else "",
+        resource_id=entry.about[0] if entry.about else "",
         project_id=entry.project_id,
         user_id=entry.user_id,
         request_id=entry.request_id,

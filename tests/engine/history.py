@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from schemas import access as a
 from schemas import billing as b
 from schemas import compute as c
 from schemas import engine as e
@@ -265,6 +266,18 @@ def _trespasses(world: World) -> Iterator[tuple[Actor, Any]]:
     grant = {"user_id": demo.user_id, "project_id": demo.project_id, "role_id": "none"}
     yield SYSTEM, i.Bootstrap(admin_password=SECRET)
     yield demo, i.CreateUser(name="friend", password=SECRET)
+    yield (
+        demo,
+        a.RefuseRequest(
+            api="compute",
+            method="POST",
+            route="/v2.1/servers",
+            action="CreateServer",
+            code="InvalidInput",
+            status=400,
+            reason="the body is not JSON",
+        ),
+    )
     yield demo, i.UpdateProject(project_id=demo.project_id, description="mine")
     yield other, i.DeleteUser(user_id=demo.user_id)
     yield demo, i.GrantRole(**grant)

@@ -194,7 +194,8 @@ def test_the_log_of_this_version_has_everything_there_is():
 
     for verdict in (Accepted, Refused):
         those = [r.request.action for r in records if isinstance(r.verdict, verdict)]
-        assert {type(action).__name__ for action in those} == set(action_types())
+        never = {"RefuseRequest"} if verdict is Accepted else set()
+        assert {type(action).__name__ for action in those} == action_types().keys() - never
     assert {type(f) for r in records for f in r.facts} == set(fact_types().values())
     refused = {r.verdict.code for r in records if isinstance(r.verdict, Refused)}
     assert refused >= {"ClockAhead", "IdReused", "NotFound", "Forbidden", "Conflict", "Duplicate"}
