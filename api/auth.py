@@ -10,19 +10,14 @@ from collections import OrderedDict
 from time import monotonic, time_ns
 
 from api.tokens import Token, TokenRing
+from engine.domain.identity.directory import expanded, roles_on
 from projections.reader import Reader
 from schemas.envelope import Actor
 from schemas.errors import Unauthorized
-from schemas.identity import Project, User
+from schemas.identity import RANKED, SYSTEM, Domain, Project, User
 
 KEPT_MAX = 4096
 FRESH_S = 0.05  # no longer than a read model lags behind
-
-IMPLIED: dict[str, tuple[str, ...]] = {
-    "admin": ("admin", "member", "reader"),
-    "member": ("member", "reader"),
-    "reader": ("reader",),
-}
 
 
 def now() -> int:
@@ -35,6 +30,7 @@ class Principal:
 
     __slots__ = (
         "actor",
+        "domain",
         "is_admin",
         "project",
         "project_id",
@@ -47,20 +43,32 @@ class Principal:
     )
 
     def __init__(
-        self, token: Token, user: User, project: Project | None, roles: tuple[str, ...]
+        self,
+        token: Token,
+        user: User,
+        roles: tuple[str, ...],
+        *,
+        project: Project | None = None,
+        domain: Domain | None = None,
     ) -> None:
+        """``project`` or ``domain`` is that of the token's scope."""
         self.token = token
         self.user = user
         self.project = project
+        self.domain = domain
         self.roles = roles
         self.user_id = user.user_id
         self.project_id = token.project_id
-        self.is_admin = "admin" in roles
+        self.is_admin = "admin" in roles and not token.domain_id
         self.role_set = frozenset(roles)
         self.actor = Actor(
             kind="user",
             user_id=user.user_id,
             project_id=token.project_id,
+            domain_id=token.domain_id,
+            system=token.system,
+            application_credential_id=token.application_credential_id,
+            trust_id=token.trust_id,
             roles=roles,
             audit_id=token.audit_id,
             issued_at=token.issued_at,
@@ -113,20 +121,60 @@ class Authenticator:
 
     def _look_up(self, token: Token) -> Principal:
         reader = self._reader
-        user = reader.user(token.user_id)
-        if user is None or not user.enabled or token.issued_at < user.tokens_valid_from:
-            raise Unauthorized("the token's user is gone, disabled or has ended its tokens")
+        user = self._enabled(token.user_id)
+        if token.issued_at < user.tokens_valid_from:
+            raise Unauthorized("the token's user has ended its tokens")
         if reader.token_revoked(token.audit_id):
             raise Unauthorized("the token was revoked")
-        if not token.project_id:
-            return Principal(token, user, None, ())
-        project = reader.project(token.project_id)
-        if project is None or not project.enabled:
-            raise Unauthorized("the token's project is gone or disabled")
-        roles = effective(reader.role_names(user.user_id, project.project_id))
-        if not roles:
-            raise Unauthorized("the token's user has no role on its project any more")
-        return Principal(token, user, project, roles)
+        project, domain = self._scope(token)
+        target = SYSTEM if token.system else token.project_id or token.domain_id
+        if not target:
+            return Principal(token, user, ())
+        held = self._bounded(token, target)
+        if not held:
+            raise Unauthorized("the token's user has no role in its scope any more")
+        return Principal(token, user, ordered(held), project=project, domain=domain)
+
+    def _enabled(self, user_id: str) -> User:
+        user = self._reader.user(user_id)
+        if user is None or not user.enabled:
+            raise Unauthorized("the token's user is gone or disabled")
+        self._enabled_domain(user.domain_id)
+        return user
+
+    def _enabled_domain(self, domain_id: str) -> Domain:
+        domain = self._reader.domain(domain_id)
+        if domain is None or not domain.enabled:
+            raise Unauthorized("the domain of the token's user or scope is gone or disabled")
+        return domain
+
+    def _scope(self, token: Token) -> tuple[Project | None, Domain | None]:
+        if token.project_id:
+            project = self._reader.project(token.project_id)
+            if project is None or not project.enabled:
+                raise Unauthorized("the token's project is gone or disabled")
+            self._enabled_domain(project.domain_id)
+            return project, None
+        return None, self._enabled_domain(token.domain_id) if token.domain_id else None
+
+    def _bounded(self, token: Token, target: str) -> frozenset[str]:
+        """Return the roles in the scope, as far as what the token was given for goes."""
+        reader = self._reader
+        if token.trust_id:
+            trust = reader.trust(token.trust_id)
+            if trust is None or trust.project_id != token.project_id:
+                raise Unauthorized("the token's trust is gone")
+            self._enabled(trust.trustor_user_id)
+            self._enabled(trust.trustee_user_id)
+            held = roles_on(reader, trust.trustor_user_id, target)
+            return held & expanded(reader, trust.role_ids)
+        held = roles_on(reader, token.user_id, target)
+        if token.application_credential_id:
+            credential = reader.application_credential(token.application_credential_id)
+            if credential is None or credential.project_id != token.project_id:
+                raise Unauthorized("the token's application credential is gone")
+            return held & expanded(reader, credential.role_ids)
+        return held
 
     async def _open(self, text: str) -> Token:
         token = await self._ring.open(text) if text else None
@@ -144,7 +192,7 @@ class Authenticator:
         self._found.pop(text, None)
 
 
-def effective(granted: tuple[str, ...]) -> tuple[str, ...]:
-    """Return roles with those they imply, strongest first."""
-    held = {implied for name in granted for implied in IMPLIED.get(name, ())}
-    return tuple(name for name in IMPLIED if name in held)
+def ordered(names: frozenset[str]) -> tuple[str, ...]:
+    """Return roles, the built-in ones first, strongest first."""
+    ranked = [name for name in RANKED if name in names]
+    return (*ranked, *sorted(names.difference(RANKED)))

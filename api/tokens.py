@@ -20,15 +20,20 @@ _REFRESH_S = 5.0
 type KeySource = Callable[[], Awaitable[list[bytes]]]
 
 
-class Token(Struct, frozen=True, kw_only=True):
-    """What a token says. ``project_id`` is empty for an unscoped one."""
+class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a token says. Its scope is a project, a domain, the system, or nothing."""
 
     user_id: str
-    project_id: str
     audit_id: str
     issued_at: Micros
     expires_at: Micros
     methods: tuple[str, ...]
+    project_id: str = ""
+    domain_id: str = ""
+    system: bool = False
+    parent_audit_id: str = ""  # of the token that it was got with
+    application_credential_id: str = ""
+    trust_id: str = ""
 
 
 _decode = msgspec.json.Decoder(Token).decode

@@ -7,7 +7,7 @@ their schema as it reads the request, so they are not judged here as well.
 
 import hashlib
 from time import monotonic
-from typing import Any, get_args
+from typing import Any
 
 from api.auth import now
 from api.dry_run import Tried, is_trial, try_out
@@ -15,11 +15,11 @@ from api.edge import VISIBLE_S
 from api.errors import denied
 from api.exchange import Call
 from engine.bus.service import submit
-from schemas.envelope import Accepted, Action, Outcome, Request
+from schemas.envelope import Accepted, Action, Outcome, Request, members
 from schemas.errors import InvalidInput
 from schemas.identity import IdentityAction
 
-_IDENTITY = get_args(IdentityAction.__value__)
+_IDENTITY = frozenset(members(IdentityAction))
 
 
 async def write(call: Call, action: Action) -> dict[str, Any]:
@@ -67,7 +67,7 @@ async def send(call: Call, action: Action) -> Outcome:
     if outcome.ordinal and not await edge.waiter.reached(outcome.ordinal, VISIBLE_S):
         call.awaited = outcome.ordinal
         edge.late_at = monotonic()
-    if isinstance(action, _IDENTITY):
+    if type(action) in _IDENTITY:
         edge.authenticator.forget()
     call.position = edge.waiter.newest
     return outcome

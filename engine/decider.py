@@ -40,20 +40,52 @@ from schemas import operation as so
 from schemas import policy as sp
 from schemas import quota as sq
 from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types, encode
-from schemas.errors import IdReused, KeyReused, Rejected, Unauthorized
+from schemas.errors import IdReused, KeyReused, Rejected
 from schemas.units import Micros
 
 DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, object]]]] = {
     si.Bootstrap: identity.bootstrap,
+    si.CreateDomain: identity.create_domain,
+    si.UpdateDomain: identity.update_domain,
+    si.DeleteDomain: identity.delete_domain,
     si.CreateProject: identity.create_project,
     si.UpdateProject: identity.update_project,
     si.DeleteProject: identity.delete_project,
     si.CreateUser: identity.create_user,
     si.UpdateUser: identity.update_user,
     si.DeleteUser: identity.delete_user,
+    si.CreateGroup: identity.create_group,
+    si.UpdateGroup: identity.update_group,
+    si.DeleteGroup: identity.delete_group,
+    si.AddGroupMember: identity.add_group_member,
+    si.RemoveGroupMember: identity.remove_group_member,
+    si.RevokeToken: identity.revoke_token,
+    si.SetPasswordPolicy: identity.set_password_policy,
+    si.CreateRole: identity.create_role,
+    si.UpdateRole: identity.update_role,
+    si.DeleteRole: identity.delete_role,
+    si.ImplyRole: identity.imply_role,
+    si.EndRoleImplication: identity.end_role_implication,
     si.GrantRole: identity.grant_role,
     si.RevokeRole: identity.revoke_role,
-    si.RevokeToken: identity.revoke_token,
+    si.CreateApplicationCredential: identity.create_application_credential,
+    si.DeleteApplicationCredential: identity.delete_application_credential,
+    si.DeleteAccessRule: identity.delete_access_rule,
+    si.CreateCredential: identity.create_credential,
+    si.UpdateCredential: identity.update_credential,
+    si.DeleteCredential: identity.delete_credential,
+    si.CreateTrust: identity.create_trust,
+    si.UseTrust: identity.use_trust,
+    si.DeleteTrust: identity.delete_trust,
+    si.CreateRegion: identity.create_region,
+    si.UpdateRegion: identity.update_region,
+    si.DeleteRegion: identity.delete_region,
+    si.CreateService: identity.create_service,
+    si.UpdateService: identity.update_service,
+    si.DeleteService: identity.delete_service,
+    si.CreateEndpoint: identity.create_endpoint,
+    si.UpdateEndpoint: identity.update_endpoint,
+    si.DeleteEndpoint: identity.delete_endpoint,
     sc.CreateFlavor: compute.create_flavor,
     sc.DeleteFlavor: compute.delete_flavor,
     sc.CreateKeypair: compute.create_keypair,
@@ -138,20 +170,7 @@ def authenticate(cell: Cell, actor: Actor) -> frozenset[str]:
     """
     if actor.kind != "user":
         return frozenset()
-    state = cell.state
-    user = state.users.get(actor.user_id)
-    if user is None or not user.enabled:
-        raise Unauthorized("the user is gone or disabled")
-    if actor.issued_at < user.tokens_valid_from:
-        raise Unauthorized("the token was issued before the password changed")
-    if actor.audit_id in state.revoked_tokens:
-        raise Unauthorized("the token was revoked")
-    if not actor.project_id:
-        return frozenset()
-    project = state.projects.get(actor.project_id)
-    if project is None or not project.enabled:
-        raise Unauthorized("the project is gone or disabled")
-    return identity.effective_roles(cell, actor.user_id, actor.project_id)
+    return identity.actor_roles(cell, actor)
 
 
 def decide(

@@ -2,10 +2,38 @@
 
 from collections.abc import Sequence
 
+from projections.catalog import ENDPOINTS, REGIONS, SERVICES
 from projections.connection import Connections
-from projections.identity import DOMAINS, GRANTS, PROJECTS, ROLES, USERS
+from projections.credential import ACCESS_RULES, APPLICATION_CREDENTIALS, CREDENTIALS, TRUSTS
+from projections.identity import (
+    DOMAINS,
+    GRANTS,
+    GROUPS,
+    IMPLICATIONS,
+    PASSWORD_POLICY,
+    POLICY_ROW,
+    PROJECTS,
+    ROLES,
+    USERS,
+    Implication,
+)
 from projections.query import BY_NAME, Query
-from schemas.identity import Domain, Grant, Project, Role, User
+from schemas.identity import (
+    AccessRule,
+    ApplicationCredential,
+    Credential,
+    Domain,
+    Endpoint,
+    Grant,
+    Group,
+    PasswordPolicy,
+    Project,
+    Region,
+    Role,
+    Service,
+    Trust,
+    User,
+)
 
 
 class IdentityReader(Connections):
@@ -36,7 +64,7 @@ class IdentityReader(Connections):
         query = Query(PROJECTS).among(id=ids)
         query.equal(domain_id=domain_id, name=name, enabled=enabled)
         if user_id is not None:
-            query.where("id IN (SELECT project_id FROM grants WHERE user_id = ?)", user_id)
+            query.where("id IN (SELECT project_id FROM grants WHERE holder = ?)", user_id)
         return self.page(query, BY_NAME)
 
     def user(self, user_id: str) -> User | None:
@@ -66,22 +94,124 @@ class IdentityReader(Connections):
         self,
         *,
         user_id: str | None = None,
+        group_id: str | None = None,
         project_id: str | None = None,
+        domain_id: str | None = None,
+        system: bool | None = None,
         role_id: str | None = None,
+        inherited: bool | None = None,
     ) -> list[Grant]:
-        """Return who has which role where."""
-        query = Query(GRANTS, "user_id || ' ' || project_id || ' ' || role_id")
-        query.equal(user_id=user_id, project_id=project_id, role_id=role_id)
-        return self.page(query, (("user_id", False), ("project_id", False)))
+        """Return who was given which role where, not what follows from it."""
+        query = Query(GRANTS, "holder || ' ' || target || ' ' || inherited || ' ' || role_id")
+        query.equal(user_id=user_id, group_id=group_id, role_id=role_id, inherited=inherited)
+        query.equal(project_id=project_id, domain_id=domain_id, system=system)
+        return self.page(query, (("holder", False), ("target", False)))
 
-    def role_names(self, user_id: str, project_id: str) -> tuple[str, ...]:
-        """Return the names of the roles granted, sorted; what they imply is the policy's to say."""
-        rows = self.db().execute(
-            "SELECT r.name FROM grants g JOIN roles r ON r.id = g.role_id "
-            "WHERE g.user_id = ? AND g.project_id = ? ORDER BY r.name",
-            (user_id, project_id),
+    # What roles are told from: see ``engine.domain.identity.directory.Directory``.
+
+    def groups_of(self, user_id: str) -> list[str]:
+        """Return the ids of a user's groups."""
+        sql = "SELECT group_id FROM memberships WHERE user_id = ?"
+        return [group_id for (group_id,) in self.db().execute(sql, (user_id,))]
+
+    def granted(self, holder: str, target: str, *, inherited: bool) -> list[str]:
+        """Return the ids of roles that a user or group was given on a target."""
+        sql = "SELECT role_id FROM grants WHERE holder = ? AND target = ? AND inherited = ?"
+        return [role_id for (role_id,) in self.db().execute(sql, (holder, target, int(inherited)))]
+
+    def implied(self, role_id: str) -> list[str]:
+        """Return the ids of roles that an operator has made another imply."""
+        sql = "SELECT implied_role_id FROM role_implications WHERE prior_role_id = ?"
+        return [implied for (implied,) in self.db().execute(sql, (role_id,))]
+
+    def groups(
+        self,
+        *,
+        domain_id: str | None = None,
+        name: str | None = None,
+        user_id: str | None = None,
+    ) -> list[Group]:
+        """Return groups by name; ``user_id`` means those that the user is in."""
+        query = Query(GROUPS).equal(domain_id=domain_id, name=name)
+        if user_id is not None:
+            query.where("id IN (SELECT group_id FROM memberships WHERE user_id = ?)", user_id)
+        return self.page(query, BY_NAME)
+
+    def group(self, group_id: str) -> Group | None:
+        """Return a group."""
+        return self.one(GROUPS, group_id)
+
+    def is_member(self, user_id: str, group_id: str) -> bool:
+        """Say whether a user is in a group."""
+        sql = "SELECT 1 FROM memberships WHERE user_id = ? AND group_id = ?"
+        return self.db().execute(sql, (user_id, group_id)).fetchone() is not None
+
+    def implications(self) -> list[Implication]:
+        """Return what operators have made roles imply."""
+        query = Query(IMPLICATIONS, "prior_role_id || ' ' || implied_role_id")
+        return self.page(query, (("prior_role_id", False),))
+
+    def password_policy(self) -> PasswordPolicy:
+        """Return what passwords must be."""
+        return self.one(PASSWORD_POLICY, POLICY_ROW) or PasswordPolicy()
+
+    # What stands for users
+
+    def application_credential(self, ident: str) -> ApplicationCredential | None:
+        """Return an application credential."""
+        return self.one(APPLICATION_CREDENTIALS, ident)
+
+    def application_credentials(
+        self, *, user_id: str | None = None, name: str | None = None
+    ) -> list[ApplicationCredential]:
+        """Return application credentials by name."""
+        query = Query(APPLICATION_CREDENTIALS).equal(user_id=user_id, name=name)
+        return self.page(query, BY_NAME)
+
+    def access_rules(self, user_id: str) -> list[AccessRule]:
+        """Return a user's access rules."""
+        query = Query(ACCESS_RULES).equal(user_id=user_id)
+        return [held.access_rule for held in self.page(query, (("id", False),))]
+
+    def credential(self, ident: str) -> Credential | None:
+        """Return a key of a user."""
+        return self.one(CREDENTIALS, ident)
+
+    def credentials(
+        self, *, user_id: str | None = None, kind: str | None = None
+    ) -> list[Credential]:
+        """Return keys; ``kind`` is ``ec2``, ``totp`` or what else a user has named it."""
+        query = Query(CREDENTIALS).equal(user_id=user_id, type=kind)
+        return self.page(query, (("id", False),))
+
+    def trust(self, ident: str) -> Trust | None:
+        """Return a trust."""
+        return self.one(TRUSTS, ident)
+
+    def trusts(
+        self, *, trustor_user_id: str | None = None, trustee_user_id: str | None = None
+    ) -> list[Trust]:
+        """Return trusts."""
+        query = Query(TRUSTS).equal(
+            trustor_user_id=trustor_user_id, trustee_user_id=trustee_user_id
         )
-        return tuple(name for (name,) in rows)
+        return self.page(query, (("id", False),))
+
+    # What an operator has added to the catalog
+
+    def regions(self) -> list[Region]:
+        """Return regions by id."""
+        return self.page(Query(REGIONS), (("id", False),))
+
+    def services(self) -> list[Service]:
+        """Return services by id."""
+        return self.page(Query(SERVICES), (("id", False),))
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return endpoints by id."""
+        return self.page(Query(ENDPOINTS), (("id", False),))
+
+    # Tokens
 
     def token_revoked(self, audit_id: str) -> bool:
         """Say whether a token was ended before its time."""

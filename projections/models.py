@@ -16,7 +16,9 @@ from engine.domain.fold import explain
 from engine.fingerprint import fingerprint
 from projections import (
     billing,
+    catalog,
     compute,
+    credential,
     host,
     identity,
     image,
@@ -34,6 +36,8 @@ from schemas.units import Micros, Ordinal
 
 AREAS: tuple[ModuleType, ...] = (
     identity,
+    credential,
+    catalog,
     compute,
     image,
     network,

@@ -211,6 +211,14 @@ class Writer:
                 rows.clear()
 
 
+def drop_where(writer: Writer, table: Table[Any], column: str, value: str) -> None:
+    """Remove all resources of a table that have a value in a column."""
+    keys = ", ".join(table.key)
+    sql = f"SELECT {keys} FROM {table.name} WHERE {column} = ?"  # noqa: S608  # our own names
+    for row in writer.execute(sql, (value,)):
+        writer.drop(table, row[0] if len(row) == 1 else tuple(row))
+
+
 def _remember(known: dict[Key, Any], key: Key, resource: Any) -> None:
     if len(known) >= CACHED_RESOURCES_MAX:
         known.clear()

@@ -72,8 +72,15 @@ def _unnamed(kind: str) -> Tell:
     return lambda _said: About(kind, "")
 
 
+def _granting(said: Any) -> About:
+    if said.project_id:
+        return About("project", said.project_id)
+    return About("domain", said.domain_id) if said.domain_id else About("system", "system")
+
+
 def _grant(said: Any) -> About:
-    return About("project", said.grant.project_id, said.grant.project_id)
+    about, project_id = _granting(said.grant), said.grant.project_id
+    return About(about.kind, about.id, project_id) if project_id else about
 
 
 def _of_project(
@@ -88,6 +95,7 @@ def _operation(said: operation.OperationStarted) -> About:
 
 
 _server = _named("server", "server_id")
+_application_credential = _named("application_credential", "application_credential_id")
 _image = _named("image", "image_id")
 _by_operation = _named("operation", "operation_id")
 
@@ -99,9 +107,41 @@ REQUESTS: dict[type, Tell] = {
     identity.CreateUser: _unnamed("user"),
     identity.UpdateUser: _named("user", "user_id"),
     identity.DeleteUser: _named("user", "user_id"),
-    identity.GrantRole: _named("project", "project_id"),
-    identity.RevokeRole: _named("project", "project_id"),
+    identity.GrantRole: _granting,
+    identity.RevokeRole: _granting,
     identity.RevokeToken: _named("token", "audit_id"),
+    identity.CreateDomain: _unnamed("domain"),
+    identity.UpdateDomain: _named("domain", "domain_id"),
+    identity.DeleteDomain: _named("domain", "domain_id"),
+    identity.CreateGroup: _unnamed("group"),
+    identity.UpdateGroup: _named("group", "group_id"),
+    identity.DeleteGroup: _named("group", "group_id"),
+    identity.AddGroupMember: _named("group", "group_id"),
+    identity.RemoveGroupMember: _named("group", "group_id"),
+    identity.CreateRole: _unnamed("role"),
+    identity.UpdateRole: _named("role", "role_id"),
+    identity.DeleteRole: _named("role", "role_id"),
+    identity.ImplyRole: _named("role", "prior_role_id"),
+    identity.EndRoleImplication: _named("role", "prior_role_id"),
+    identity.SetPasswordPolicy: lambda _said: About("password_policy", "policy"),
+    identity.CreateApplicationCredential: _unnamed("application_credential"),
+    identity.DeleteApplicationCredential: _application_credential,
+    identity.DeleteAccessRule: _named("access_rule", "access_rule_id"),
+    identity.CreateCredential: _unnamed("credential"),
+    identity.UpdateCredential: _named("credential", "credential_id"),
+    identity.DeleteCredential: _named("credential", "credential_id"),
+    identity.CreateTrust: _unnamed("trust"),
+    identity.UseTrust: _named("trust", "trust_id"),
+    identity.DeleteTrust: _named("trust", "trust_id"),
+    identity.CreateRegion: _unnamed("region"),
+    identity.UpdateRegion: _named("region", "region_id"),
+    identity.DeleteRegion: _named("region", "region_id"),
+    identity.CreateService: _unnamed("service"),
+    identity.UpdateService: _named("service", "service_id"),
+    identity.DeleteService: _named("service", "service_id"),
+    identity.CreateEndpoint: _unnamed("endpoint"),
+    identity.UpdateEndpoint: _named("endpoint", "endpoint_id"),
+    identity.DeleteEndpoint: _named("endpoint", "endpoint_id"),
     compute.CreateFlavor: _unnamed("flavor"),
     compute.DeleteFlavor: _named("flavor", "flavor_id"),
     compute.CreateKeypair: _named("keypair", "name"),
@@ -151,6 +191,36 @@ FACTS: dict[type, Tell] = {
     identity.RoleGranted: _grant,
     identity.RoleRevoked: _grant,
     identity.TokenRevoked: _named("token", "audit_id"),
+    identity.DomainUpdated: _whole("domain", "domain", "domain_id"),
+    identity.DomainDeleted: _named("domain", "domain_id"),
+    identity.GroupCreated: _whole("group", "group", "group_id"),
+    identity.GroupUpdated: _whole("group", "group", "group_id"),
+    identity.GroupDeleted: _named("group", "group_id"),
+    identity.GroupMemberAdded: _named("group", "group_id"),
+    identity.GroupMemberRemoved: _named("group", "group_id"),
+    identity.RoleUpdated: _whole("role", "role", "role_id"),
+    identity.RoleDeleted: _named("role", "role_id"),
+    identity.RoleImplied: _named("role", "prior_role_id"),
+    identity.RoleImplicationEnded: _named("role", "prior_role_id"),
+    identity.PasswordPolicySet: lambda _said: About("password_policy", "policy"),
+    identity.AccessRuleCreated: _whole("access_rule", "access_rule", "access_rule_id"),
+    identity.AccessRuleDeleted: _named("access_rule", "access_rule_id"),
+    identity.ApplicationCredentialCreated: _whole(
+        "application_credential", "application_credential", "application_credential_id"
+    ),
+    identity.ApplicationCredentialDeleted: _application_credential,
+    identity.CredentialCreated: _whole("credential", "credential", "credential_id"),
+    identity.CredentialUpdated: _whole("credential", "credential", "credential_id"),
+    identity.CredentialDeleted: _named("credential", "credential_id"),
+    identity.TrustCreated: _whole("trust", "trust", "trust_id"),
+    identity.TrustUsed: _named("trust", "trust_id"),
+    identity.TrustDeleted: _named("trust", "trust_id"),
+    identity.RegionSaved: _whole("region", "region", "region_id"),
+    identity.RegionDeleted: _named("region", "region_id"),
+    identity.ServiceSaved: _whole("service", "service", "service_id"),
+    identity.ServiceDeleted: _named("service", "service_id"),
+    identity.EndpointSaved: _whole("endpoint", "endpoint", "endpoint_id"),
+    identity.EndpointDeleted: _named("endpoint", "endpoint_id"),
     compute.FlavorCreated: _whole("flavor", "flavor", "flavor_id"),
     compute.FlavorDeleted: _named("flavor", "flavor_id"),
     compute.KeypairCreated: _whole("keypair", "keypair", "name"),

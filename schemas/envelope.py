@@ -186,18 +186,18 @@ decode_action = msgspec.json.Decoder(Action).decode
 
 def fact_types() -> dict[str, type[Struct]]:
     """Return every fact type by its tag."""
-    return {str(t.__struct_config__.tag): t for t in _members(Fact)}
+    return {str(t.__struct_config__.tag): t for t in members(Fact)}
 
 
 def action_types() -> dict[str, type[Struct]]:
     """Return every action type by its name."""
-    return {str(t.__struct_config__.tag): t for t in _members(Action)}
+    return {str(t.__struct_config__.tag): t for t in members(Action)}
 
 
-def _members(union: Any) -> list[type[Struct]]:
+def members(union: Any) -> list[type[Struct]]:
     """Return the types of a union of unions, in order."""
     if isinstance(union, TypeAliasType):
-        return _members(union.__value__)
+        return members(union.__value__)
     if isinstance(union, UnionType):
-        return [member for part in union.__args__ for member in _members(part)]
+        return [member for part in union.__args__ for member in members(part)]
     return [union]

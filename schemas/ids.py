@@ -12,6 +12,8 @@ from typing import Annotated
 from msgspec import Meta
 
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+\Z")]
+# An id, or "" where another field says what is meant.
+IdOrNone = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9_.:-]*\Z")]
 FreeId = Annotated[str, Meta(min_length=1, max_length=255)]
 GivenHostId = Annotated[
     str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")

@@ -12,6 +12,7 @@ from api.identity.views import domain_view, project_view, role_view
 from api.pagination import flag
 from api.routing import Routes
 from api.writing import write
+from engine.domain.identity.directory import roles_on
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import (
     CreateProject,
@@ -128,7 +129,7 @@ async def create_project(call: Call) -> Answer:
 async def show_project(call: Call) -> Answer:
     """GET /projects/{id}: a project's own members see it."""
     if call.principal.project_id != call.args[0]:
-        mine = call.edge.reader.role_names(call.principal.user_id, call.args[0])
+        mine = roles_on(call.edge.reader, call.principal.user_id, call.args[0])
         if not mine:
             need_admin(call)
     return json_answer({"project": project_view(find_project(call, call.args[0]), call.base)})

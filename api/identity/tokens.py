@@ -10,7 +10,7 @@ import secrets
 import msgspec
 from msgspec import Struct
 
-from api.auth import Principal, effective, now
+from api.auth import Principal, now
 from api.catalog import catalog
 from api.exchange import Answer, Call, json_answer
 from api.identity.views import domain_view, project_view, token_view
@@ -18,6 +18,7 @@ from api.routing import PUBLIC, Routes
 from api.sealing_inbound import password_hash
 from api.tokens import LIFETIME, Token
 from api.writing import write
+from engine.domain.identity.directory import roles_on
 from schemas.errors import Forbidden, InvalidInput, NotFound, Unauthorized
 from schemas.identity import Project, RevokeToken, User
 
@@ -175,8 +176,7 @@ def _scope(call: Call, user: User, scope: _Scope | str | None) -> Project | None
 
 
 def _may_scope(call: Call, user: User, project: Project) -> bool:
-    names = call.edge.reader.role_names(user.user_id, project.project_id)
-    return project.enabled and bool(effective(names))
+    return project.enabled and bool(roles_on(call.edge.reader, user.user_id, project.project_id))
 
 
 async def _subject(call: Call) -> tuple[Principal, bytes]:

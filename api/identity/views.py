@@ -95,7 +95,7 @@ def token_view(
             "domain": _domain_ref(reader, project.domain_id),
         }
         view["is_domain"] = False
-        ids = {role.name: role.role_id for role in reader.roles()}
+        ids = {role.name: role.role_id for role in reader.roles() if not role.domain_id}
         view["roles"] = [{"id": ids[n], "name": n} for n in principal.roles if n in ids]
         if with_catalog:
             view["catalog"] = catalog(base)

@@ -16,6 +16,8 @@ def index_of(state: State) -> Index:
     """Return the lookups that folding to this state would have left."""
     index = Index()
     _identity(state, index)
+    _credentials(state, index)
+    _catalog(state, index)
     _compute(state, index)
     _image(state, index)
     _network(state, index)
@@ -25,10 +27,60 @@ def index_of(state: State) -> Index:
 
 
 def _identity(state: State, index: Index) -> None:
-    index.project_names = {
-        (project.domain_id, project.name): project.project_id for project in state.projects.values()
-    }
-    index.user_names = {(user.domain_id, user.name): user.user_id for user in state.users.values()}
+    index.domain_names = {domain.name: domain.domain_id for domain in state.domains.values()}
+    for project in state.projects.values():
+        index.project_names[project.domain_id, project.name] = project.project_id
+        _add(index.domain_projects, project.domain_id, project.project_id)
+        if project.parent_id:
+            _add(index.project_children, project.parent_id, project.project_id)
+    for user in state.users.values():
+        index.user_names[user.domain_id, user.name] = user.user_id
+        _add(index.domain_users, user.domain_id, user.user_id)
+    for group in state.groups.values():
+        index.group_names[group.domain_id, group.name] = group.group_id
+        _add(index.domain_groups, group.domain_id, group.group_id)
+    for user_id, group_ids in state.memberships.items():
+        for group_id in group_ids:
+            _add(index.group_members, group_id, user_id)
+    for role in state.roles.values():
+        index.role_names[role.domain_id, role.name] = role.role_id
+        if role.domain_id:
+            _add(index.domain_roles, role.domain_id, role.role_id)
+    for grants in (state.grants, state.inherited_grants):
+        for holder, targets in grants.items():
+            for target in targets:
+                _add(index.target_holders, target, holder)
+
+
+def _credentials(state: State, index: Index) -> None:
+    for ident, application in state.application_credentials.items():
+        _add(index.user_application_credentials, application.user_id, ident)
+        _add(index.project_application_credentials, application.project_id, ident)
+    for ident, credential in state.credentials.items():
+        _add(index.user_credentials, credential.user_id, ident)
+        if credential.project_id:
+            _add(index.project_credentials, credential.project_id, ident)
+    for ident, trust in state.trusts.items():
+        _add(index.user_trusts, trust.trustor_user_id, ident)
+        _add(index.user_trusts, trust.trustee_user_id, ident)
+        if trust.project_id:
+            _add(index.project_trusts, trust.project_id, ident)
+        if trust.redelegated_trust_id:
+            _add(index.redelegated_trusts, trust.redelegated_trust_id, ident)
+
+
+def _catalog(state: State, index: Index) -> None:
+    for ident, region in state.regions.items():
+        if region.parent_region_id:
+            _add(index.region_children, region.parent_region_id, ident)
+    for ident, endpoint in state.endpoints.items():
+        _add(index.service_endpoints, endpoint.service_id, ident)
+        if endpoint.region_id:
+            _add(index.region_endpoints, endpoint.region_id, ident)
+
+
+def _add(groups: dict[str, set[str]], key: str, member: str) -> None:
+    groups.setdefault(key, set()).add(member)
 
 
 def _compute(state: State, index: Index) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 from engine.domain.context import Context
-from engine.domain.identity import find_project
+from engine.domain.identity.found import find_project
 from engine.domain.state import Cell, State
 from engine.domain.usage import BY_USER, asked_for
 from schemas import compute as c
@@ -132,9 +132,9 @@ def _server_created(_state: State, fact: c.ServerCreated) -> Size:
 SIZES: dict[type, Callable[[State, Any], Size]] = {c.ServerCreated: _server_created}
 
 
-def set_quota(cell: Cell, _ctx: Context, action: s.SetQuota) -> Decision:
+def set_quota(cell: Cell, ctx: Context, action: s.SetQuota) -> Decision:
     """Give a project limits of its own."""
-    project_id = find_project(cell, action.project_id).project_id
+    project_id = find_project(cell, ctx, action.project_id).project_id
     _need_known(action.limits)
     if action.check_limit:
         held = cell.index.usage.get(project_id, {})
@@ -153,9 +153,9 @@ def set_quota(cell: Cell, _ctx: Context, action: s.SetQuota) -> Decision:
     return facts, {"project_id": project_id}
 
 
-def reset_quota(cell: Cell, _ctx: Context, action: s.ResetQuota) -> Decision:
+def reset_quota(cell: Cell, ctx: Context, action: s.ResetQuota) -> Decision:
     """Take a project's own limits away; those it does not have are none to take."""
-    project_id = find_project(cell, action.project_id).project_id
+    project_id = find_project(cell, ctx, action.project_id).project_id
     _need_known(action.names)
     own = cell.state.quotas.get(project_id, {})
     names = tuple(sorted(own.keys() & set(action.names) if action.names else own))

@@ -15,7 +15,21 @@ from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.envelope import Accepted, Refused
 from schemas.host import Host
-from schemas.identity import Domain, Project, Role, User
+from schemas.identity import (
+    AccessRule,
+    ApplicationCredential,
+    Credential,
+    Domain,
+    Endpoint,
+    Group,
+    PasswordPolicy,
+    Project,
+    Region,
+    Role,
+    Service,
+    Trust,
+    User,
+)
 from schemas.image import Image
 from schemas.network import Network, Port, SecurityGroup, Subnet
 from schemas.operation import Operation
@@ -48,8 +62,29 @@ class Index(Struct, kw_only=True):
     nothing empty is kept but the usage of hosts.
     """
 
+    domain_names: dict[str, str] = field(default_factory=dict)
     project_names: dict[tuple[str, str], str] = field(default_factory=dict)
     user_names: dict[tuple[str, str], str] = field(default_factory=dict)
+    group_names: dict[tuple[str, str], str] = field(default_factory=dict)
+    role_names: dict[tuple[str, str], str] = field(default_factory=dict)  # "": of no domain
+    domain_projects: dict[str, set[str]] = field(default_factory=dict)
+    domain_users: dict[str, set[str]] = field(default_factory=dict)
+    domain_groups: dict[str, set[str]] = field(default_factory=dict)
+    domain_roles: dict[str, set[str]] = field(default_factory=dict)
+    project_children: dict[str, set[str]] = field(default_factory=dict)
+    group_members: dict[str, set[str]] = field(default_factory=dict)
+    # Who was given any role on a project, a domain or the system.
+    target_holders: dict[str, set[str]] = field(default_factory=dict)
+    user_application_credentials: dict[str, set[str]] = field(default_factory=dict)
+    project_application_credentials: dict[str, set[str]] = field(default_factory=dict)
+    user_credentials: dict[str, set[str]] = field(default_factory=dict)
+    project_credentials: dict[str, set[str]] = field(default_factory=dict)
+    user_trusts: dict[str, set[str]] = field(default_factory=dict)  # as trustor or trustee
+    project_trusts: dict[str, set[str]] = field(default_factory=dict)
+    redelegated_trusts: dict[str, set[str]] = field(default_factory=dict)
+    service_endpoints: dict[str, set[str]] = field(default_factory=dict)
+    region_endpoints: dict[str, set[str]] = field(default_factory=dict)
+    region_children: dict[str, set[str]] = field(default_factory=dict)
     host_usage: dict[str, Usage] = field(default_factory=dict)
     # (rank, host) of the hosts that take servers, most memory free first; see placement.
     hosts_by_room: list[tuple[int, str]] = field(default_factory=list)
@@ -86,7 +121,21 @@ class State(Struct, kw_only=True):
     projects: dict[str, Project] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    memberships: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of users
+    # By holder (user or group) and target (project, domain or "system"): ids of roles.
     grants: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    # Likewise, but on the projects below the target.
+    inherited_grants: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    implied_roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    application_credentials: dict[str, ApplicationCredential] = field(default_factory=dict)
+    access_rules: dict[str, dict[str, AccessRule]] = field(default_factory=dict)  # by user
+    credentials: dict[str, Credential] = field(default_factory=dict)
+    trusts: dict[str, Trust] = field(default_factory=dict)
+    regions: dict[str, Region] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    password_policy: PasswordPolicy = PasswordPolicy()
     revoked_tokens: dict[str, Micros] = field(default_factory=dict)
     flavors: dict[str, Flavor] = field(default_factory=dict)
     keypairs: dict[str, dict[str, Keypair]] = field(default_factory=dict)

@@ -150,7 +150,8 @@ def test_an_operators_day(operator: Cli):
     operator("role remove --user cli-user --project cli-project member")
     operator("user set --password other cli-user")
     assert operator.json("user show cli-user")["name"] == "cli-user"
-    assert {"admin", "member", "reader"} == {r["Name"] for r in operator.json("role list")}
+    roles = {role["Name"] for role in operator.json("role list")}
+    assert roles == {"admin", "manager", "member", "reader", "service"}
     assert "cli-user" in operator("user list")
     assert "cli-project" in operator("project list")
     operator("user delete cli-user")

@@ -8,7 +8,7 @@ from argon2 import extract_parameters
 from cryptography.fernet import Fernet
 
 from api import times
-from api.auth import effective
+from api.auth import ordered
 from api.compute.keypairs import fingerprint, generate
 from api.errors import (
     Problem,
@@ -26,6 +26,7 @@ from api.routing import Routes
 from api.sealing_inbound import USER_DATA_CHARS_MAX
 from api.tokens import Token, TokenRing
 from api.waiting import Waiter
+from engine.domain.identity.directory import with_ranked
 from schemas.config import Config
 from schemas.errors import InvalidInput
 
@@ -128,10 +129,10 @@ async def test_nobodys_password_costs_as_much_to_check_as_anybodys():
 
 
 def test_roles_imply_each_other():
-    assert effective(("admin",)) == ("admin", "member", "reader")
-    assert effective(("member",)) == ("member", "reader")
-    assert effective(("reader", "unknown")) == ("reader",)
-    assert effective(()) == ()
+    assert with_ranked("admin") == ("admin", "manager", "member", "reader")
+    assert with_ranked("member") == ("member", "reader")
+    assert with_ranked("service") == ("service",)
+    assert ordered(frozenset({"reader", "own", "admin"})) == ("admin", "reader", "own")
 
 
 class Model:

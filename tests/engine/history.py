@@ -31,6 +31,9 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield from [(SYSTEM, e.ConfirmLead(epoch=1, node="node-1"))] * 3
     yield SYSTEM, e.ElectLeader(epoch=1, node="node-2")
     yield from _accounts(world)
+    yield from _domains(world)
+    yield from _stand_ins(world)
+    yield from _catalog(world)
     demo = world.actors["demo"]
     capacity = h.Capacity(vcpus=8, memory_mib=8192, disk_gib=100)
     register = h.RegisterHost(
@@ -89,6 +92,120 @@ def _accounts(world: World) -> Iterator[tuple[Actor, Any]]:
     yield admin, i.UpdateUser(user_id=other.user_id, name="another")
     yield demo, i.UpdateUser(user_id=other.user_id, name="mine")
     yield other, i.RevokeToken(audit_id="audit-ended", expires_at=world.now + HOUR)
+
+
+def _domains(world: World) -> Iterator[tuple[Actor, Any]]:
+    """A domain with its own users, groups, roles and projects, which goes in the end."""
+    admin, demo, index = world.admin, world.actors["demo"], world.cell.index
+    yield admin, i.CreateDomain(name="acme", description="a customer", extra={"vip": True})
+    yield admin, i.CreateDomain(name="acme")
+    acme = index.domain_names["acme"]
+    yield demo, i.UpdateDomain(domain_id=acme, name="mine")
+    yield admin, i.UpdateDomain(domain_id=acme, tags=("big",))
+    yield admin, i.CreateProject(name="top", domain_id=acme, tags=("a", "b"))
+    top = index.project_names[acme, "top"]
+    yield admin, i.CreateProject(name="below", domain_id=acme, parent_id=top)
+    yield admin, i.DeleteProject(project_id=top)
+    yield admin, i.CreateUser(name="ann", domain_id=acme, password=SECRET)
+    ann = index.user_names[acme, "ann"]
+    yield admin, i.CreateGroup(name="crew", domain_id=acme)
+    yield demo, i.CreateGroup(name="crew", domain_id=acme)
+    crew = index.group_names[acme, "crew"]
+    yield admin, i.UpdateGroup(group_id=crew, description="all of them")
+    yield demo, i.UpdateGroup(group_id=crew, name="mine")
+    member = {"group_id": crew, "user_id": ann}
+    yield admin, i.AddGroupMember(**member)
+    yield demo, i.AddGroupMember(**member)
+    yield admin, i.CreateRole(name="auditor")
+    yield admin, i.CreateRole(name="auditor")
+    yield admin, i.CreateRole(name="operator", domain_id=acme)
+    auditor, operator = index.role_names["", "auditor"], index.role_names[acme, "operator"]
+    yield admin, i.UpdateRole(role_id=auditor, description="reads all")
+    yield admin, i.UpdateRole(role_id=index.role_names["", "admin"], name="boss")
+    implied = {"prior_role_id": operator, "implied_role_id": index.role_names["", "member"]}
+    yield admin, i.ImplyRole(**implied)
+    yield demo, i.ImplyRole(**implied)
+    yield admin, i.GrantRole(role_id=operator, group_id=crew, domain_id=acme, inherited=True)
+    yield admin, i.GrantRole(role_id=auditor, user_id=ann, system=True)
+    yield admin, i.GrantRole(role_id=auditor, user_id=ann)
+    yield admin, i.EndRoleImplication(**implied)
+    yield admin, i.EndRoleImplication(**implied)
+    yield admin, i.DeleteRole(role_id=auditor)
+    yield admin, i.DeleteRole(role_id=index.role_names["", "reader"])
+    yield admin, i.RemoveGroupMember(**member)
+    yield admin, i.RemoveGroupMember(**member)
+    yield admin, i.SetPasswordPolicy(policy=i.PasswordPolicy(length_min=8, history=3))
+    yield demo, i.SetPasswordPolicy(policy=i.PasswordPolicy())
+    yield admin, i.UpdateUser(user_id=ann, password=SECRET)
+    yield demo, i.DeleteGroup(group_id=crew)
+    yield admin, i.DeleteDomain(domain_id=acme)
+    yield admin, i.DeleteGroup(group_id=crew)
+    yield admin, i.UpdateDomain(domain_id=acme, enabled=False)
+    yield admin, i.DeleteDomain(domain_id=acme)
+    yield admin, i.SetPasswordPolicy(policy=i.PasswordPolicy())
+
+
+def _stand_ins(world: World) -> Iterator[tuple[Actor, Any]]:
+    """What acts for a user: application credentials, keys, trusts."""
+    demo, other, state = world.actors["demo"], world.actors["other"], world.cell.state
+    rule = i.NewAccessRule(service="compute", method="GET", path="/v2.1/servers")
+    create = i.CreateApplicationCredential(name="ci", secret=SECRET, access_rules=(rule,))
+    yield demo, create
+    yield demo, create
+    (ident,) = state.application_credentials
+    (rule_id,) = state.access_rules[demo.user_id]
+    yield demo, i.DeleteAccessRule(access_rule_id=rule_id)
+    yield other, i.DeleteApplicationCredential(application_credential_id=ident)
+    yield demo, i.DeleteApplicationCredential(application_credential_id=ident)
+    yield demo, i.DeleteAccessRule(access_rule_id=rule_id)
+    key = {"user_id": demo.user_id, "kind": "ec2", "blob": SECRET}
+    ec2 = {"project_id": demo.project_id, "access": "AKIA", "credential_id": "c" * 64}
+    yield demo, i.CreateCredential(**key, **ec2)
+    yield demo, i.CreateCredential(**key)
+    yield demo, i.UpdateCredential(credential_id="c" * 64, blob=SECRET)
+    yield other, i.UpdateCredential(credential_id="c" * 64, blob=SECRET)
+    yield other, i.DeleteCredential(credential_id="c" * 64)
+    yield demo, i.DeleteCredential(credential_id="c" * 64)
+    member = world.cell.index.role_names["", "member"]
+    trust = {
+        "trustee_user_id": other.user_id,
+        "impersonation": True,
+        "project_id": demo.project_id,
+        "role_ids": (member,),
+    }
+    yield demo, i.CreateTrust(**trust, remaining_uses=1)
+    yield other, i.CreateTrust(**trust)
+    (ident,) = state.trusts
+    yield other, i.UseTrust(trust_id=ident)
+    yield other, i.UseTrust(trust_id=ident)
+    yield other, i.DeleteTrust(trust_id=ident)
+    yield demo, i.DeleteTrust(trust_id=ident)
+
+
+def _catalog(world: World) -> Iterator[tuple[Actor, Any]]:
+    admin, demo, state = world.admin, world.actors["demo"], world.cell.state
+    yield admin, i.CreateRegion(region_id="north")
+    yield admin, i.CreateRegion(region_id="north")
+    yield admin, i.UpdateRegion(region_id="north", description="cold")
+    yield admin, i.UpdateRegion(region_id="north", parent_region_id="none")
+    yield admin, i.CreateService(service_type="dns", name="names")
+    yield demo, i.CreateService(service_type="dns")
+    (service,) = state.services
+    yield admin, i.UpdateService(service_id=service, enabled=False)
+    yield admin, i.UpdateService(service_id="none", enabled=False)
+    url = "https://dns.example.org/%(project_id)s"
+    create = i.CreateEndpoint(service_id=service, interface="public", url=url, region_id="north")
+    yield admin, create
+    yield demo, create
+    (endpoint,) = state.endpoints
+    yield admin, i.UpdateEndpoint(endpoint_id=endpoint, enabled=False)
+    yield admin, i.UpdateEndpoint(endpoint_id=endpoint, service_id="none")
+    yield admin, i.DeleteRegion(region_id="north")
+    yield demo, i.DeleteEndpoint(endpoint_id=endpoint)
+    yield admin, i.DeleteEndpoint(endpoint_id=endpoint)
+    yield admin, i.DeleteService(service_id="none")
+    yield admin, i.DeleteService(service_id=service)
+    yield admin, i.DeleteRegion(region_id="north")
 
 
 def _prices(world: World) -> Iterator[tuple[Actor, Any]]:
@@ -303,9 +420,9 @@ def _trespasses(world: World) -> Iterator[tuple[Actor, Any]]:
 
 
 def _farewell(world: World) -> Iterator[tuple[Actor, Any]]:
-    admin, demo, other = world.admin, world.actors["demo"], world.actors["other"]
+    admin, other = world.admin, world.actors["other"]
     member = next(r.role_id for r in world.cell.state.roles.values() if r.name == "member")
-    yield admin, i.DeleteProject(project_id=demo.project_id)
+    yield admin, i.DeleteProject(project_id=admin.project_id)
     yield (
         admin,
         i.RevokeRole(user_id=other.user_id, project_id=other.project_id, role_id=member),

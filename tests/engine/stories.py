@@ -49,7 +49,10 @@ class Story:
             (user, project)
             for user, projects in state.grants.items()
             for project in projects
+            if user in state.users and project in state.projects
             if state.users[user].enabled and state.projects[project].enabled
+            if state.domains[state.users[user].domain_id].enabled
+            if state.domains[state.projects[project].domain_id].enabled
         ]
         user, project = self.dice.choice(users)
         return Actor(kind="user", user_id=user, project_id=project, issued_at=self.world.now)
@@ -91,6 +94,141 @@ class Story:
                 user_id=self.one(state.users),
                 project_id=self.one(state.projects),
                 role_id=self.one(state.roles),
+            ),
+            self.world.admin,
+        )
+
+    def do_domains(self) -> None:
+        state, dice = self.world.cell.state, self.dice
+        domain, user, group = self.one(state.domains), self.one(state.users), self.one(state.groups)
+        self.ask(
+            dice.choice(
+                [
+                    identity.CreateDomain(name=self.name()),
+                    identity.UpdateDomain(domain_id=domain, name=self.name()),
+                    identity.UpdateDomain(domain_id=domain, enabled=dice.random() < 0.5),
+                    identity.DeleteDomain(domain_id=domain),
+                    identity.CreateProject(name=self.name(), domain_id=domain),
+                    identity.CreateProject(
+                        name=self.name(), parent_id=self.one(state.projects), domain_id="default"
+                    ),
+                    identity.CreateUser(name=self.name(), domain_id=domain),
+                    identity.CreateGroup(name=self.name(), domain_id=domain),
+                    identity.CreateGroup(name=self.name()),
+                    identity.UpdateGroup(group_id=group, name=self.name()),
+                    identity.DeleteGroup(group_id=group),
+                    *(identity.AddGroupMember(group_id=group, user_id=user),) * 3,
+                    identity.RemoveGroupMember(group_id=group, user_id=user),
+                ]
+            ),
+            self.world.admin,
+        )
+
+    def do_more_roles(self) -> None:
+        state, dice = self.world.cell.state, self.dice
+        role, other = self.one(state.roles), self.one(state.roles)
+        holder = dice.choice(
+            [{"user_id": self.one(state.users)}, {"group_id": self.one(state.groups)}]
+        )
+        target = dice.choice(
+            [
+                {"project_id": self.one(state.projects), "inherited": dice.random() < 0.5},
+                {"domain_id": self.one(state.domains), "inherited": dice.random() < 0.5},
+                {"system": True},
+            ]
+        )
+        self.ask(
+            dice.choice(
+                [
+                    identity.CreateRole(name=self.name()),
+                    identity.CreateRole(name=self.name(), domain_id=self.one(state.domains)),
+                    identity.UpdateRole(role_id=role, name=self.name()),
+                    identity.DeleteRole(role_id=role),
+                    identity.ImplyRole(prior_role_id=role, implied_role_id=other),
+                    identity.ImplyRole(prior_role_id=other, implied_role_id=role),
+                    identity.EndRoleImplication(prior_role_id=role, implied_role_id=other),
+                    *(identity.GrantRole(role_id=role, **holder, **target),) * 4,
+                    identity.RevokeRole(role_id=role, **holder, **target),
+                ]
+            ),
+            self.world.admin,
+        )
+
+    def do_stand_ins(self) -> None:
+        state = self.world.cell.state
+        actor = self.somebody()
+        rule = identity.NewAccessRule(service="compute", method="GET", path=f"/{self.name()}")
+        ident = self.name()
+        self.ask(
+            self.dice.choice(
+                [
+                    identity.CreateApplicationCredential(name=self.name(), secret=SECRET),
+                    identity.CreateApplicationCredential(
+                        name=self.name(), secret=SECRET, access_rules=(rule,)
+                    ),
+                    identity.DeleteApplicationCredential(
+                        application_credential_id=self.one(state.application_credentials)
+                    ),
+                    identity.DeleteAccessRule(
+                        access_rule_id=self.one(state.access_rules.get(actor.user_id, ()))
+                    ),
+                    identity.CreateCredential(user_id=actor.user_id, kind="totp", blob=SECRET),
+                    identity.CreateCredential(
+                        user_id=actor.user_id,
+                        kind="ec2",
+                        blob=SECRET,
+                        access=ident,
+                        credential_id=ident,
+                        project_id=actor.project_id,
+                    ),
+                    identity.UpdateCredential(
+                        credential_id=self.one(state.credentials), blob=SECRET
+                    ),
+                    identity.DeleteCredential(credential_id=self.one(state.credentials)),
+                    *(
+                        identity.CreateTrust(
+                            trustee_user_id=self.one(state.users),
+                            impersonation=True,
+                            project_id=actor.project_id,
+                            role_ids=(self.one(state.roles),),
+                            remaining_uses=2,
+                        ),
+                    )
+                    * 3,
+                    identity.UseTrust(trust_id=self.one(state.trusts)),
+                    identity.DeleteTrust(trust_id=self.one(state.trusts)),
+                ]
+            ),
+            actor,
+        )
+
+    def do_catalog(self) -> None:
+        state, dice = self.world.cell.state, self.dice
+        region, service = self.one(state.regions), self.one(state.services)
+        self.ask(
+            dice.choice(
+                [
+                    identity.CreateRegion(region_id=self.name()),
+                    identity.UpdateRegion(
+                        region_id=region, parent_region_id=self.one(state.regions)
+                    ),
+                    identity.DeleteRegion(region_id=region),
+                    identity.CreateService(service_type=self.name()),
+                    identity.DeleteService(service_id=service),
+                    *(
+                        identity.CreateEndpoint(
+                            service_id=service,
+                            interface="public",
+                            url="http://x",
+                            region_id=region,
+                        ),
+                    )
+                    * 3,
+                    identity.UpdateEndpoint(
+                        endpoint_id=self.one(state.endpoints), region_id=region
+                    ),
+                    identity.DeleteEndpoint(endpoint_id=self.one(state.endpoints)),
+                ]
             ),
             self.world.admin,
         )

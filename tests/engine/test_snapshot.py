@@ -106,14 +106,21 @@ def test_stories_reach_what_makes_the_difference():
         for subnet, hint in state.subnet_hint.items():
             if hint - 1 not in index.subnet_used.get(subnet, {}):
                 reached.add("hint")
-        for name in ("servers", "ports", "images", "grants", "keypairs", "operations", "keyed"):
+        for name in NAMES:
             if getattr(state, name):
                 reached.add(name)
         if any(s.status == "ERROR" for s in state.servers.values()):
             reached.add("error")
     assert reached >= {
-        "hint", "servers", "ports", "images", "grants", "keypairs", "operations", "keyed", "error",
+        "hint", "error", *NAMES,
     }  # fmt: skip
+
+
+NAMES = (
+    "servers", "ports", "images", "grants", "keypairs", "operations", "keyed", "groups",
+    "memberships", "inherited_grants", "implied_roles", "application_credentials", "credentials",
+    "trusts", "endpoints", "regions",
+)  # fmt: skip
 
 
 def test_a_copy_stays_as_it_was():

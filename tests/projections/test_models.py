@@ -31,6 +31,7 @@ from schemas.identity import CreateUser, DeleteUser, RevokeToken, UpdateProject
 from schemas.image import DeleteImage, UpdateImage
 from schemas.network import CreatePort, DeleteNetwork, DeletePort
 from schemas.operation import PassDeadline
+from schemas.policy import PolicyTable
 from tests.engine.world import SECRET, SYSTEM
 from tests.projections.story import OPENED, Story, a_small_story, projected, reading
 
@@ -70,13 +71,30 @@ def assert_shows(reader: Reader, cell: Cell) -> None:
     assert {r.role_id: r for r in reader.roles()} == state.roles
     running = {o.operation.operation_id: o.operation for o in reader.operations(running=True)}
     assert running == state.operations
-    grants = {(g.user_id, g.project_id, g.role_id) for g in reader.grants()}
+    grants = {(g.inherited, g.holder, g.target, g.role_id) for g in reader.grants()}
     assert grants == {
-        (user, project, role)
-        for user, projects in state.grants.items()
-        for project, roles in projects.items()
+        (inherited, holder, target, role)
+        for inherited, held in ((False, state.grants), (True, state.inherited_grants))
+        for holder, targets in held.items()
+        for target, roles in targets.items()
         for role in roles
     }
+    assert {g.group_id: g for g in reader.groups()} == state.groups
+    memberships = {u: tuple(sorted(found)) for u in state.users if (found := reader.groups_of(u))}
+    assert memberships == state.memberships
+    implied = {r: tuple(sorted(found)) for r in state.roles if (found := reader.implied(r))}
+    assert implied == state.implied_roles
+    applications = {a.application_credential_id: a for a in reader.application_credentials()}
+    assert applications == state.application_credentials
+    rules = {u: {r.access_rule_id: r for r in reader.access_rules(u)} for u in state.users}
+    assert {u: held for u, held in rules.items() if held} == state.access_rules
+    assert {c.credential_id: c for c in reader.credentials()} == state.credentials
+    assert {t.trust_id: t for t in reader.trusts()} == state.trusts
+    assert {r.region_id: r for r in reader.regions()} == state.regions
+    assert {v.service_id: v for v in reader.services()} == state.services
+    assert {e.endpoint_id: e for e in reader.endpoints()} == state.endpoints
+    assert reader.password_policy() == state.password_policy
+    assert (reader.policy() or PolicyTable()) == state.policy
     for user_id in state.users:
         keypairs = {k.name: k for k in reader.keypairs(user_id)}
         assert keypairs == state.keypairs.get(user_id, {})

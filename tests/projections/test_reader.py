@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.domain.identity.directory import roles_on
 from projections import files
 from projections.answers import BadPattern, BadSort, MarkerNotFound
 from projections.models import apply_commit
@@ -169,8 +170,8 @@ def test_ports_by_what_they_hold(story, reader):
 def test_who_has_which_role(story, reader):
     demo = story.demo
 
-    assert reader.role_names(demo.user_id, demo.project_id) == ("member",)
-    assert reader.role_names(demo.user_id, story.other.project_id) == ()
+    assert roles_on(reader, demo.user_id, demo.project_id) == {"member", "reader"}
+    assert roles_on(reader, demo.user_id, story.other.project_id) == frozenset()
     assert [p.project_id for p in reader.projects(user_id=demo.user_id)] == [demo.project_id]
     assert [u.user_id for u in reader.users(name="demo", domain_id="default")] == [demo.user_id]
 

@@ -18,6 +18,14 @@ from schemas.envelope import Fact, action_types, encode, fact_types
 GOLDEN = Path(__file__).parents[1] / "golden" / "facts.jsonl"
 
 
+PATTERNS = {
+    None: "x",
+    r"^[A-Z]{3}\Z": "EUR",
+    r"^/": "/x",
+    r"^https?://[^\s\x00-\x1f]+\Z": "https://x",
+}
+
+
 def example(kind: inspect.Type) -> Any:
     """Return a value of a type, the same each time: every optional part is there."""
     match kind:
@@ -37,7 +45,7 @@ def example(kind: inspect.Type) -> Any:
         case inspect.IntType():
             return 1
         case inspect.StrType():
-            return {None: "x", r"^[A-Z]{3}\Z": "EUR"}.get(kind.pattern, "1")
+            return PATTERNS.get(kind.pattern, "1")
         case inspect.Metadata():
             return example(kind.type)
         case _:
@@ -70,8 +78,16 @@ def test_an_old_fact_is_read_and_says_the_same(tag):
     fact = msgspec.json.decode(line, type=Fact)
 
     assert type(fact) is fact_types()[tag]
-    written = json.loads(encode(fact))
-    assert {k: written[k] for k in json.loads(line)} == json.loads(line)
+    assert said_then(json.loads(encode(fact)), json.loads(line)) == json.loads(line)
+
+
+def said_then(now: Any, then: Any) -> Any:
+    """Return a value without the fields that did not exist when another was written."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return {k: said_then(now[k], old) for k, old in then.items() if k in now}
+    if isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        return [said_then(one, old) for one, old in zip(now, then, strict=True)]
+    return now
 
 
 def test_every_fact_says_what_it_means_for_metering():
