@@ -11,9 +11,9 @@ import msgspec
 from api.auth import now
 from api.errors import Denied, denied
 from api.exchange import Answer, Call, json_answer
-from api.native.redaction import without_ciphertext
 from engine.bus.service import ask_engine
 from projections.estimate import Estimate, estimate
+from projections.redaction import without_ciphertext
 from schemas.compute import ServerCreated
 from schemas.dry_run import DryRun
 from schemas.envelope import Action, Refused, Request, decode_outcome, encode

@@ -94,6 +94,16 @@ def show(db: sqlite3.Connection, request_id: str, project_id: str | None) -> lis
     return sorted((*own, *led_to), key=lambda event: event.ordinal)
 
 
+def asked(db: sqlite3.Connection, request_ids: set[str]) -> dict[str, bytes]:
+    """Return the bodies of requests by their id; of one that came twice, the first's."""
+    found: dict[str, bytes] = {}
+    sql = f"SELECT body FROM timeline WHERE {_BY_REQUEST} ORDER BY ordinal LIMIT 1"  # noqa: S608
+    for request_id in request_ids:
+        for (body,) in db.execute(sql, (request_id,)):
+            found[request_id] = body
+    return found
+
+
 def alarms(db: sqlite3.Connection, limit: int) -> list[RequestAlarm]:
     """Return the request ids that stand at two ordinals, the newest first."""
     found = db.execute(

@@ -323,6 +323,10 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         """
         return audit.show(self.db(), request_id, project_id)
 
+    def asked(self, request_ids: set[str]) -> dict[str, bytes]:
+        """Return the JSON of requests and their verdicts by request id, of those that are known."""
+        return audit.asked(self.db(), request_ids)
+
     def request_alarms(self, *, limit: int = 100) -> list[RequestAlarm]:
         """Return request ids that stand at two ordinals, the newest first; there must be none."""
         return audit.alarms(self.db(), limit)

@@ -15,11 +15,11 @@ from msgspec import Struct
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
 from api.native.log import moment
-from api.native.redaction import shown
 from api.pagination import flag, page_of
 from api.routing import Routes
 from projections.access import Filters, Found
 from projections.answers import Event
+from projections.redaction import shown
 from schemas.access import Gathered
 from schemas.envelope import Client
 from schemas.errors import InvalidInput, NotFound, Unavailable

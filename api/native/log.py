@@ -6,23 +6,28 @@ Everybody reads their own project's; administrators read all.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 
+from api.catalog import REGION
 from api.errors import TooManyStreams
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
-from api.native.redaction import shown
 from api.pagination import flag, page_of
 from api.routing import Routes
 from api.times import parse_time
+from projections import cloudevents
 from projections.answers import Event
+from projections.cloudevents import CloudEvent
+from projections.redaction import shown
 from schemas.errors import InvalidInput, NotFound, Unauthorized
 from schemas.units import SECOND
 
 PING_S = 15.0
 BATCH = 500
+BATCH_TYPE = b"application/cloudevents-batch+json"
+ONE_TYPE = b"application/cloudevents+json"
 STREAMS_MAX = 64  # of one user: each holds one of the few hundred requests served at once
 GATHER_S = 0.02  # under load, several commits are looked for at once
 
@@ -64,7 +69,9 @@ async def events(call: Call) -> Answer:
     """GET /v1/events: what follows an ordinal; with ``follow``, as it comes."""
     project_id = own_project(call)
     resource_id = call.param("resource_id") or None
-    wants_stream = "text/event-stream" in call.header(b"accept")
+    accept = call.header(b"accept")
+    wants_stream = "text/event-stream" in accept
+    as_cloud_events = _wants_cloud_events(call, accept)
     follow = flag(call, "follow")
     if follow or (follow is None and wants_stream):
         last = call.header(b"last-event-id")
@@ -75,20 +82,51 @@ async def events(call: Call) -> Answer:
             200,
             content_type=b"text/event-stream",
             headers=[(b"cache-control", b"no-store")],
-            stream=_feed(call, after, project_id, resource_id),
+            stream=_feed(call, after, project_id, resource_id, as_cloud_events),
         )
-    page = page_of(call)
+    one = as_cloud_events and cloudevents.TYPE in accept
     found = call.edge.reader.events(
         after=number(call, "after"),
-        limit=page.limit,
+        limit=1 if one else page_of(call).limit,
         project_id=project_id,
         resource_id=resource_id,
     )
-    return json_answer({"events": [shown(e) for e in found], "ordinal": call.position})
+    if not as_cloud_events:
+        return json_answer({"events": [shown(e) for e in found], "ordinal": call.position})
+    told = _as_cloud_events(call, found)
+    if not one:
+        return Answer(200, cloudevents.encode(told), content_type=BATCH_TYPE)
+    if not told:
+        return Answer(204)
+    return Answer(200, cloudevents.encode(told[0]), content_type=ONE_TYPE)
+
+
+def _wants_cloud_events(call: Call, accept: str) -> bool:
+    """Return whether events are asked for as CloudEvents, by type or by ``format``.
+
+    Raises:
+        InvalidInput: there is no such format.
+    """
+    asked = call.param("format")
+    if asked not in {"", "cumulog", "cloudevents"}:
+        raise InvalidInput("format must be cumulog or cloudevents")
+    if asked:
+        return asked == "cloudevents"
+    return cloudevents.TYPE in accept or cloudevents.BATCH_TYPE in accept
+
+
+def _as_cloud_events(call: Call, found: list[Event]) -> list[CloudEvent]:
+    source = cloudevents.source(call.edge.config.cell, REGION)
+    shown_ = [shown(event) for event in found]
+    return cloudevents.cloud_events(shown_, source, call.edge.reader.asked)
 
 
 async def _feed(
-    call: Call, after: int, project_id: str | None, resource_id: str | None
+    call: Call,
+    after: int,
+    project_id: str | None,
+    resource_id: str | None,
+    as_cloud_events: bool,
 ) -> AsyncIterator[bytes]:
     """Yield server-sent events until the client leaves, its token ends, or we close."""
     edge = call.edge
@@ -103,7 +141,7 @@ async def _feed(
                 after=after, limit=BATCH, project_id=project_id, resource_id=resource_id
             )
             if found:
-                yield b"".join(_event(e) for e in found)
+                yield b"".join(_told(call, found, as_cloud_events))
                 after = found[-1].ordinal
                 if len(found) == BATCH:
                     continue
@@ -134,8 +172,11 @@ async def _gone(call: Call) -> None:
         pass
 
 
-def _event(event: Event) -> bytes:
-    return b"id: %d\ndata: %b\n\n" % (event.ordinal, _encode(shown(event)))
+def _told(call: Call, found: list[Event], as_cloud_events: bool) -> Iterator[bytes]:
+    bodies: list[Event] | list[CloudEvent]
+    bodies = _as_cloud_events(call, found) if as_cloud_events else [shown(e) for e in found]
+    for event, body in zip(found, bodies, strict=True):
+        yield b"id: %d\ndata: %b\n\n" % (event.ordinal, _encode(body))
 
 
 async def why(call: Call) -> Answer:
@@ -152,6 +193,6 @@ async def why(call: Call) -> Answer:
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     read = "log:events:read"
-    followed = ("after", "follow", "resource_id", "project", "project_id", "limit")
+    followed = ("after", "follow", "format", "resource_id", "project", "project_id", "limit")
     routes.add("GET", "/v1/events", events, read, query=followed)
     routes.add("GET", "/v1/why/{}", why, read, query=("project", "project_id", "limit"))
