@@ -133,6 +133,7 @@ def _failure(cli: Cli, line: str) -> str:
         text=True,
         timeout=120,
         env=cli.environment,
+        cwd=cli.directory,
         check=False,
     )
     assert done.returncode == 1
@@ -168,6 +169,55 @@ def test_an_operators_day(operator: Cli):
     operator("service list")
     operator("endpoint list")
     assert "cannot be changed" in _failure(operator, "role create cli-role")
+
+
+def test_quotas_as_an_operator_sets_them(operator: Cli, member: Cli):
+    """Of all services at once; a member reads its own, and is refused what is too much."""
+
+    def quotas(cli: Cli, line: str = "quota show", project: str = "") -> dict:
+        return {row["Resource"]: row for row in cli.json(f"{line} {project}".strip())}
+
+    project = operator.json("project create cli-quota")["id"]
+    operator("quota set --instances 3 --cores 4 --ram 2048 --key-pairs 5 cli-quota")
+    operator("quota set --networks 2 --ports -1 --secgroups 1 --secgroup-rules 4 cli-quota")
+    limits = {n: q["Limit"] for n, q in quotas(operator, project="cli-quota").items()}
+    assert limits.items() >= {
+        "instances": 3, "cores": 4, "ram": 2048, "key-pairs": 5, "networks": 2, "ports": -1,
+        "security_groups": 1, "security_group_rules": 4,
+    }.items()  # fmt: skip
+    usage = quotas(operator, "quota show --usage", "cli-quota")
+    assert [usage[f"security_group{s}"]["In Use"] for s in ("s", "_rules")] == [1, 4]
+    assert usage["instances"] == {
+        "Resource": "instances", "Limit": 3, "In Use": 0, "Reserved": 0
+    }  # fmt: skip
+    for service in ("compute", "network"):
+        listed = {row["Project ID"]: row for row in operator.json(f"quota list --{service}")}
+        assert project in listed
+    assert listed[project]["Networks"] == 2
+    assert quotas(operator, "quota show --default", "cli-quota")["instances"]["Limit"] == -1
+
+    assert "below the 1" in _failure(operator, "quota set --secgroups 0 cli-quota")
+    operator("quota set --force --secgroups 0 cli-quota")
+    operator("quota set --default --injected-files 6")
+    assert quotas(operator, project="cli-quota")["injected-files"]["Limit"] == 6
+    operator("quota delete --network cli-quota")
+    assert quotas(operator, project="cli-quota")["networks"]["Limit"] == -1
+    assert quotas(operator, project="cli-quota")["instances"]["Limit"] == 3
+    operator("quota delete cli-quota")
+    assert quotas(operator, project="cli-quota")["instances"]["Limit"] == -1
+    operator("project delete cli-quota")
+
+    absolute = {row["Name"]: row["Value"] for row in member.json("limits show --absolute")}
+    assert (absolute["max_total_instances"], absolute["total_security_groups_used"]) == (-1, 1)
+    assert quotas(member, "quota show --usage")["security_groups"]["In Use"] == 1
+    assert "SetQuota" in _failure(member, "quota set --instances 99")
+    held = absolute["total_instances_used"]
+    operator(f"quota set --instances {held} --key-pairs 0 demo")
+    try:
+        refused = _failure(member, "keypair create --private-key cli-many.pem cli-many")
+    finally:
+        operator("quota delete demo")
+    assert "1 keypairs asked for where" in refused
 
 
 SDK = """
