@@ -11,7 +11,7 @@ from typing import Any, get_args
 from engine.domain.context import Context
 from engine.domain.identity.found import find_project
 from engine.domain.state import Cell, State
-from engine.domain.usage import BY_USER, asked_for
+from engine.domain.usage import BY_USER, CHANGES
 from schemas import compute as c
 from schemas import quota as s
 from schemas.envelope import Action, Fact
@@ -74,35 +74,45 @@ def need_room(cell: Cell, ctx: Context, action: Action, facts: Iterable[Fact]) -
     """
     if ctx.actor.kind != "user":
         return
-    state, usage = cell.state, cell.index.usage
-    over: list[tuple[str, int, int, int]] = []
-    for (owner, name), asked in asked_for(state, facts).items():
-        if asked <= 0:
-            continue
-        if name in BY_USER:
-            project_id = ctx.actor.project_id
-        elif owner in state.projects:
-            project_id = owner
-        else:
-            continue
-        limit = limit_of(state, project_id, name)
-        if limit == UNLIMITED:
-            continue
-        used = usage.get(owner, {}).get(name, 0)
-        if used + asked > limit:
-            over.append((name, used, asked, limit))
+    state = cell.state
+    asked: dict[tuple[str, str], int] = {}
+    over: list[Over] = []
     for fact in facts:
-        size = SIZES.get(type(fact))
-        if size is not None:
-            project_id, name, before, after = size(state, fact)
+        kind = type(fact)
+        if kind in CHANGES:
+            for owner, name, change in CHANGES[kind](state, fact):
+                asked[owner, name] = asked.get((owner, name), 0) + change
+        if kind in SIZES:
+            project_id, name, before, after = SIZES[kind](state, fact)
             limit = limit_of(state, project_id, name)
             if UNLIMITED != limit < after and after > before:
                 over.append((name, before, after - before, limit))
+    for (owner, name), change in asked.items():
+        if change > 0:
+            over += _over(cell, ctx, owner, name, change)
     if over:
         raise _exceeded(action, over)
 
 
-def _exceeded(action: Action, over: list[tuple[str, int, int, int]]) -> QuotaExceeded:
+type Over = tuple[str, int, int, int]  # of what, used, asked, limit
+
+
+def _over(cell: Cell, ctx: Context, owner: str, name: str, asked: int) -> tuple[Over, ...]:
+    """Return what stands in the way of so much more, if something does."""
+    state = cell.state
+    if name in BY_USER:
+        limit = limit_of(state, ctx.actor.project_id, name)
+    elif owner in state.projects:
+        limit = limit_of(state, owner, name)
+    else:
+        return ()
+    if limit == UNLIMITED:
+        return ()
+    used = cell.index.usage.get(owner, {}).get(name, 0)
+    return ((name, used, asked, limit),) if used + asked > limit else ()
+
+
+def _exceeded(action: Action, over: list[Over]) -> QuotaExceeded:
     """Return the refusal as the clients of the action's service expect it."""
     each = ", ".join(
         f"{asked} {name} asked for where {used} of {limit} are used"

@@ -9,8 +9,10 @@ counted by user, all else by project. Sizes are as in a server's flavor.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from engine.domain.compute.evolve import disk_held
-from engine.domain.state import Cell, State
+from engine.domain.state import Cell
 from schemas import compute as c
 from schemas import identity as d
 from schemas import image as i
@@ -79,26 +81,22 @@ def project_usage(cell: Cell, project_id: str, user_id: str) -> Held:
 def usage_after(cell: Cell, facts: Iterable[Fact], project_id: str, user_id: str) -> Held:
     """Return what a project would hold once these facts were written."""
     held = project_usage(cell, project_id, user_id)
-    for (owner, name), change in asked_for(cell.state, facts).items():
-        if owner == (user_id if name in BY_USER else project_id):
-            held[name] += change
+    for fact in facts:
+        for owner, name, change in changes(cell.state, fact):
+            if owner == (user_id if name in BY_USER else project_id):
+                held[name] += change
     return held
 
 
-def asked_for(state: State, facts: Iterable[Fact]) -> dict[tuple[str, str], int]:
-    """Return what facts, decided together and not yet folded, change: by owner and name."""
-    asked: dict[tuple[str, str], int] = {}
-    for fact in facts:
-        changes = CHANGES.get(type(fact))
-        if changes is not None:
-            for owner, name, change in changes(state, fact):
-                asked[owner, name] = asked.get((owner, name), 0) + change
-    return asked
+def changes(before: Before, fact: Struct) -> Sequence[Change]:
+    """Return what a fact changes."""
+    found = CHANGES.get(type(fact))
+    return () if found is None else found(before, fact)
 
 
-def count(usage: dict[str, Held], changes: Iterable[Change]) -> None:
+def count(usage: dict[str, Held], due: Iterable[Change]) -> None:
     """Add up, in place; nothing that is zero is kept."""
-    for owner, name, change in changes:
+    for owner, name, change in due:
         held = usage.setdefault(owner, {})
         left = held.get(name, 0) + change
         assert left >= 0, f"{owner} would hold {left} {name}"
