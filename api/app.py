@@ -8,6 +8,7 @@ from http import HTTPStatus
 from time import monotonic, perf_counter
 from typing import Any
 
+import structlog
 import uuid_utils
 from litestar import Litestar, Request, Response, get
 from litestar.enums import ScopeType
@@ -15,19 +16,22 @@ from litestar.exceptions import HTTPException, NotAuthorizedException
 from litestar.types import Message, Scope
 
 from api.compute import service as compute
+from api.cors import Cors
 from api.edge import Edge
-from api.errors import Problem, render_native
-from api.exchange import Call, encode
+from api.errors import AnswerBroken, ClientGone, Problem, internal, render_native
+from api.exchange import Call, Header, encode
 from api.identity import service as identity
 from api.image import service as image
 from api.metrics import Scrape
 from api.native import service as native
 from api.network import service as network
 from api.openapi import document
-from api.routing import Service
+from api.routing import CLOSE, Service
 
 REQUEST_ID = b"x-openstack-request-id"
 SURFACES = tuple(area.surface() for area in (identity, compute, image, network, native))
+log = structlog.get_logger(__name__)
+
 LATE_S = 10.0  # how long after a late write this node says that it is not ready
 
 
@@ -35,6 +39,7 @@ class Api(Litestar):
     """The application. What lies under a service's prefix goes straight to that service."""
 
     edge: Edge
+    cors: Cors
     services: dict[str, Service]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -45,13 +50,38 @@ class Api(Litestar):
         client, connections = scope["client"], self.edge.connections
         connections.begin(client)
         try:
+            if self.cors:
+                headers = self.cors.preflight(scope["method"], scope["headers"])
+                if headers is not None:
+                    await self._answer_preflight(scope, receive, send, headers)
+                    return
+                send = self.cors.telling(scope["headers"], send)
             service = self.services.get(scope["path"][1:].partition("/")[0])
             if service is not None:
                 await service(scope, receive, send)
             else:
                 await self._answer_probe(scope, receive, send)
+        except AnswerBroken as broken:
+            await _apologise(send, broken.request_id)
+        except ClientGone:
+            raise  # The server closes what nobody reads.
+        except Exception:
+            request_id = _request_id()
+            log.exception("request_broken", request_id=request_id, path=scope["path"][:200])
+            await _apologise(send, request_id)
         finally:
             connections.end(client)
+
+    async def _answer_preflight(
+        self, scope: Any, receive: Any, send: Any, headers: list[Header]
+    ) -> None:
+        """Tell a browser what a page of another origin may send."""
+        call = Call(self.edge, "process", scope, receive)
+        headers.append((REQUEST_ID, call.request_id.encode("ascii")))
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        self.edge.count("process", "OPTIONS", 204, 0.0)
+        self.edge.access.note(call, 204, 0.0)
 
     async def _answer_probe(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer what is asked of the process, and tell of it as services do."""
@@ -63,6 +93,8 @@ class Api(Litestar):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self.edge.closing.is_set():
+                    message["headers"] = [*message["headers"], CLOSE]
                 call.request_id = dict(message["headers"])[REQUEST_ID].decode("ascii")
             await send(message)
 
@@ -118,11 +150,12 @@ def create_app(edge: Edge) -> Api:
     app = Api(
         route_handlers=[index, healthz, readyz, metrics],
         before_send=[_identify],
-        exception_handlers={HTTPException: _refuse},
+        exception_handlers={HTTPException: _refuse, Exception: _fail},
         openapi_config=None,
         logging_config=None,
     )
     app.edge = edge
+    app.cors = Cors(edge.config.cors_origins)
     served = {surface.name: Service(edge, surface) for surface in SURFACES}
     app.services = {s.prefix[1:] or "v1": served[s.name] for s in SURFACES}
     app.services["openapi.json"] = served["native"]
@@ -131,6 +164,20 @@ def create_app(edge: Edge) -> Api:
         "/v1/openapi.json": encode(document(SURFACES[-1:])),
     }
     return app
+
+
+async def _apologise(send: Any, request_id: str) -> None:
+    """Answer what no service could, not even with an error.
+
+    Fails if an answer was begun: the server then breaks it off, so that nobody takes it for whole.
+    """
+    headers = [
+        (REQUEST_ID, request_id.encode("ascii")),
+        (b"content-type", b"application/problem+json"),
+        CLOSE,
+    ]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": render_native(internal(), request_id, "")})
 
 
 async def _identify(message: Message, _scope: Scope) -> None:
@@ -158,6 +205,11 @@ def _refuse(request: Request[Any, Any, Any], error: HTTPException) -> Response[b
         media_type="application/problem+json",
         headers={**(error.headers or {}), REQUEST_ID.decode(): request_id},
     )
+
+
+def _fail(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Leave it to whoever answers for all: Litestar would tell nobody."""
+    raise error
 
 
 def _request_id() -> str:

@@ -88,6 +88,14 @@ class ClientGone(Exception):
     """The client closed its connection; nobody is left to answer."""
 
 
+class AnswerBroken(Exception):
+    """An answer could not be sent, or not wholly, which the log tells under the request id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
+
+
 class Problem(Struct, frozen=True, kw_only=True):
     """Why a call failed, before it takes a service's shape."""
 

@@ -6,7 +6,7 @@ body is never held beyond the limit its route sets.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -65,7 +65,7 @@ class Answer:
         *,
         content_type: bytes = JSON,
         headers: Sequence[Header] = (),
-        stream: AsyncIterator[bytes] | None = None,
+        stream: AsyncGenerator[bytes] | None = None,
     ) -> None:
         self.status = status
         self.body = body
@@ -337,6 +337,11 @@ class Call:
                     message = await self.receive()
                     limit -= len(message.get("body", b""))
                     self.consumed = not message.get("more_body", False)
+
+    async def gone(self) -> None:
+        """Return once the client has gone away, or was answered."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
     async def body(self) -> bytes:
         """Return the whole body; bounded by the configured limit."""

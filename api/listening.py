@@ -7,6 +7,7 @@ the other. Invariant: what is set here holds for every connection: accepted sock
 
 import os
 import socket
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -16,6 +17,7 @@ from schemas.config import Config
 
 BACKLOG = 1024
 HANDED = "CUMULOG_LISTEN_FD"  # by our own supervisor
+READY = "CUMULOG_READY_FD"  # where it wants to be told that we serve
 FIRST_HANDED = 3  # where a service manager puts them, sd_listen_fds(3)
 KEEP_ALIVE_IDLE_S = 60
 KEEP_ALIVE_INTERVAL_S = 15
@@ -54,13 +56,36 @@ def _handed() -> int | None:
     return None
 
 
+def tell_ready() -> None:
+    """Tell whoever started us, if it wants to know, that we serve."""
+    if READY in os.environ:
+        fd = int(os.environ[READY])
+        os.write(fd, b"1")
+        os.close(fd)
+
+
 class SocketServer(Server):
     """Granian on a socket that is there already."""
 
     listening: socket.socket
+    _accepting = -1
+
+    def stop_accepting(self) -> None:
+        """Leave new connections to others that have the socket; those that are open stay.
+
+        Granian can stop accepting only together with closing what is idle, so its descriptor is
+        made to be of a socket that nobody can connect to: one whose name is gone.
+        """
+        if self._accepting >= 0:
+            with TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as nobody:
+                nobody.setblocking(False)
+                nobody.bind(f"{directory}/nobody")
+                nobody.listen(1)
+                os.dup2(nobody.fileno(), self._accepting)
+            self._accepting = -1
 
     def _init_shared_socket(self) -> None:
         # The worker closes its descriptor when it stops; ours stays.
-        own = os.dup(self.listening.fileno())
+        own = self._accepting = os.dup(self.listening.fileno())
         self._ssp = None
         self._shd: Any = SocketHolder(own, False, BACKLOG)  # type: ignore[call-arg]  # its stub errs

@@ -6,7 +6,8 @@ request id and the read model's ordinal; every error has its service's shape; no
 error says leaves the process.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from time import perf_counter
 from typing import Any, TypedDict, Unpack
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ from msgspec import Struct
 from api.dry_run import Tried
 from api.edge import Edge
 from api.errors import (
+    AnswerBroken,
     ClientGone,
     Denied,
     MethodNotAllowed,
@@ -40,6 +42,8 @@ type Decorate = Callable[[Call], list[Header]]
 # Read and dropped before an early answer, so that a client which only writes gets to read it.
 DRAIN_BYTES = 16 * 2**20
 DRAIN_S = 5.0
+CLOSE: Header = (b"connection", b"close")  # has a client go elsewhere; HTTP/2 has its own way
+EVENTS = b"text/event-stream"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -244,9 +248,12 @@ class Service:
             if streams:  # It may last for days: told of as it begins.
                 self._edge.access.note(call, status, perf_counter() - started)
             await self._send(call, answer, send)
+        except ClientGone:
+            code = "AnswerUnread"
+            raise
         except Exception as error:
             status, code, ended = 500, "AnswerBroken", error
-            raise
+            raise AnswerBroken(call.request_id) from error
         finally:
             seconds = perf_counter() - started
             self._edge.active[self.name] -= 1
@@ -279,8 +286,6 @@ class Service:
 
     async def _answer(self, call: Call) -> Answer:
         edge = self._edge
-        call.check_head()
-        edge.limits.request(call.origin)
         refused: Rejected | None = None
         if self.versions is not None:
             call.microversion = self.versions.minimum
@@ -289,6 +294,8 @@ class Service:
             except Rejected as error:
                 refused = error  # Told to those who may be told: not instead of a 401.
             call.version = written(call.microversion)
+        call.check_head()
+        edge.limits.request(call.origin)
         found = self.routes.find(call.path[self._cut :])
         if found is not None:
             methods, call.args = found
@@ -313,7 +320,10 @@ class Service:
             if not allowed or call.method in methods:
                 raise _no_route(call)  # As in a version that never had it.
             raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
-        return await route.handler(call)
+        answer = await route.handler(call)
+        if answer.content_type == EVENTS and edge.closing.is_set():
+            raise Unavailable("this process is stopping")
+        return answer
 
     async def _sign_in(self, route: Route, call: Call) -> Answer:
         """Answer what is asked without a token and is worth guessing."""
@@ -350,6 +360,8 @@ class Service:
             headers += self.versions.headers(call.microversion)
         if self._decorate is not None:
             headers += self._decorate(call)
+        if self._edge.closing.is_set():
+            headers.append(CLOSE)
         bare = answer.status in {204, 205, 304} or call.method == "HEAD"
         if not bare:
             headers.append((b"content-type", answer.content_type))
@@ -357,11 +369,26 @@ class Service:
             headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if answer.stream is not None and not bare:
-            async for chunk in answer.stream:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            await self._stream(call, answer.stream, send)
             return
         await send({"type": "http.response.body", "body": b"" if bare else answer.body})
+
+    async def _stream(self, call: Call, chunks: AsyncGenerator[bytes], send: Send) -> None:
+        """Send pieces as fast as the client takes them, for as long as it takes any."""
+        gone = asyncio.create_task(call.gone())
+        unread_s = self._edge.config.unread_s
+        try:
+            async for chunk in chunks:
+                if gone.done():
+                    return
+                async with asyncio.timeout(unread_s):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except TimeoutError as error:
+            raise ClientGone("the answer is not read") from error
+        finally:
+            gone.cancel()
+            await chunks.aclose()
 
 
 def _no_route(call: Call) -> Exception:

@@ -1,7 +1,9 @@
 """The API process: HTTP in front, the read model and the engine behind.
 
-Granian serves from within this process (its sockets and parsing run in threads of its own). A stop
-lets requests under way end first.
+Granian serves from within this process (its sockets and parsing run in threads of its own).
+Invariant: whoever was accepted is answered. A stop says so first (``/readyz``, and a header that
+has clients go elsewhere), goes on listening for as long as it is configured to, and lets requests
+under way end. A process that another one replaces (SIGHUP) leaves new connections to that one.
 """
 
 import asyncio
@@ -9,11 +11,12 @@ import contextlib
 import gc
 import resource
 import signal
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import structlog
-from granian.constants import Interfaces
+from granian.constants import Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
 
 from api import metadata
@@ -25,7 +28,7 @@ from api.edge import Edge
 from api.forwarded import Proxies
 from api.image import leftovers
 from api.limits import Limits
-from api.listening import BACKLOG, SocketServer, listen
+from api.listening import BACKLOG, SocketServer, listen, tell_ready
 from api.passwords import Passwords
 from api.tokens import TokenRing
 from api.waiting import Waiter
@@ -43,8 +46,13 @@ log = structlog.get_logger(__name__)
 STREAMS_MAX = 100  # requests at once on one connection of HTTP/2
 PING_S = 30.0  # whether a connection of HTTP/2 still has another end
 MS = 1000
+TLS = {"1.2": SSLProtocols.tls12, "1.3": SSLProtocols.tls13}
 SWEEP_S = 600.0
+# How long clients get to notice that they should connect anew, and requests under way to end.
+LINGER_S = 2.0
+SETTLE_S = 0.05
 STOP_S = 5.0
+REPLACED_S = 600.0  # nobody waits for a process that was replaced
 
 
 class _Status(msgspec.Struct, frozen=True):
@@ -56,17 +64,34 @@ class _Status(msgspec.Struct, frozen=True):
 _decode_status = msgspec.json.Decoder(_Status).decode
 
 
+class Stop:
+    """How the process was told to stop. Told once more, it stops at once."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self.replaced = False
+
+    def tell(self, *, replaced: bool = False) -> None:
+        """Stop; ``replaced``: another process serves already."""
+        if self.told.is_set():
+            self.hurry.set()
+        self.replaced = replaced
+        self.told.set()
+
+
 async def run(config: Config) -> None:
-    """Be an edge until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+    """Be an edge until SIGTERM or SIGINT; or until SIGHUP, when another one has taken over."""
+    stop = Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.tell)
+    loop.add_signal_handler(signal.SIGHUP, partial(stop.tell, replaced=True))
     await serve(config, stop)
 
 
-async def serve(config: Config, stop: asyncio.Event) -> None:
-    """Be an edge until ``stop`` is set."""
+async def serve(config: Config, stop: Stop) -> None:
+    """Be an edge until told to stop."""
     bus = await Bus.connect(
         config.nats_url,
         user=config.nats_user,
@@ -161,7 +186,7 @@ async def _sweep(edge: Edge) -> None:
                 log.info("blobs_swept", removed=removed)
 
 
-async def _serve_http(edge: Edge, stop: asyncio.Event) -> None:
+async def _serve_http(edge: Edge, stop: Stop) -> None:
     config = edge.config
     listening = listen(config)
     address, port, *_ = listening.getsockname()
@@ -183,6 +208,9 @@ async def _serve_http(edge: Edge, stop: asyncio.Event) -> None:
         backpressure=edge.connections.backpressure,
         websockets=False,
         log_enabled=False,
+        ssl_cert=Path(config.tls_certificate) if config.tls_certificate else None,
+        ssl_key=Path(config.tls_key) if config.tls_key else None,
+        ssl_protocol_min=TLS[config.tls_minimum],
     )
     server.listening = listening
     # What the process is made of lives as long as it does: leave it out of every collection.
@@ -191,14 +219,32 @@ async def _serve_http(edge: Edge, stop: asyncio.Event) -> None:
     gc.set_threshold(20_000, 20, 20)
     serving = asyncio.create_task(server.serve())
     watching = asyncio.create_task(edge.connections.watch(port))
-    stopping = asyncio.create_task(stop.wait())
+    stopping = asyncio.create_task(stop.told.wait())
     log.info("serving", listen=config.listen)
-    await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
-    edge.closing.set()
-    stopping.cancel()
-    if watching.done():
-        log.error("connections_not_watched", exc_info=watching.exception())
-    watching.cancel()
+    tell_ready()
+    try:
+        await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
+        edge.closing.set()
+        if watching.done():
+            watching.result()
+        await _drain(server, stop, config.drain_s)
+    finally:
+        stopping.cancel()
+        watching.cancel()
     server.stop()  # type: ignore[no-untyped-call]  # granian does not say
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(serving, STOP_S)
+        await asyncio.wait_for(serving, REPLACED_S if stop.replaced else STOP_S)
+
+
+async def _drain(server: SocketServer, stop: Stop, drain_s: float) -> None:
+    """Let clients go elsewhere, while what they still ask is answered."""
+    log.info("draining", replaced=stop.replaced, drain_s=drain_s)
+    if stop.replaced:
+        drain_s = max(drain_s, LINGER_S)
+        server.stop_accepting()
+    if drain_s > 0.0:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.hurry.wait(), drain_s)
+    server.stop_accepting()
+    # Granian closes at once on whom it has heard nothing of yet: hear who was accepted just now.
+    await asyncio.sleep(SETTLE_S)

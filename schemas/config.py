@@ -53,6 +53,12 @@ class Config(Struct, frozen=True, kw_only=True):
     head_s: float = 10.0
     keep_alive_s: float = 30.0
     unread_s: float = 60.0
+    # How long the edge goes on listening after it was told to stop; /readyz says so meanwhile.
+    drain_s: float = 0.0
+    tls_certificate: str = ""  # PEM files; both, or HTTP without TLS
+    tls_key: str = ""
+    tls_minimum: Literal["1.2", "1.3"] = "1.2"
+    cors_origins: tuple[str, ...] = ()  # of pages that may read answers; never "*"
     head_bytes_max: int = 64 * 2**10
     url_bytes_max: int = 16 * 2**10
     snapshot_ordinals: int = 50_000

@@ -5,7 +5,7 @@ a client says about content is never believed: a host checks it before the image
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic
 
 from api.dry_run import Tried
@@ -146,7 +146,7 @@ async def download(call: Call) -> Answer:
     )
 
 
-async def _read(blobs: Blobs, blob_id: str, start: int, end: int) -> AsyncIterator[bytes]:
+async def _read(blobs: Blobs, blob_id: str, start: int, end: int) -> AsyncGenerator[bytes]:
     async with blobs.open(blob_id) as blob:
         async for chunk in blob.read(start, end):
             yield chunk

@@ -5,7 +5,7 @@ memory but what is under way.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 from msgspec import Struct
@@ -55,7 +55,7 @@ async def export(call: Call) -> Answer:
     )
 
 
-async def _lines(call: Call, page: _Statements, through: int) -> AsyncIterator[bytes]:
+async def _lines(call: Call, page: _Statements, through: int) -> AsyncGenerator[bytes]:
     """Yield the lines of an export up to a sequence that is signed."""
     archived = History(history_path(call.edge.config)).commits_after
     source = JetStreamLog(call.edge.bus, archived=archived).read_batches(0)

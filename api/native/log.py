@@ -6,7 +6,7 @@ Everybody reads their own project's; administrators read all.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import msgspec
 
@@ -127,7 +127,7 @@ async def _feed(
     project_id: str | None,
     resource_id: str | None,
     as_cloud_events: bool,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Yield server-sent events until the client leaves, its token ends, or we close."""
     edge = call.edge
     edge.streams[call.principal.user_id] += 1

@@ -77,6 +77,10 @@ class EdgeProcess:
         lines = [line for line in self.log().splitlines() if line.startswith("{")]
         return [told for line in lines if (told := json.loads(line)).get("event") == name]
 
+    def has_served(self, times: int) -> bool:
+        """Return whether so many processes have begun to serve."""
+        return len(self.events("serving")) == times
+
     def as_demo(self) -> Api:
         return Api(self.url, self.cloud.demo.token)
 
@@ -141,7 +145,7 @@ class Raw:
 
 def statuses(answers: bytes) -> list[int]:
     """Return the status of each answer of HTTP/1 in what came."""
-    return [int(part[4:7]) for part in answers.split(b"HTTP/1.")[1:]]
+    return [int(part[2:5]) for part in answers.split(b"HTTP/1.")[1:]]
 
 
 @contextmanager

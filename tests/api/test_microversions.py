@@ -1,7 +1,10 @@
 """Microversions: what is asked for is what is spoken, and only what is honoured is on offer."""
 
+import asyncio
 import json
+from collections import Counter
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -24,6 +27,8 @@ class _Edge:
     """What a service needs of an edge to answer; whoever has a token is somebody."""
 
     config = Config(state_dir="/nowhere", listen="127.0.0.1:1")
+    active: ClassVar[Counter[str]] = Counter()
+    closing = asyncio.Event()
     limits = Limits(config)
     proxies = Proxies(config.trusted_proxies)
 
