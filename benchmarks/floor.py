@@ -51,10 +51,10 @@ class Floor:
         result = await load(self.address, clients, count, lambda _: ("POST", "/", {}, body))
         return result, (self._cpu_s() - before) / count * 1000
 
-    async def gets(self, count: int, path: str) -> tuple[Load, float]:
+    async def gets(self, count: int, path: str, clients: int = 1) -> tuple[Load, float]:
         """Return the load and CPU ms per GET."""
         before = self._cpu_s()
-        result = await load(self.address, 1, count, lambda _: ("GET", path, {}, b""))
+        result = await load(self.address, clients, count, lambda _: ("GET", path, {}, b""))
         return result, (self._cpu_s() - before) / count * 1000
 
     def prepare_list(self, body: bytes) -> None:
