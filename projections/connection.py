@@ -119,24 +119,29 @@ class Connections:
         assert matcher is not None, "every connection has one"
         matcher.start()
         try:
-            rows = query.run(db, sort, marker, limit)
+            if not query.plain:
+                rows = query.run(db, sort, marker, limit)
+                return [self._decode(query.table, *row) for row in rows]
+            with self.snapshot():
+                rows = query.run(db, sort, marker, limit, bodies=False)
+                return self._known(query.table, rows)
         except sqlite3.OperationalError as error:
             if matcher.spent:
                 raise BadPattern("the expression takes too long to match") from error
             raise
-        return self._decode_all(query.table, rows)
 
-    def _decode_all[T: Struct](
-        self, table: Table[T], rows: list[tuple[Any, int, bytes]]
-    ) -> list[T]:
+    def _known[T: Struct](self, table: Table[T], rows: list[tuple[str, int]]) -> list[T]:
+        """Return resources by key and ordinal, reading the bodies of those that have changed."""
         decoded = self._of(table)
         result: list[T] = []
-        for key, ordinal, body in rows:
+        for key, ordinal in rows:
             entry = decoded.get(key)
             if entry is not None and entry[0] == ordinal:
                 result.append(entry[1])
-            else:
-                result.append(self._decode(table, key, ordinal, body))
+                continue
+            found = self.one(table, key, table.key[0])
+            assert found is not None, "the snapshot has what the query has found"
+            result.append(found)
         return result
 
     def _decode[T: Struct](self, table: Table[T], key: str, ordinal: int, body: bytes) -> T:

@@ -112,10 +112,23 @@ class Query[T: Struct]:
         """Add a condition on a value; None asks nothing."""
         return self if value is None else self.where(condition, value)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the key is the table's own, so that a row is found by it at once."""
+        return self.table.key == (self.key,)
+
     def run(
-        self, db: sqlite3.Connection, sort: Sort, marker: str | None, limit: int | None
-    ) -> list[tuple[Any, int, bytes]]:
+        self,
+        db: sqlite3.Connection,
+        sort: Sort,
+        marker: str | None,
+        limit: int | None,
+        *,
+        bodies: bool = True,
+    ) -> list[tuple[Any, ...]]:
         """Return a page: key, ordinal of the last change and JSON of each resource.
+
+        Without ``bodies``, key and ordinal alone: whoever knows most of them need not read those.
 
         Raises:
             MarkerNotFound: the marker cannot be seen.
@@ -131,8 +144,8 @@ class Query[T: Struct]:
         by = ", ".join(f"{column} {'DESC' if down else 'ASC'}" for column, down in order)
         values.append(-1 if limit is None else limit)
         sql = (
-            f"SELECT {self.key}, ordinal, body FROM {self.table.name}{condition} "  # noqa: S608  # our own names
-            f"ORDER BY {by} LIMIT ?"
+            f"SELECT {self.key}, ordinal{', body' if bodies else ''} "  # noqa: S608  # our own names
+            f"FROM {self.table.name}{condition} ORDER BY {by} LIMIT ?"
         )
         return db.execute(sql, values).fetchall()
 

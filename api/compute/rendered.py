@@ -3,27 +3,41 @@
 Invariant: bytes are kept under the ordinal that last changed what they show, so they are never old.
 """
 
+from collections.abc import Sequence
+
 from api.compute.views import server_view
 from api.exchange import encode
 from projections.answers import ServerView
 
 KEPT_MAX = 20_000
+BASES_MAX = 64
 
 
 class Rendered:
     """Rendered servers of one edge."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str, bool], tuple[int, bytes]] = {}
+        # By address and whether administrators see it, then by server.
+        self._kept: dict[tuple[str, bool], dict[str, tuple[int, bytes]]] = {}
 
     def server(self, found: ServerView, base: str, *, admin: bool) -> bytes:
         """Return a server in full, as JSON, for a client that reached us at ``base``."""
-        key = (found.server.server_id, base, admin)
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] == found.ordinal:
-            return kept[1]
-        rendered = encode(server_view(found.server, found.addresses, base, admin=admin))
-        if len(self._kept) >= KEPT_MAX:
-            self._kept.clear()
-        self._kept[key] = (found.ordinal, rendered)
-        return rendered
+        return self.servers([found], base, admin=admin)[0]
+
+    def servers(self, found: Sequence[ServerView], base: str, *, admin: bool) -> list[bytes]:
+        """Return servers in full, each as JSON, as ``server`` does."""
+        kept = self._of(base, admin=admin)
+        result: list[bytes] = []
+        for view in found:
+            server_id = view.server.server_id
+            entry = kept.get(server_id)
+            if entry is None or entry[0] != view.ordinal:
+                rendered = encode(server_view(view.server, view.addresses, base, admin=admin))
+                entry = kept[server_id] = (view.ordinal, rendered)
+            result.append(entry[1])
+        return result
+
+    def _of(self, base: str, *, admin: bool) -> dict[str, tuple[int, bytes]]:
+        if len(self._kept) > BASES_MAX or sum(map(len, self._kept.values())) >= KEPT_MAX:
+            self._kept.clear()  # Whoever asks says by which name it reached us.
+        return self._kept.setdefault((base, admin), {})

@@ -284,8 +284,7 @@ async def list_full(call: Call) -> Answer:
     """GET /servers/detail."""
     servers, page = _listed(call)
     base, admin = call.base, call.principal.is_admin
-    render = call.edge.rendered.server
-    rendered = b",".join([render(s, base, admin=admin) for s in servers])
+    rendered = b",".join(call.edge.rendered.servers(servers, base, admin=admin))
     return _page(call, servers, b"[%b]" % rendered, page)
 
 
