@@ -14,7 +14,8 @@ from engine.domain.identity.directory import expanded, roles_on
 from projections.reader import Reader
 from schemas.envelope import Actor
 from schemas.errors import Unauthorized
-from schemas.identity import RANKED, SYSTEM, Domain, Project, User
+from schemas.identity import RANKED, SYSTEM, AccessRule, Domain, Project, User
+from schemas.units import Micros
 
 KEPT_MAX = 4096
 FRESH_S = 0.05  # no longer than a read model lags behind
@@ -36,6 +37,7 @@ class Principal:
         "project_id",
         "role_set",
         "roles",
+        "rules",
         "scope",
         "token",
         "user",
@@ -50,13 +52,18 @@ class Principal:
         *,
         project: Project | None = None,
         domain: Domain | None = None,
+        rules: tuple[AccessRule, ...] | None = None,
     ) -> None:
-        """``project`` or ``domain`` is that of the token's scope."""
+        """``project`` or ``domain`` is that of the token's scope.
+
+        ``rules`` are the only calls that it is good for; None: it is good for all.
+        """
         self.token = token
         self.user = user
         self.project = project
         self.domain = domain
         self.roles = roles
+        self.rules = rules
         self.user_id = user.user_id
         self.project_id = token.project_id
         self.is_admin = "admin" in roles and not token.domain_id
@@ -89,8 +96,8 @@ class Authenticator:
         """Look everybody up again: identity has changed."""
         self._found.clear()
 
-    async def principal(self, text: str) -> Principal:
-        """Return the holder of a token.
+    async def principal(self, text: str, *, expired_for: Micros = 0) -> Principal:
+        """Return the holder of a token; of one that expired, if that is no longer ago than given.
 
         Raises:
             Unauthorized: it is no token of ours, or does not count any more.
@@ -98,7 +105,7 @@ class Authenticator:
         token = self._opened.get(text)
         if token is None:
             token = await self._open(text)
-        if token.expires_at <= now():
+        if token.expires_at <= now() - expired_for:
             self._forget(text)
             raise Unauthorized("the token has expired")
         found = self._found.get(text)
@@ -128,12 +135,17 @@ class Authenticator:
             raise Unauthorized("the token was revoked")
         project, domain = self._scope(token)
         target = SYSTEM if token.system else token.project_id or token.domain_id
-        if not target:
-            return Principal(token, user, ())
-        held = self._bounded(token, target)
-        if not held:
+        if token.trust_id:
+            held = self._by_trust(token, target)
+            rules = None
+        elif token.application_credential_id:
+            held, rules = self._by_application_credential(token, target)
+        else:
+            held = roles_on(reader, token.user_id, target) if target else frozenset()
+            rules = None
+        if target and not held:
             raise Unauthorized("the token's user has no role in its scope any more")
-        return Principal(token, user, ordered(held), project=project, domain=domain)
+        return Principal(token, user, ordered(held), project=project, domain=domain, rules=rules)
 
     def _enabled(self, user_id: str) -> User:
         user = self._reader.user(user_id)
@@ -157,24 +169,33 @@ class Authenticator:
             return project, None
         return None, self._enabled_domain(token.domain_id) if token.domain_id else None
 
-    def _bounded(self, token: Token, target: str) -> frozenset[str]:
-        """Return the roles in the scope, as far as what the token was given for goes."""
+    def _by_trust(self, token: Token, target: str) -> frozenset[str]:
+        """Return the roles that a trust gives, as far as its trustor still has them."""
         reader = self._reader
-        if token.trust_id:
-            trust = reader.trust(token.trust_id)
-            if trust is None or trust.project_id != token.project_id:
-                raise Unauthorized("the token's trust is gone")
-            self._enabled(trust.trustor_user_id)
-            self._enabled(trust.trustee_user_id)
-            held = roles_on(reader, trust.trustor_user_id, target)
-            return held & expanded(reader, trust.role_ids)
-        held = roles_on(reader, token.user_id, target)
-        if token.application_credential_id:
-            credential = reader.application_credential(token.application_credential_id)
-            if credential is None or credential.project_id != token.project_id:
-                raise Unauthorized("the token's application credential is gone")
-            return held & expanded(reader, credential.role_ids)
-        return held
+        trust = reader.trust(token.trust_id)
+        if trust is None or trust.project_id != token.project_id:
+            raise Unauthorized("the token's trust is gone")
+        self._enabled(trust.trustor_user_id)
+        self._enabled(trust.trustee_user_id)
+        if not target:
+            return frozenset()
+        held = roles_on(reader, trust.trustor_user_id, target)
+        return held & expanded(reader, trust.role_ids)
+
+    def _by_application_credential(
+        self, token: Token, target: str
+    ) -> tuple[frozenset[str], tuple[AccessRule, ...] | None]:
+        """Return the roles of an application credential that its user still has, and its rules."""
+        reader = self._reader
+        credential = reader.application_credential(token.application_credential_id)
+        if credential is None or credential.project_id != token.project_id:
+            raise Unauthorized("the token's application credential is gone")
+        held = roles_on(reader, token.user_id, target) & expanded(reader, credential.role_ids)
+        if credential.access_rule_ids is None:
+            return held, None
+        rules = reader.access_rules(token.user_id)
+        wanted = frozenset(credential.access_rule_ids)
+        return held, tuple(rule for rule in rules if rule.access_rule_id in wanted)
 
     async def _open(self, text: str) -> Token:
         token = await self._ring.open(text) if text else None

@@ -1,13 +1,21 @@
 """The services on offer and where they are: the catalog of tokens.
 
-Only what works is listed. Ids are derived from names, so that every edge says the same.
+Of this cloud's own, only what works is listed; their ids are derived from names, so that every edge
+says the same. Beside them is what an operator has added, with addresses made for each token.
 """
 
+import re
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from schemas.identity import Endpoint
+
+if TYPE_CHECKING:
+    from api.auth import Principal
+    from projections.reader import Reader
 
 REGION = "RegionOne"
 INTERFACES = ("public", "internal", "admin")
@@ -25,10 +33,59 @@ def _id(*names: str) -> str:
     return sha256("/".join(names).encode()).hexdigest()[:32]
 
 
+def catalog_for(principal: "Principal", reader: "Reader", base: str) -> Any:
+    """Return the catalog for a token's holder, with addresses below ``base`` (scheme and host)."""
+    added = reader.services()
+    if not added:
+        return _own_as_json(base)
+    values = {"user_id": principal.user_id}
+    if principal.project_id:
+        values |= {"project_id": principal.project_id, "tenant_id": principal.project_id}
+    endpoints: dict[str, list[dict[str, Any]]] = {}
+    for endpoint in reader.endpoints():
+        url = filled(endpoint.url, values)
+        if endpoint.enabled and url is not None:
+            endpoints.setdefault(endpoint.service_id, []).append(_entry(endpoint, url))
+    return _own(base) + [
+        {
+            "type": service.type,
+            "id": service.service_id,
+            "name": service.name,
+            "endpoints": endpoints.get(service.service_id, []),
+        }
+        for service in added
+        if service.enabled
+    ]
+
+
+_PLACE = re.compile(r"[%$]\(([a-z_]+)\)s")
+
+
+def filled(url: str, values: dict[str, str]) -> str | None:
+    """Return an address with what it leaves open filled in; None if that is not known."""
+    if any(name not in values for name in _PLACE.findall(url)):
+        return None
+    return _PLACE.sub(lambda place: values[place[1]], url)
+
+
+def _entry(endpoint: Endpoint, url: str) -> dict[str, Any]:
+    region = endpoint.region_id or None
+    return {
+        "id": endpoint.endpoint_id,
+        "interface": endpoint.interface,
+        "region": region,
+        "region_id": region,
+        "url": url,
+    }
+
+
 @lru_cache(maxsize=64)
-def catalog(base: str) -> msgspec.Raw:
-    """Return the catalog, as JSON, with addresses below ``base`` (scheme and host)."""
-    found: list[dict[str, Any]] = [
+def _own_as_json(base: str) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(_own(base)))
+
+
+def _own(base: str) -> list[dict[str, Any]]:
+    return [
         {
             "type": kind,
             "id": _id(kind),
@@ -46,7 +103,6 @@ def catalog(base: str) -> msgspec.Raw:
         }
         for kind, path in SERVICES
     ]
-    return msgspec.Raw(msgspec.json.encode(found))
 
 
 def services(base: str) -> list[dict[str, Any]]:

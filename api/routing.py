@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
+from api.access_rules import permitted
 from api.dry_run import Tried
 from api.edge import Edge
 from api.errors import (
@@ -34,7 +35,8 @@ from api.request_log import READS, tell
 from engine.bus.client import BusError
 from projections.answers import BadPattern, BadSort, MarkerNotFound
 from schemas.envelope import action_types
-from schemas.errors import Rejected, Unavailable
+from schemas.errors import Forbidden, Rejected, Unavailable
+from schemas.identity import AccessRule
 
 type Handler = Callable[[Call], Awaitable[Answer]]
 type Decorate = Callable[[Call], list[Header]]
@@ -220,6 +222,7 @@ class Service:
         self._edge = edge
         self._render = surface.render
         self._decorate = surface.decorate
+        self._prefix = surface.prefix
         self._cut = len(surface.prefix)
         self._error_type = surface.error_type
         self._tells_reads = edge.config.log_level == "debug"
@@ -310,6 +313,8 @@ class Service:
                     return await self._sign_in(route, call)
                 return await route.handler(call)
         call.principal, call.position = await edge.authenticate(call)
+        if call.principal.rules is not None:
+            self._check_rules(call, call.principal.rules)
         edge.limits.project(call.principal.project_id or call.principal.user_id)
         if refused is not None:
             raise refused
@@ -324,6 +329,17 @@ class Service:
         if answer.content_type == EVENTS and edge.closing.is_set():
             raise Unavailable("this process is stopping")
         return answer
+
+    def _check_rules(self, call: Call, rules: tuple[AccessRule, ...]) -> None:
+        """Let pass only what the rules of the caller's application credential name.
+
+        Raises:
+            Forbidden: none names this call.
+        """
+        if not permitted(rules, self.name, call.method, call.path, self._prefix):
+            raise Forbidden(
+                f"no access rule of the application credential allows {call.method} on this path"
+            )
 
     async def _sign_in(self, route: Route, call: Call) -> Answer:
         """Answer what is asked without a token and is worth guessing."""

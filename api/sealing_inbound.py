@@ -56,8 +56,13 @@ async def password_hash(edge: Edge, user: User) -> str | None:
     """
     if not user.enabled or user.password is None:
         return None
+    return await secret_hash(edge, user.password)
+
+
+async def secret_hash(edge: Edge, secret: Sealed) -> str | None:
+    """Return the hash that was sealed of a secret; None if its key was destroyed."""
     try:
-        return (await open_sealed(edge, user.password)).decode()
+        return (await open_sealed(edge, secret)).decode()
     except (KeyMissing, SealBroken):
         return None
 

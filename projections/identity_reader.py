@@ -35,6 +35,24 @@ from schemas.identity import (
     User,
 )
 
+# Grants of a user and of its groups.
+_HELD = "holder IN (SELECT ? UNION ALL SELECT group_id FROM memberships WHERE user_id = ?)"
+_DOMAINS_OF = f"SELECT domain_id FROM grants WHERE {_HELD} AND inherited = 0"  # noqa: S608
+# What a user has a role on: what it was given there, and what is inherited from above.
+_PROJECTS_OF = f"""
+WITH RECURSIVE
+  above(id) AS (SELECT target FROM grants WHERE {_HELD} AND inherited = 1),
+  below(id) AS (
+    SELECT id FROM projects WHERE domain_id IN (SELECT id FROM above)
+    UNION SELECT id FROM projects WHERE parent_id IN (SELECT id FROM above)
+    UNION SELECT projects.id FROM projects JOIN below ON projects.parent_id = below.id)
+SELECT project_id FROM grants WHERE {_HELD} AND inherited = 0 UNION SELECT id FROM below
+"""  # noqa: S608  # our own names
+
+
+def _both(user_id: str) -> tuple[str, str]:
+    return user_id, user_id
+
 
 class IdentityReader(Connections):
     """See ``reader.Reader``."""
@@ -43,9 +61,19 @@ class IdentityReader(Connections):
         """Return a domain."""
         return self.one(DOMAINS, domain_id)
 
-    def domains(self, *, name: str | None = None) -> list[Domain]:
-        """Return domains by name."""
-        return self.page(Query(DOMAINS).equal(name=name), BY_NAME)
+    def domains(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        name: str | None = None,
+        enabled: bool | None = None,
+        user_id: str | None = None,
+    ) -> list[Domain]:
+        """Return domains by name; ``user_id`` means those on which that user has a role."""
+        query = Query(DOMAINS).among(id=ids).equal(name=name, enabled=enabled)
+        if user_id is not None:
+            query.where(f"id IN ({_DOMAINS_OF})", *_both(user_id))
+        return self.page(query, BY_NAME)
 
     def project(self, project_id: str) -> Project | None:
         """Return a project."""
@@ -64,7 +92,7 @@ class IdentityReader(Connections):
         query = Query(PROJECTS).among(id=ids)
         query.equal(domain_id=domain_id, name=name, enabled=enabled)
         if user_id is not None:
-            query.where("id IN (SELECT project_id FROM grants WHERE holder = ?)", user_id)
+            query.where(f"id IN ({_PROJECTS_OF})", *_both(user_id), *_both(user_id))
         return self.page(query, BY_NAME)
 
     def user(self, user_id: str) -> User | None:

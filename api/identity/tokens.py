@@ -1,7 +1,7 @@
-"""Tokens: given for a password or another token, shown, ended.
+"""Tokens: given to whoever signs in, shown, ended; and what their holders may have tokens for.
 
-Invariant: whoever fails to sign in is told only that (401), and it takes as long whether the user
-exists or not.
+Invariant: a token never outlives what it was given for: another token, an application credential,
+a trust.
 """
 
 import base64
@@ -11,64 +11,28 @@ import msgspec
 from msgspec import Struct
 
 from api.auth import Principal, now
-from api.catalog import catalog
+from api.catalog import catalog_for
+from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
-from api.identity.views import domain_view, project_view, token_view
+from api.identity.scope import Scope, Wish, has_role, scope_of
+from api.identity.signing_in import WRONG, Identity, Proof, identify
+from api.identity.token_views import token_view
+from api.identity.views import domain_view, project_view
+from api.pagination import flag
 from api.routing import PUBLIC, Routes
-from api.sealing_inbound import password_hash
 from api.tokens import LIFETIME, Token
 from api.writing import write
-from engine.domain.identity.directory import roles_on
 from schemas.errors import Forbidden, InvalidInput, NotFound, Unauthorized
-from schemas.identity import Project, RevokeToken, User
+from schemas.identity import SYSTEM, RevokeToken, Trust, User, UseTrust
+from schemas.units import HOUR, Micros
 
-WRONG = "the user, password or scope is not right"
-
-
-class _DomainRef(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str | None = None
-    name: str | None = None
-
-
-class _UserRef(Struct, frozen=True, forbid_unknown_fields=True):
-    password: str
-    id: str | None = None
-    name: str | None = None
-    domain: _DomainRef | None = None
-
-
-class _Password(Struct, frozen=True, forbid_unknown_fields=True):
-    user: _UserRef
-
-
-class _TokenRef(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
-
-
-class _Identity(Struct, frozen=True, forbid_unknown_fields=True):
-    methods: tuple[str, ...]
-    password: _Password | None = None
-    token: _TokenRef | None = None
-    application_credential: msgspec.Raw | None = None
-    totp: msgspec.Raw | None = None
-
-
-class _ProjectRef(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str | None = None
-    name: str | None = None
-    domain: _DomainRef | None = None
-
-
-class _Scope(Struct, frozen=True, forbid_unknown_fields=True):
-    project: _ProjectRef | None = None
-    domain: _DomainRef | None = None
-    system: dict[str, bool] | None = None
-    unscoped: dict[str, msgspec.Raw] | None = None
+RULES_HEADER = b"openstack-identity-access-rules"
+EXPIRED_SHOWN: Micros = 48 * HOUR  # as Keystone's allow_expired_window
 
 
 class _Auth(Struct, frozen=True, forbid_unknown_fields=True):
-    identity: _Identity
-    scope: _Scope | str | None = None
+    identity: Identity
+    scope: Wish = None
 
 
 class _AuthBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,21 +45,62 @@ _decoder = msgspec.json.Decoder(_AuthBody)
 async def create(call: Call) -> Answer:
     """POST /auth/tokens: sign in."""
     auth = (await call.decode(_decoder)).auth
-    user, methods, expires_at = await _identify(call, auth.identity)
-    project = _scope(call, user, auth.scope)
-    issued_at = max(now(), user.tokens_valid_from)
-    token = Token(
-        user_id=user.user_id,
-        project_id=project.project_id if project else "",
-        audit_id=base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode(),
-        issued_at=issued_at,
-        expires_at=expires_at or issued_at + LIFETIME,
-        methods=methods,
-    )
-    principal = call.principal = call.edge.authenticator.look_up(token)
+    proof = await identify(call, auth.identity)
+    scope = scope_of(call, proof, auth.scope)
+    user = proof.user
+    if scope.trust is not None:
+        user = await _use(call, proof, scope.trust)
+    token = _token(user, proof, scope)
+    try:
+        principal = call.principal = call.edge.authenticator.look_up(token)
+    except Unauthorized as error:
+        raise Unauthorized(WRONG) from error
     view = token_view(principal, call.edge.reader, call.base, with_catalog=_with_catalog(call))
     text = call.edge.ring.seal(token).encode("ascii")
     return json_answer(view, 201, headers=_token_headers(text))
+
+
+def _token(user: User, proof: Proof, scope: Scope) -> Token:
+    issued_at = max(now(), user.tokens_valid_from)
+    credential, trust = proof.application_credential, scope.trust
+    ends = [proof.expires_at, None if trust is None else trust.expires_at]
+    if not proof.parent_audit_id:
+        ends.append(issued_at + LIFETIME)
+    return Token(
+        user_id=user.user_id,
+        project_id="" if scope.project is None else scope.project.project_id,
+        domain_id="" if scope.domain is None else scope.domain.domain_id,
+        system=scope.system,
+        audit_id=base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode(),
+        parent_audit_id=proof.parent_audit_id,
+        issued_at=issued_at,
+        expires_at=min(end for end in ends if end is not None),
+        methods=proof.methods,
+        application_credential_id=""
+        if credential is None
+        else credential.application_credential_id,
+        trust_id="" if trust is None else trust.trust_id,
+    )
+
+
+async def _use(call: Call, proof: Proof, trust: Trust) -> User:
+    """Count a use of a trust by who signs in, and return whose token is to be given.
+
+    Raises:
+        Unauthorized: it may not be used any more, or its trustor is gone.
+    """
+    reader = call.edge.reader
+    trustor = reader.user(trust.trustor_user_id)
+    if trustor is None:
+        raise Unauthorized(WRONG)
+    if trust.remaining_uses is not None:
+        unscoped = _token(proof.user, proof, Scope())
+        call.principal = call.edge.authenticator.look_up(unscoped)
+        try:
+            await write(call, UseTrust(trust_id=trust.trust_id))
+        except Denied as error:
+            raise Unauthorized(WRONG) from error
+    return trustor if trust.impersonation else proof.user
 
 
 def _token_headers(text: bytes) -> list[tuple[bytes, bytes]]:
@@ -106,96 +111,31 @@ def _with_catalog(call: Call) -> bool:
     return not any(name == "nocatalog" for name, _ in call.query)
 
 
-async def _identify(call: Call, identity: _Identity) -> tuple[User, tuple[str, ...], int]:
-    """Return the user, how it proved itself, and when the token it came with ends (0: none)."""
-    if identity.methods == ("password",) and identity.password is not None:
-        return await _by_password(call, identity.password.user), ("password",), 0
-    if identity.methods == ("token",) and identity.token is not None:
-        held = await call.edge.authenticator.principal(identity.token.id)
-        methods = tuple(dict.fromkeys((*held.token.methods, "token")))
-        return held.user, methods, held.token.expires_at
-    if any(method not in {"password", "token"} for method in identity.methods):
-        raise Unauthorized("of the methods of signing in, password and token are offered")
-    raise InvalidInput("identity.methods must name one method, with its data beside it")
-
-
-async def _by_password(call: Call, ref: _UserRef) -> User:
-    edge = call.edge
-    user: User | None = None
-    if ref.id is not None:
-        user = edge.reader.user(ref.id)
-    elif ref.name is None:
-        raise InvalidInput("a user is given by id, or by name and domain")
-    elif ref.domain is None:
-        raise InvalidInput("a user given by name needs its domain")
-    else:
-        domain_id = _domain_id(call, ref.domain)
-        users = edge.reader.users(domain_id=domain_id, name=ref.name) if domain_id else []
-        user = users[0] if users else None
-    encoded = None if user is None else await password_hash(edge, user)
-    if not await edge.passwords.verify(encoded, ref.password) or user is None:
-        raise Unauthorized(WRONG)
-    return user
-
-
-def _domain_id(call: Call, ref: _DomainRef) -> str | None:
-    if ref.id is not None:
-        return ref.id
-    if ref.name is None:
-        raise InvalidInput("a domain is given by id or by name")
-    domains = call.edge.reader.domains(name=ref.name)
-    return domains[0].domain_id if domains else None
-
-
-def _scope(call: Call, user: User, scope: _Scope | str | None) -> Project | None:
-    """Return the project asked for, or None for an unscoped token."""
-    reader = call.edge.reader
-    if isinstance(scope, str):
-        if scope != "unscoped":
-            raise InvalidInput("scope is an object, or the text unscoped")
-        return None
-    if scope is None:
-        project = reader.project(user.default_project_id) if user.default_project_id else None
-        return project if project and _may_scope(call, user, project) else None
-    if scope.unscoped is not None:
-        return None
-    ref = scope.project
-    if ref is None:
-        raise Unauthorized(WRONG)  # Nobody has a role on a domain or on the system.
-    if ref.id is not None:
-        project = reader.project(ref.id)
-    elif ref.name is None or ref.domain is None:
-        raise InvalidInput("a project is given by id, or by name and domain")
-    else:
-        domain_id = _domain_id(call, ref.domain)
-        found = reader.projects(domain_id=domain_id, name=ref.name) if domain_id else []
-        project = found[0] if found else None
-    if project is None or not _may_scope(call, user, project):
-        raise Unauthorized(WRONG)
-    return project
-
-
-def _may_scope(call: Call, user: User, project: Project) -> bool:
-    return project.enabled and bool(roles_on(call.edge.reader, user.user_id, project.project_id))
-
-
-async def _subject(call: Call) -> tuple[Principal, bytes]:
-    """Return the holder of the token asked about; the caller itself, or any for admins."""
+async def _subject(call: Call, *, allow_expired: bool = False) -> tuple[Principal, bytes]:
+    """Return the holder of the token asked about; the caller itself, or any for who may."""
     text = call.header(b"x-subject-token")
     if not text:
         raise InvalidInput("the header X-Subject-Token is missing")
+    reach = call.allow("identity:tokens:read")
     try:
-        subject = await call.edge.authenticator.principal(text)
+        subject = await call.edge.authenticator.principal(
+            text, expired_for=EXPIRED_SHOWN if allow_expired else 0
+        )
     except Unauthorized as error:
         raise NotFound("there is no such token, or it does not count any more") from error
-    if subject.user_id != call.principal.user_id and not call.principal.is_admin:
-        raise Forbidden("another user's token is shown to administrators only")
+    if not reach.any and subject.user_id != call.principal.user_id:
+        raise Forbidden("another user's token is not shown to you")
     return subject, text.encode("latin-1")
 
 
 async def show(call: Call) -> Answer:
-    """GET and HEAD /auth/tokens."""
-    subject, text = await _subject(call)
+    """GET and HEAD /auth/tokens.
+
+    One that is bound by access rules is shown to those only who say that they heed such rules.
+    """
+    subject, text = await _subject(call, allow_expired=bool(flag(call, "allow_expired")))
+    if subject.rules is not None and not call.header(RULES_HEADER):
+        raise NotFound("this token is bound by access rules; say that you heed them by a header")
     view = token_view(subject, call.edge.reader, call.base, with_catalog=_with_catalog(call))
     return json_answer(view, headers=_token_headers(text))
 
@@ -203,6 +143,9 @@ async def show(call: Call) -> Answer:
 async def revoke(call: Call) -> Answer:
     """DELETE /auth/tokens."""
     subject, _ = await _subject(call)
+    reach = call.allow("RevokeToken")
+    if not reach.any and subject.user_id != call.principal.user_id:
+        raise Forbidden("another user's token is ended by administrators only")
     token = subject.token
     await write(call, RevokeToken(audit_id=token.audit_id, expires_at=token.expires_at))
     return Answer(204)
@@ -210,9 +153,11 @@ async def revoke(call: Call) -> Answer:
 
 async def show_catalog(call: Call) -> Answer:
     """GET /auth/catalog."""
+    if not call.principal.scope:
+        raise Forbidden("a token without a scope has no catalog")
     return json_answer(
         {
-            "catalog": catalog(call.base) if call.principal.project is not None else [],
+            "catalog": catalog_for(call.principal, call.edge.reader, call.base),
             "links": {"self": f"{call.base}/identity/v3/auth/catalog"},
         }
     )
@@ -230,8 +175,8 @@ async def my_projects(call: Call) -> Answer:
 
 
 async def my_domains(call: Call) -> Answer:
-    """GET /auth/domains: nobody has a role on a domain, so this is empty but for administrators."""
-    domains = call.edge.reader.domains() if call.principal.is_admin else []
+    """GET /auth/domains: those that the caller may scope a token to."""
+    domains = call.edge.reader.domains(user_id=call.principal.user_id, enabled=True)
     return json_answer(
         {
             "domains": [domain_view(d, call.base) for d in domains],
@@ -241,8 +186,10 @@ async def my_domains(call: Call) -> Answer:
 
 
 async def my_system(call: Call) -> Answer:
-    """GET /auth/system: tokens of the whole system are not offered."""
-    return json_answer({"system": [], "links": {"self": call.base + call.path}})
+    """GET /auth/system: whether the caller may have a token of the whole system."""
+    may = has_role(call, call.principal.user_id, SYSTEM)
+    links = {"self": call.base + call.path}
+    return json_answer({"system": [{"all": True}] if may else [], "links": links})
 
 
 def add(routes: Routes) -> None:
@@ -251,9 +198,10 @@ def add(routes: Routes) -> None:
     routes.add(
         "POST", "/v3/auth/tokens", create, PUBLIC, body=_decoder, status=201, query=("nocatalog",)
     )
-    routes.add("GET", "/v3/auth/tokens", show, tokens, query=("nocatalog",))
+    asked = ("nocatalog", "allow_expired")
+    routes.add("GET", "/v3/auth/tokens", show, tokens, query=asked)
     routes.add("DELETE", "/v3/auth/tokens", revoke, "RevokeToken", status=204)
-    routes.add("GET", "/v3/auth/catalog", show_catalog, "identity:catalog:read")
+    routes.add("GET", "/v3/auth/catalog", show_catalog, mine)
     routes.add("GET", "/v3/auth/projects", my_projects, mine)
     routes.add("GET", "/v3/auth/domains", my_domains, mine)
     routes.add("GET", "/v3/auth/system", my_system, mine)

@@ -2,10 +2,6 @@
 
 from typing import Any
 
-from api.auth import Principal
-from api.catalog import catalog
-from api.times import micros_z
-from projections.reader import Reader
 from schemas.identity import Domain, Project, Role, User
 
 
@@ -68,40 +64,3 @@ def domain_view(domain: Domain, base: str) -> dict[str, Any]:
         "options": {},
         "links": {"self": f"{base}/identity/v3/domains/{domain.domain_id}"},
     }
-
-
-def token_view(
-    principal: Principal, reader: Reader, base: str, *, with_catalog: bool = True
-) -> dict[str, Any]:
-    """A token's body: the same at creation and at every validation."""
-    token, user = principal.token, principal.user
-    view: dict[str, Any] = {
-        "methods": list(token.methods),
-        "user": {
-            "id": user.user_id,
-            "name": user.name,
-            "domain": _domain_ref(reader, user.domain_id),
-            "password_expires_at": None,
-        },
-        "audit_ids": [token.audit_id],
-        "expires_at": micros_z(token.expires_at),
-        "issued_at": micros_z(token.issued_at),
-    }
-    project = principal.project
-    if project is not None:
-        view["project"] = {
-            "id": project.project_id,
-            "name": project.name,
-            "domain": _domain_ref(reader, project.domain_id),
-        }
-        view["is_domain"] = False
-        ids = {role.name: role.role_id for role in reader.roles() if not role.domain_id}
-        view["roles"] = [{"id": ids[n], "name": n} for n in principal.roles if n in ids]
-        if with_catalog:
-            view["catalog"] = catalog(base)
-    return {"token": view}
-
-
-def _domain_ref(reader: Reader, domain_id: str) -> dict[str, str]:
-    domain = reader.domain(domain_id)
-    return {"id": domain_id, "name": domain.name if domain else domain_id}

@@ -1,0 +1,216 @@
+"""How somebody proves who they are: by password, by a token, by an application credential.
+
+Invariant: whoever fails is told only that (401), and it takes as long whether or not the user or
+credential exists. A token that stands for its user by delegation proves nothing here.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from api.auth import now
+from api.exchange import Call
+from api.sealing_inbound import password_hash, secret_hash
+from schemas.errors import Forbidden, InvalidInput, Unauthorized
+from schemas.identity import ApplicationCredential, User
+from schemas.units import Micros
+
+WRONG = "the user, password or scope is not right"
+
+
+class DomainRef(Struct, frozen=True, forbid_unknown_fields=True):
+    """A domain, by id or by name."""
+
+    id: str | None = None
+    name: str | None = None
+
+
+class UserRef(Struct, frozen=True, forbid_unknown_fields=True):
+    """A user, by id or by name and domain."""
+
+    id: str | None = None
+    name: str | None = None
+    domain: DomainRef | None = None
+
+
+class _PasswordUser(Struct, frozen=True, forbid_unknown_fields=True):
+    password: str
+    id: str | None = None
+    name: str | None = None
+    domain: DomainRef | None = None
+
+
+class _Password(Struct, frozen=True, forbid_unknown_fields=True):
+    user: _PasswordUser
+
+
+class _Token(Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+
+
+class _ApplicationCredential(Struct, frozen=True, forbid_unknown_fields=True):
+    secret: str
+    id: str | None = None
+    name: str | None = None
+    user: UserRef | None = None
+
+
+class Identity(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is sent to sign in: the methods, and the data of each beside them."""
+
+    methods: tuple[str, ...]
+    password: _Password | None = None
+    token: _Token | None = None
+    application_credential: _ApplicationCredential | None = None
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """Who somebody has proven to be. ``expires_at`` bounds the token that is given for it."""
+
+    user: User
+    methods: tuple[str, ...]
+    expires_at: Micros | None = None
+    parent_audit_id: str = ""  # of the token that it was proven with
+    application_credential: ApplicationCredential | None = None
+
+
+async def identify(call: Call, identity: Identity) -> Proof:
+    """Return who signs in; each method that is named must prove the same user.
+
+    Raises:
+        Unauthorized: one does not.
+        Forbidden: it is a token of a delegation.
+        InvalidInput: no method is named, or one without its data.
+    """
+    methods = tuple(dict.fromkeys(identity.methods))
+    if not methods:
+        raise InvalidInput("identity.methods must name a method, with its data beside it")
+    if unknown := [method for method in methods if method not in METHODS]:
+        raise Unauthorized(
+            f"the method {unknown[0][:50]!r} is not among {', '.join(METHODS)}, which are offered"
+        )
+    proofs: list[Proof] = []
+    for method in methods:
+        data = getattr(identity, method)
+        if data is None:
+            raise InvalidInput(f"identity.{method} must be given, since identity.methods names it")
+        proofs.append(await METHODS[method](call, data))
+    if len({proof.user.user_id for proof in proofs}) != 1:
+        raise Unauthorized(WRONG)
+    return _joined(proofs)
+
+
+def _joined(proofs: list[Proof]) -> Proof:
+    """Return what several proofs of the same user are together: the strictest of each."""
+    if len(proofs) == 1:
+        return proofs[0]
+    ends = [proof.expires_at for proof in proofs if proof.expires_at is not None]
+    return Proof(
+        user=proofs[0].user,
+        methods=tuple(dict.fromkeys(name for proof in proofs for name in proof.methods)),
+        expires_at=min(ends) if ends else None,
+        parent_audit_id=next((p.parent_audit_id for p in proofs if p.parent_audit_id), ""),
+        application_credential=next(
+            (p.application_credential for p in proofs if p.application_credential), None
+        ),
+    )
+
+
+async def _by_password(call: Call, data: _Password) -> Proof:
+    ref, edge = data.user, call.edge
+    user = find_user(call, ref)
+    encoded = None if user is None else await password_hash(edge, user)
+    if not await edge.passwords.verify(encoded, ref.password) or user is None:
+        raise Unauthorized(WRONG)
+    return Proof(user=user, methods=("password",))
+
+
+async def _by_token(call: Call, data: _Token) -> Proof:
+    try:
+        held = await call.edge.authenticator.principal(data.id)
+    except Unauthorized as error:
+        raise Unauthorized(WRONG) from error
+    token = held.token
+    if token.trust_id or token.application_credential_id:
+        raise Forbidden("a token of a trust or of an application credential gives no other token")
+    return Proof(
+        user=held.user,
+        methods=tuple(dict.fromkeys((*token.methods, "token"))),
+        expires_at=token.expires_at,
+        parent_audit_id=token.audit_id,
+    )
+
+
+async def _by_application_credential(call: Call, data: _ApplicationCredential) -> Proof:
+    edge = call.edge
+    credential = _find_application_credential(call, data)
+    user = None if credential is None else edge.reader.user(credential.user_id)
+    encoded = None
+    if credential is not None and user is not None and user.enabled:
+        encoded = await secret_hash(edge, credential.secret)
+    right = await edge.passwords.verify(encoded, data.secret)
+    if not right or credential is None or user is None:
+        raise Unauthorized(WRONG)
+    if credential.expires_at is not None and credential.expires_at <= now():
+        raise Unauthorized(WRONG)
+    return Proof(
+        user=user,
+        methods=("application_credential",),
+        expires_at=credential.expires_at,
+        application_credential=credential,
+    )
+
+
+METHODS: Mapping[str, Callable[[Call, Any], Awaitable[Proof]]] = {
+    "password": _by_password,
+    "token": _by_token,
+    "application_credential": _by_application_credential,
+}
+
+
+def _find_application_credential(
+    call: Call, data: _ApplicationCredential
+) -> ApplicationCredential | None:
+    reader = call.edge.reader
+    if data.id is not None:
+        return reader.application_credential(data.id)
+    if data.name is None or data.user is None:
+        raise InvalidInput("an application credential is given by id, or by name and user")
+    user = find_user(call, data.user)
+    if user is None:
+        return None
+    found = reader.application_credentials(user_id=user.user_id, name=data.name)
+    return found[0] if found else None
+
+
+def find_user(call: Call, ref: UserRef | _PasswordUser) -> User | None:
+    """Return a user that is meant by id, or by name and domain; None if there is none.
+
+    Raises:
+        InvalidInput: neither is given.
+    """
+    reader = call.edge.reader
+    if ref.id is not None:
+        return reader.user(ref.id)
+    if ref.name is None:
+        raise InvalidInput("a user is given by id, or by name and domain")
+    if ref.domain is None:
+        raise InvalidInput("a user given by name needs its domain")
+    domain_id = find_domain_id(call, ref.domain)
+    users = reader.users(domain_id=domain_id, name=ref.name) if domain_id else []
+    return users[0] if users else None
+
+
+def find_domain_id(call: Call, ref: DomainRef) -> str | None:
+    """Return the id of a domain that is meant; None if no domain has the name.
+
+    Raises:
+        InvalidInput: neither id nor name is given.
+    """
+    if ref.id is not None:
+        return ref.id
+    if ref.name is None:
+        raise InvalidInput("a domain is given by id or by name")
+    domains = call.edge.reader.domains(name=ref.name)
+    return domains[0].domain_id if domains else None
