@@ -201,7 +201,7 @@ def _operation(
         "summary": _summary(route),
         "tags": [service.name],
         "x-cumulog-actions": ["any"] if route.actions == (ANY_ACTION,) else list(route.actions),
-        "parameters": [*_queries(route), *_headers(service)],
+        "parameters": [*_queries(route), *_headers(service, route)],
         "responses": _responses(service, route),
     }
     if route.public:
@@ -249,7 +249,9 @@ def _queries(route: Route) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "query", "required": False, "schema": schema}
 
 
-def _headers(service: Surface) -> Iterator[dict[str, Any]]:
+def _headers(service: Surface, route: Route) -> Iterator[dict[str, Any]]:
+    for name in route.headers:
+        yield {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
     if service.versions is not None:
         yield {
             "name": "OpenStack-API-Version",

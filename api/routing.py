@@ -70,6 +70,7 @@ class Route(Struct, frozen=True, kw_only=True):
     takes: tuple[str, ...] = (JSON_TYPE,)  # media types of the body
     gives: str = JSON_TYPE  # media type of a successful answer
     query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()  # that this call needs, beside those of its service
     status: tuple[int, ...] = (200,)  # of success; 501 where the call is known and not offered
     bare: tuple[int, ...] = ()  # of these statuses, beside 204, those that come without a body
     partly: bool = False  # 501 is answered to some requests
@@ -103,6 +104,7 @@ class Declared(TypedDict, total=False):
     takes: tuple[str, ...]
     gives: str
     query: tuple[str, ...]
+    headers: tuple[str, ...]
     bare: tuple[int, ...]
     partly: bool
 

@@ -39,6 +39,8 @@ class _AuthBody(Struct, frozen=True, forbid_unknown_fields=True):
     auth: _Auth
 
 
+SUBJECT = ("X-Subject-Token",)
+
 _decoder = msgspec.json.Decoder(_AuthBody)
 
 
@@ -199,8 +201,8 @@ def add(routes: Routes) -> None:
         "POST", "/v3/auth/tokens", create, PUBLIC, body=_decoder, status=201, query=("nocatalog",)
     )
     asked = ("nocatalog", "allow_expired")
-    routes.add("GET", "/v3/auth/tokens", show, tokens, query=asked)
-    routes.add("DELETE", "/v3/auth/tokens", revoke, "RevokeToken", status=204)
+    routes.add("GET", "/v3/auth/tokens", show, tokens, query=asked, headers=SUBJECT)
+    routes.add("DELETE", "/v3/auth/tokens", revoke, "RevokeToken", status=204, headers=SUBJECT)
     routes.add("GET", "/v3/auth/catalog", show_catalog, mine)
     routes.add("GET", "/v3/auth/projects", my_projects, mine)
     routes.add("GET", "/v3/auth/domains", my_domains, mine)

@@ -123,7 +123,5 @@ def _step(op: Op, path: str, value: object) -> tuple[Op, str, Any]:
 
 
 def add(routes: Routes) -> None:
-    """Route what this module answers."""
-    routes.add(
-        "PATCH", "/v2/images/{}", patch, "UpdateImage", shape=list[_Step21], takes=(V21, V20)
-    )
+    """Route what this module answers; changes in the older form are read too."""
+    routes.add("PATCH", "/v2/images/{}", patch, "UpdateImage", shape=list[_Step21], takes=(V21,))

@@ -62,7 +62,7 @@ def test_an_operation_says_what_its_route_promises(surface):
         named = {p["name"] for p in operation["parameters"] if p["in"] == "query"}
         assert named == set(route.query)
         versioned = [p["name"] for p in operation["parameters"] if p["in"] == "header"]
-        assert versioned == (["OpenStack-API-Version"] if surface.versions else [])
+        assert versioned == [*route.headers, *(["OpenStack-API-Version"] * bool(surface.versions))]
 
 
 def test_versions_of_an_operation_are_those_of_its_routes():
