@@ -2,12 +2,13 @@
 
 Invariant: a token counts only while it has not expired or been revoked, its user is enabled and has
 not ended its tokens, and its project is enabled and still gives the user a role. What was found is
-kept for ``FRESH_S`` at most, and forgotten when this edge has changed identity itself; writes are
-checked again by the engine in its own state.
+kept until the read model shows that anything of identity has changed; writes are checked again by
+the engine in its own state.
 """
 
 from collections import OrderedDict
-from time import monotonic, time_ns
+from collections.abc import Callable
+from time import time_ns
 
 from api.tokens import Token, TokenRing
 from engine.domain.identity.directory import expanded, roles_on
@@ -18,7 +19,6 @@ from schemas.identity import RANKED, SYSTEM, AccessRule, Domain, Project, User
 from schemas.units import Micros
 
 KEPT_MAX = 4096
-FRESH_S = 0.05  # no longer than a read model lags behind
 
 
 def now() -> int:
@@ -86,15 +86,29 @@ class Principal:
 class Authenticator:
     """Turns tokens into principals."""
 
-    def __init__(self, ring: TokenRing, reader: Reader) -> None:
+    def __init__(self, ring: TokenRing, reader: Reader, position: Callable[[], int]) -> None:
+        """``position`` tells, at no cost, how far reads are: what was found holds while it does."""
         self._ring = ring
         self._reader = reader
+        self._position = position
+        self._seen_at = -1
+        self._changed_at = -1
         self._opened: OrderedDict[str, Token] = OrderedDict()
-        self._found: dict[str, tuple[float, Principal]] = {}
+        self._found: dict[str, Principal] = {}
 
     def forget(self) -> None:
         """Look everybody up again: identity has changed."""
         self._found.clear()
+
+    def _follow(self) -> None:
+        """Forget what was found, if identity has changed since."""
+        position = self._position()
+        if position == self._seen_at:
+            return
+        changed_at = self._reader.identity_ordinal()
+        if changed_at != self._changed_at:
+            self._found.clear()
+        self._seen_at, self._changed_at = position, changed_at
 
     async def principal(self, text: str, *, expired_for: Micros = 0) -> Principal:
         """Return the holder of a token; of one that expired, if that is no longer ago than given.
@@ -108,14 +122,12 @@ class Authenticator:
         if token.expires_at <= now() - expired_for:
             self._forget(text)
             raise Unauthorized("the token has expired")
+        self._follow()
         found = self._found.get(text)
-        at = monotonic()
-        if found is not None and at < found[0]:
-            return found[1]
-        principal = self.look_up(token)
-        self._opened.move_to_end(text)
-        self._found[text] = (at + FRESH_S, principal)
-        return principal
+        if found is None:
+            found = self._found[text] = self.look_up(token)
+            self._opened.move_to_end(text)
+        return found
 
     def look_up(self, token: Token) -> Principal:
         """Return the holder of an opened token, as the read model now has it.

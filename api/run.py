@@ -125,15 +125,16 @@ def make_edge(config: Config, bus: Bus) -> Edge:
     proxies = Proxies(config.trusted_proxies)
     reader = Reader(Path(config.state_dir) / "read" / f"{config.node}.sqlite")
     ring = TokenRing(keys.token_keys)
+    waiter = Waiter(reader.position)
     return Edge(
         config=config,
         bus=bus,
         keys=keys,
         blobs=Blobs(Path(config.state_dir) / "blobs"),
         reader=reader,
-        waiter=Waiter(reader.position),
+        waiter=waiter,
         ring=ring,
-        authenticator=Authenticator(ring, reader),
+        authenticator=Authenticator(ring, reader, lambda: waiter.newest),
         passwords=Passwords(),
         access=AccessLog(bus, config.node, clock=now),
         audit=AccessReader(access_path(config)),

@@ -1,5 +1,8 @@
 """Read models of what stands for users: application credentials, keys, trusts."""
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -142,7 +145,7 @@ def _trust_deleted(writer: Writer, fact: s.TrustDeleted, _ordinal: Ordinal, _at:
     _trusts_gone(writer, "id", fact.trust_id)
 
 
-APPLY = {
+APPLY: dict[type, Callable[[Writer, Any, Ordinal, Micros], None]] = {
     s.AccessRuleCreated: _access_rule_created,
     s.AccessRuleDeleted: _access_rule_deleted,
     s.ApplicationCredentialCreated: _application_credential_created,

@@ -4,6 +4,9 @@ What an edge must know to check a token without asking the engine. What stands f
 ``credential``, the catalog's added entries in ``catalog``.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec import Struct
 
 from projections import credential
@@ -12,8 +15,10 @@ from schemas import identity as s
 from schemas.compute import Keypair
 from schemas.units import Micros, Ordinal
 
+type Apply = Callable[[Writer, Any, Ordinal, Micros], None]
+
 NAME = "identity"
-VERSION = 2
+VERSION = 3
 
 
 class Membership(Struct, frozen=True, kw_only=True):
@@ -28,6 +33,10 @@ class Implication(Struct, frozen=True, kw_only=True):
 
     prior_role_id: str
     implied_role_id: str
+
+
+class Changed(Struct, frozen=True, kw_only=True):
+    """That identity has changed: its row's ordinal says where last."""
 
 
 DOMAINS = Table(
@@ -116,6 +125,11 @@ KEYPAIRS = Table(
     values=lambda k: (k.user_id, k.name),
 )
 POLICY_ROW = "policy"
+CHANGED = Table(
+    "identity_changed", Changed, columns="id TEXT NOT NULL", values=lambda _: (CHANGED_ROW,)
+)
+CHANGED_ROW = "identity"
+_CHANGED = Changed()
 
 STATEMENTS = (
     *DOMAINS.create,
@@ -128,6 +142,7 @@ STATEMENTS = (
     *GRANTS.create,
     *PASSWORD_POLICY.create,
     *KEYPAIRS.create,
+    *CHANGED.create,
     "CREATE TABLE revoked_tokens (audit_id TEXT PRIMARY KEY, expires_at INTEGER NOT NULL)",
 )
 
@@ -244,7 +259,17 @@ def _password_policy_set(
     writer.put(PASSWORD_POLICY, fact.policy, ordinal)
 
 
-APPLY = {
+def _noted(apply: Apply) -> Apply:
+    """Return a function that also notes where identity has changed, so that readers look anew."""
+
+    def noted(writer: Writer, fact: Any, ordinal: Ordinal, at: Micros) -> None:
+        apply(writer, fact, ordinal, at)
+        writer.put(CHANGED, _CHANGED, ordinal)
+
+    return noted
+
+
+_APPLY: dict[type, Apply] = {
     s.DomainCreated: _domain_saved,
     s.DomainUpdated: _domain_saved,
     s.DomainDeleted: _domain_deleted,
@@ -268,4 +293,6 @@ APPLY = {
     s.RoleRevoked: _role_revoked,
     s.TokenRevoked: _token_revoked,
     s.PasswordPolicySet: _password_policy_set,
+    **credential.APPLY,
 }
+APPLY = {fact: _noted(apply) for fact, apply in _APPLY.items()}

@@ -241,6 +241,11 @@ class IdentityReader(Connections):
 
     # Tokens
 
+    def identity_ordinal(self) -> int:
+        """Return where anything last changed of what tokens are checked with."""
+        row = self.db().execute("SELECT ordinal FROM identity_changed").fetchone()
+        return 0 if row is None else int(row[0])
+
     def token_revoked(self, audit_id: str) -> bool:
         """Say whether a token was ended before its time."""
         sql = "SELECT 1 FROM revoked_tokens WHERE audit_id = ?"

@@ -35,8 +35,8 @@ from schemas.envelope import Accepted, Fact, Refused, Request, fact_types
 from schemas.units import Micros, Ordinal
 
 AREAS: tuple[ModuleType, ...] = (
-    identity,
     credential,
+    identity,  # which notes what those before it change of who may what
     catalog,
     compute,
     image,
