@@ -24,6 +24,7 @@ from schemas.errors import Unavailable
 # How long a reader may go on with a file that a rebuild has replaced.
 SWITCH_S = 0.2
 DECODED_MAX = 50_000
+PAGES_MAX, PAGE_MAX = 64, 1000  # kept by each thread, and references in each
 
 type Decoded = dict[str, tuple[int, Any]]
 
@@ -34,6 +35,10 @@ class _Local(threading.local):
     target: str = ""
     check_at: float = 0.0
     depth: int = 0
+
+    def __init__(self) -> None:
+        """Each thread begins without pages."""
+        self.pages: dict[tuple[str, tuple[Any, ...]], tuple[int, list[Any]]] = {}
 
 
 class Connections:
@@ -112,23 +117,40 @@ class Connections:
 
         Raises:
             BadPattern: a regular expression takes too long.
-            BadSort, MarkerNotFound: see ``Query.run``.
+            BadSort, MarkerNotFound: see ``Query.statement``.
         """
         db = self.db()
         matcher = self._local.matcher
         assert matcher is not None, "every connection has one"
         matcher.start()
         try:
-            if not query.plain:
-                rows = query.run(db, sort, marker, limit)
-                return [self._decode(query.table, *row) for row in rows]
             with self.snapshot():
-                rows = query.run(db, sort, marker, limit, bodies=False)
-                return self._known(query.table, rows)
+                return self._page(db, query, query.statement(db, sort, marker, limit))
         except sqlite3.OperationalError as error:
             if matcher.spent:
                 raise BadPattern("the expression takes too long to match") from error
             raise
+
+    def _page[T: Struct](
+        self, db: sqlite3.Connection, query: Query[T], statement: tuple[str, tuple[Any, ...]]
+    ) -> list[T]:
+        """Return a page; the same as before, as long as nobody has written since."""
+        pages = self._local.pages
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        kept = pages.get(statement)
+        if kept is not None and kept[0] == version:
+            return list(kept[1])
+        rows = db.execute(*statement).fetchall()
+        page: list[T] = (
+            self._known(query.table, rows)
+            if query.plain
+            else [self._decode(query.table, *row) for row in rows]
+        )
+        if len(page) <= PAGE_MAX:
+            if len(pages) >= PAGES_MAX:
+                pages.clear()
+            pages[statement] = (version, list(page))
+        return page
 
     def _known[T: Struct](self, table: Table[T], rows: list[tuple[str, int]]) -> list[T]:
         """Return resources by key and ordinal, reading the bodies of those that have changed."""
@@ -193,5 +215,6 @@ class Connections:
             self._all.append(db)
         # What another version decoded may have another shape.
         self._decoded = {}
+        local.pages = {}
         local.matcher = Matcher(db)
         local.db, local.target = db, target

@@ -117,18 +117,16 @@ class Query[T: Struct]:
         """Whether the key is the table's own, so that a row is found by it at once."""
         return self.table.key == (self.key,)
 
-    def run(
+    def statement(
         self,
         db: sqlite3.Connection,
         sort: Sort,
         marker: str | None,
         limit: int | None,
-        *,
-        bodies: bool = True,
-    ) -> list[tuple[Any, ...]]:
-        """Return a page: key, ordinal of the last change and JSON of each resource.
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Return what gives a page, with its values: key, ordinal of the last change, and JSON.
 
-        Without ``bodies``, key and ordinal alone: whoever knows most of them need not read those.
+        A ``plain`` query gives key and ordinal alone: most is known, and need not be read again.
 
         Raises:
             MarkerNotFound: the marker cannot be seen.
@@ -144,10 +142,10 @@ class Query[T: Struct]:
         by = ", ".join(f"{column} {'DESC' if down else 'ASC'}" for column, down in order)
         values.append(-1 if limit is None else limit)
         sql = (
-            f"SELECT {self.key}, ordinal{', body' if bodies else ''} "  # noqa: S608  # our own names
+            f"SELECT {self.key}, ordinal{'' if self.plain else ', body'} "  # noqa: S608  # our own names
             f"FROM {self.table.name}{condition} ORDER BY {by} LIMIT ?"
         )
-        return db.execute(sql, values).fetchall()
+        return sql, tuple(values)
 
     def _order(self, sort: Sort) -> list[tuple[str, bool]]:
         order: list[tuple[str, bool]] = []

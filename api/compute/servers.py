@@ -265,27 +265,31 @@ def _reference(text: str) -> str | None:
     return text.rstrip("/").rpartition("/")[2] or None
 
 
-def _page(call: Call, servers: list[ServerView], rendered: bytes, page: Page) -> Answer:
-    body = b'{"servers":%b' % rendered
-    if servers and len(servers) == page.limit:
+def _page(call: Call, servers: list[ServerView], rendered: list[bytes], page: Page) -> Answer:
+    if not rendered:
+        return Answer(200, b'{"servers":[]}')
+    # Joined once, since a page may have megabytes.
+    rendered[0] = b'{"servers":[' + rendered[0]
+    end = b"]}"
+    if len(servers) == page.limit:
         href = next_href(call, servers[-1].server.server_id)
-        body += b',"servers_links":%b' % encode([{"rel": "next", "href": href}])
-    return Answer(200, body + b"}")
+        end = b'],"servers_links":%b}' % encode([{"rel": "next", "href": href}])
+    rendered[-1] += end
+    return Answer(200, b",".join(rendered))
 
 
 async def list_brief(call: Call) -> Answer:
     """GET /servers."""
     servers, page = _listed(call)
     base = call.base
-    return _page(call, servers, encode([server_brief(s.server, base) for s in servers]), page)
+    return _page(call, servers, [encode(server_brief(s.server, base)) for s in servers], page)
 
 
 async def list_full(call: Call) -> Answer:
     """GET /servers/detail."""
     servers, page = _listed(call)
     base, admin = call.base, call.principal.is_admin
-    rendered = b",".join(call.edge.rendered.servers(servers, base, admin=admin))
-    return _page(call, servers, b"[%b]" % rendered, page)
+    return _page(call, servers, call.edge.rendered.servers(servers, base, admin=admin), page)
 
 
 async def change(call: Call) -> Answer:

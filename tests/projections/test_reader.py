@@ -331,3 +331,23 @@ def test_a_switched_file_is_found(story, tmp_path, monkeypatch):
 
     assert reader.server(story.first).name == "renamed"
     assert sorted(p.name for p in tmp_path.glob("n.g*.sqlite")) == ["n.g2.sqlite"]
+
+
+def test_a_list_read_again_shows_what_was_written_since(tmp_path):
+    story = a_small_story()
+    reader = reading(story, tmp_path / "n.sqlite")
+    writer = files.open_current(tmp_path / "n.sqlite")
+    assert writer is not None
+    OPENED.append(writer.db)
+    before = [s.name for s in reader.servers(project_id=story.demo.project_id)]
+    assert [s.name for s in reader.servers(project_id=story.demo.project_id)] == before
+
+    story.server(story.demo, name="later")
+    for seq, data in story.commits:
+        apply_commit(writer, seq, data)
+    writer.commit()
+
+    after = [s.name for s in reader.servers(project_id=story.demo.project_id)]
+    assert after == ["later", *before]
+    after.clear()
+    assert len(reader.servers(project_id=story.demo.project_id)) == len(before) + 1
