@@ -17,9 +17,11 @@ from api.connections import Connections
 from api.exchange import Call
 from api.forwarded import Proxies
 from api.limits import Limits
+from api.lockouts import Lockouts
 from api.metrics import DURATIONS
 from api.passwords import Passwords
 from api.tokens import TokenRing
+from api.used_codes import UsedCodes
 from api.waiting import Waiter
 from engine.bus.client import Bus
 from engine.bus.keys import Keys
@@ -52,6 +54,8 @@ class Edge(Struct, kw_only=True):
     proxies: Proxies
     limits: Limits
     connections: Connections
+    lockouts: Lockouts = field(default_factory=Lockouts)
+    used_codes: UsedCodes = field(default_factory=UsedCodes)
     rendered: Rendered = field(default_factory=Rendered)
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()

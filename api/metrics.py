@@ -135,6 +135,8 @@ class Scrape:
             ("cumulog_bus_connected", (), int(edge.bus.connected)),
             ("cumulog_api_streams", (), edge.streams.total()),
             ("cumulog_api_connections", (), edge.connections.open),
+            ("cumulog_sign_in_lockouts_total", (), edge.lockouts.begun),
+            ("cumulog_sign_ins_locked_out_total", (), edge.lockouts.refused),
         ]
         for why in CLOSED:
             closed = edge.connections.closed[why]

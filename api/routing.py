@@ -81,7 +81,7 @@ class Route(Struct, frozen=True, kw_only=True):
     @property
     def public(self) -> bool:
         """Whether it needs no token."""
-        return self.actions == (PUBLIC,)
+        return PUBLIC in self.actions
 
     @property
     def mutates(self) -> bool:
@@ -354,7 +354,7 @@ class Service:
     def _failed(self, call: Call, problem: Problem) -> Answer:
         headers: list[Header] = []
         if problem.status == 401:
-            call.reason = problem.reason
+            call.reason = call.reason or problem.reason
             uri = f'Keystone uri="{call.base}/identity"'
             headers.append((b"www-authenticate", uri.encode("latin-1")))
         if problem.status == 405:

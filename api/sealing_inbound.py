@@ -13,10 +13,12 @@ import uuid_utils
 
 from api.edge import Edge
 from engine.bus.keys import KeyMissing
+from engine.domain.identity.password import need_fit
 from engine.sealing import SealBroken, seal, unseal
 from schemas.errors import InvalidInput
 from schemas.identity import Project, User
 from schemas.sealed import Sealed
+from schemas.units import Micros
 
 USER_DATA_CHARS_MAX = 65535  # of base64, as in Nova
 
@@ -25,8 +27,9 @@ async def seal_password(edge: Edge, password: str, owner: User | None = None) ->
     """Return the hash of a password, sealed under its owner's key; a new user gets a new key.
 
     Raises:
-        InvalidInput: the password is empty or too long.
+        InvalidInput: the password is empty, too long, or not as the operator's policy wants it.
     """
+    need_fit(edge.reader.password_policy(), password)
     encoded = await edge.passwords.hash(password)
     key_id = owner.password.key_id if owner is not None and owner.password is not None else ""
     if not key_id:
@@ -57,6 +60,26 @@ async def password_hash(edge: Edge, user: User) -> str | None:
     if not user.enabled or user.password is None:
         return None
     return await secret_hash(edge, user.password)
+
+
+async def need_unused(edge: Edge, user: User, password: str) -> None:
+    """Let a user take a password that is not among its last ones, as the policy wants it.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    wanted = edge.reader.password_policy().history
+    held = () if user.password is None else (user.password,)
+    for earlier in (*held, *user.password_history)[:wanted]:
+        if await edge.passwords.verify(await secret_hash(edge, earlier), password):
+            raise InvalidInput(f"the password is one of the user's last {wanted}", history=wanted)
+
+
+def password_ends_at(user: User) -> Micros | None:
+    """Return when a user's password must be changed; None if never."""
+    if user.password is None or user.options.ignore_password_expiry:
+        return None
+    return user.password_expires_at
 
 
 async def secret_hash(edge: Edge, secret: Sealed) -> str | None:

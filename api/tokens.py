@@ -36,7 +36,17 @@ class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trust_id: str = ""
 
 
+class Receipt(Struct, frozen=True, kw_only=True, tag="receipt", tag_field="is"):
+    """What a receipt says: who has proven to be a user by some of the methods that are needed."""
+
+    user_id: str
+    issued_at: Micros
+    expires_at: Micros
+    methods: tuple[str, ...]
+
+
 _decode = msgspec.json.Decoder(Token).decode
+decode_receipt = msgspec.json.Decoder(Receipt).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,24 +73,28 @@ class TokenRing:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
         return True
 
-    def seal(self, token: Token) -> str:
-        """Return the token as its holder carries it."""
+    def seal(self, value: Struct) -> str:
+        """Return a token, or what else only this cloud can have said, as its holder carries it."""
         assert self._fernet is not None, "the ring was never read"
-        return self._fernet.encrypt(_encode(token)).decode("ascii")
+        return self._fernet.encrypt(_encode(value)).decode("ascii")
 
     async def open(self, text: str) -> Token | None:
         """Return what a token says, or None if it is not one of ours."""
+        return await self.open_as(text, _decode)
+
+    async def open_as[T](self, text: str, decode: Callable[[bytes], T]) -> T | None:
+        """Return what was sealed as ``decode`` reads it, or None if it is not one of ours."""
         if len(text) > TOKEN_CHARS_MAX or not text.isascii():
             return None
-        token = self._open(text)
-        if token is None and await self.refresh():
-            token = self._open(text)
-        return token
+        value = self._open(text, decode)
+        if value is None and await self.refresh():
+            value = self._open(text, decode)
+        return value
 
-    def _open(self, text: str) -> Token | None:
+    def _open[T](self, text: str, decode: Callable[[bytes], T]) -> T | None:
         if self._fernet is None:
             return None
         try:
-            return _decode(self._fernet.decrypt(text.encode("ascii")))
+            return decode(self._fernet.decrypt(text.encode("ascii")))
         except (InvalidToken, msgspec.DecodeError):
             return None

@@ -11,6 +11,7 @@ import typer
 
 from cli.output import Column, Output, show_item, show_rows
 from cli.parameters import HELP_NAMES
+from cli.password_policy import policy_app
 from cli.problem import USAGE, Problem
 from cli.session import Session, command
 
@@ -25,6 +26,8 @@ admin_app = typer.Typer(
     context_settings={"help_option_names": HELP_NAMES},
     help="What only the operator of a cell does.",
 )
+
+admin_app.add_typer(policy_app, name="password-policy")
 
 GIB = 2**30
 COLUMNS: Sequence[Column] = (

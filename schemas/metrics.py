@@ -80,6 +80,12 @@ METRICS: dict[str, Metric] = {
         "engine",
         "Placements of servers: placed, or refused with the code of the refusal.",
     ),
+    "cumulog_sign_in_lockouts_total": Metric(
+        "counter", (), "api", "Times that a user was locked out for too many failed sign-ins."
+    ),
+    "cumulog_sign_ins_locked_out_total": Metric(
+        "counter", (), "api", "Sign-ins that were refused because their user is locked out."
+    ),
     "cumulog_policy_decisions_total": Metric(
         "counter", ("effect",), "engine, api", "What the policy allowed and what it denied."
     ),

@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from api.auth import now
 from api.exchange import Call
-from api.identity.signing_in import WRONG, DomainRef, Proof, find_domain_id
+from api.identity.factors import WRONG, Proof
+from api.identity.signing_in import DomainRef, find_domain_id
 from engine.domain.identity.directory import roles_on
 from schemas.errors import InvalidInput, Unauthorized
 from schemas.identity import SYSTEM, Domain, Project, Trust

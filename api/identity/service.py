@@ -6,7 +6,7 @@ from api.catalog import REGION, endpoints, services
 from api.discovery import identity_root, identity_version
 from api.errors import render_identity
 from api.exchange import Answer, Call, json_answer
-from api.identity import projects, tokens, users
+from api.identity import passwords, projects, tokens, users
 from api.identity.projects import listing, need_admin
 from api.routing import PUBLIC, Routes, Surface
 from schemas.errors import NotFound
@@ -30,6 +30,7 @@ def _routes() -> Routes:
     tokens.add(routes)
     projects.add(routes)
     users.add(routes)
+    passwords.add(routes)
     for name, items in (("services", services), ("endpoints", endpoints)):
         _add_fixed(routes, name, items)
     _add_fixed(routes, "regions", _regions)

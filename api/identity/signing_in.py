@@ -1,22 +1,28 @@
-"""How somebody proves who they are: by password, by a token, by an application credential.
+"""How somebody proves who they are: by password, one-time code, token, application credential.
 
 Invariant: whoever fails is told only that (401), and it takes as long whether or not the user or
-credential exists. A token that stands for its user by delegation proves nothing here.
+credential exists, or is locked out. A token that stands for its user by delegation proves nothing
+here. A user with several factors gets a token only for all that one of its rules names.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
 from msgspec import Struct
 
 from api.auth import now
 from api.exchange import Call
-from api.sealing_inbound import password_hash, secret_hash
+from api.identity.factors import RECEIPT_HEADER, WRONG, Proof, need_factors, opened
+from api.identity.totp import is_code_of
+from api.sealing_inbound import password_ends_at, password_hash, secret_hash
 from schemas.errors import Forbidden, InvalidInput, Unauthorized
-from schemas.identity import ApplicationCredential, User
-from schemas.units import Micros
+from schemas.identity import ApplicationCredential, PasswordPolicy, User
 
-WRONG = "the user, password or scope is not right"
+# For one-time codes, where an operator has set no rule: RFC 6238, 5.2 asks for one.
+OF_CODES = PasswordPolicy(lockout_attempts=10, lockout_s=300)
+
+log = structlog.get_logger(__name__)
 
 
 class DomainRef(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +51,17 @@ class _Password(Struct, frozen=True, forbid_unknown_fields=True):
     user: _PasswordUser
 
 
+class _TotpUser(Struct, frozen=True, forbid_unknown_fields=True):
+    passcode: str
+    id: str | None = None
+    name: str | None = None
+    domain: DomainRef | None = None
+
+
+class _Totp(Struct, frozen=True, forbid_unknown_fields=True):
+    user: _TotpUser
+
+
 class _Token(Struct, frozen=True, forbid_unknown_fields=True):
     id: str
 
@@ -63,23 +80,17 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
     password: _Password | None = None
     token: _Token | None = None
     application_credential: _ApplicationCredential | None = None
-
-
-class Proof(Struct, frozen=True, kw_only=True):
-    """Who somebody has proven to be. ``expires_at`` bounds the token that is given for it."""
-
-    user: User
-    methods: tuple[str, ...]
-    expires_at: Micros | None = None
-    parent_audit_id: str = ""  # of the token that it was proven with
-    application_credential: ApplicationCredential | None = None
+    totp: _Totp | None = None
 
 
 async def identify(call: Call, identity: Identity) -> Proof:
     """Return who signs in; each method that is named must prove the same user.
 
+    A receipt that comes with them counts for the methods that it was given for.
+
     Raises:
         Unauthorized: one does not.
+        FactorsMissing: all do, and the user has to prove more.
         Forbidden: it is a token of a delegation.
         InvalidInput: no method is named, or one without its data.
     """
@@ -96,9 +107,13 @@ async def identify(call: Call, identity: Identity) -> Proof:
         if data is None:
             raise InvalidInput(f"identity.{method} must be given, since identity.methods names it")
         proofs.append(await METHODS[method](call, data))
+    if receipt := call.header(RECEIPT_HEADER):
+        proofs.append(await opened(call, receipt))
     if len({proof.user.user_id for proof in proofs}) != 1:
         raise Unauthorized(WRONG)
-    return _joined(proofs)
+    proof = _joined(proofs)
+    need_factors(call, proof)
+    return proof
 
 
 def _joined(proofs: list[Proof]) -> Proof:
@@ -118,12 +133,58 @@ def _joined(proofs: list[Proof]) -> Proof:
 
 
 async def _by_password(call: Call, data: _Password) -> Proof:
-    ref, edge = data.user, call.edge
-    user = find_user(call, ref)
-    encoded = None if user is None else await password_hash(edge, user)
-    if not await edge.passwords.verify(encoded, ref.password) or user is None:
-        raise Unauthorized(WRONG)
+    user = await proven_by_password(call, find_user(call, data.user), data.user.password)
+    ends_at = password_ends_at(user)
+    if ends_at is not None and ends_at <= now():
+        call.reason = "the password has expired"
+        raise Unauthorized(
+            "the password has expired and must be changed: POST "
+            f"/identity/v3/users/{user.user_id}/password with the original and a new one"
+        )
     return Proof(user=user, methods=("password",))
+
+
+async def proven_by_password(call: Call, user: User | None, password: str) -> User:
+    """Return the user if the password is right, expired or not.
+
+    Raises:
+        Unauthorized: it is not, or the user is locked out, or there is none.
+    """
+    edge = call.edge
+    encoded = None if user is None else await password_hash(edge, user)
+    right = await edge.passwords.verify(encoded, password)
+    return _judged(call, user, edge.reader.password_policy(), right=right)
+
+
+def _judged(call: Call, user: User | None, policy: PasswordPolicy, *, right: bool) -> User:
+    """Return the user if what it gave as proof was right, keeping count of what was not.
+
+    Raises:
+        Unauthorized: it was not, or the user is locked out, or there is none.
+    """
+    lockouts = call.edge.lockouts
+    if user is None:
+        raise Unauthorized(WRONG)
+    if lockouts.holds(policy, user):
+        lockouts.refused += 1
+        call.reason = "the user is locked out"
+        raise Unauthorized(WRONG)
+    if right:
+        lockouts.succeeded(user)
+        return user
+    if lockouts.failed(policy, user):
+        log.warning("user_locked_out", user_id=user.user_id, seconds=policy.lockout_s)
+        call.reason = "a wrong password or code: the user is locked out"
+    raise Unauthorized(WRONG)
+
+
+async def _by_totp(call: Call, data: _Totp) -> Proof:
+    user = find_user(call, data.user)
+    right = user is not None and await is_code_of(call.edge, user, data.user.passcode, now())
+    policy = call.edge.reader.password_policy()
+    if not policy.lockout_attempts:
+        policy = OF_CODES  # of a million codes, three are right
+    return Proof(user=_judged(call, user, policy, right=right), methods=("totp",))
 
 
 async def _by_token(call: Call, data: _Token) -> Proof:
@@ -166,6 +227,7 @@ METHODS: Mapping[str, Callable[[Call, Any], Awaitable[Proof]]] = {
     "password": _by_password,
     "token": _by_token,
     "application_credential": _by_application_credential,
+    "totp": _by_totp,
 }
 
 
@@ -184,7 +246,7 @@ def _find_application_credential(
     return found[0] if found else None
 
 
-def find_user(call: Call, ref: UserRef | _PasswordUser) -> User | None:
+def find_user(call: Call, ref: UserRef | _PasswordUser | _TotpUser) -> User | None:
     """Return a user that is meant by id, or by name and domain; None if there is none.
 
     Raises:

@@ -4,6 +4,7 @@ from typing import Any
 
 from api.auth import Principal
 from api.catalog import catalog_for
+from api.sealing_inbound import password_ends_at
 from api.times import micros_z
 from projections.reader import Reader
 from schemas.identity import ApplicationCredential, User
@@ -14,7 +15,7 @@ def token_view(
 ) -> dict[str, Any]:
     """A token's body."""
     token, user = principal.token, principal.user
-    expires_at = user.password_expires_at
+    expires_at = password_ends_at(user)
     view: dict[str, Any] = {
         "methods": list(token.methods),
         "user": {

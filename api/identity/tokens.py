@@ -14,8 +14,9 @@ from api.auth import Principal, now
 from api.catalog import catalog_for
 from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
+from api.identity.factors import WRONG, FactorsMissing, Proof, receipt_answer
 from api.identity.scope import Scope, Wish, has_role, scope_of
-from api.identity.signing_in import WRONG, Identity, Proof, identify
+from api.identity.signing_in import Identity, identify
 from api.identity.token_views import token_view
 from api.identity.views import domain_view, project_view
 from api.pagination import flag
@@ -47,7 +48,10 @@ _decoder = msgspec.json.Decoder(_AuthBody)
 async def create(call: Call) -> Answer:
     """POST /auth/tokens: sign in."""
     auth = (await call.decode(_decoder)).auth
-    proof = await identify(call, auth.identity)
+    try:
+        proof = await identify(call, auth.identity)
+    except FactorsMissing as error:
+        return receipt_answer(call, error.proof)
     scope = scope_of(call, proof, auth.scope)
     user = proof.user
     if scope.trust is not None:

@@ -1,4 +1,4 @@
-"""Users and their passwords."""
+"""Users. How they change their own passwords is in ``passwords``."""
 
 import msgspec
 from msgspec import Struct
@@ -8,9 +8,9 @@ from api.identity.projects import listing, need_admin
 from api.identity.views import project_view, user_view
 from api.pagination import flag
 from api.routing import Routes
-from api.sealing_inbound import password_hash, seal_password
+from api.sealing_inbound import seal_password
 from api.writing import write
-from schemas.errors import Forbidden, InvalidInput, NotFound, Unauthorized
+from schemas.errors import InvalidInput, NotFound
 from schemas.identity import CreateUser, DeleteUser, UpdateUser, User
 from schemas.ids import DEFAULT_DOMAIN
 
@@ -44,18 +44,8 @@ class _UserChangeBody(Struct, frozen=True, forbid_unknown_fields=True):
     user: _UserChange
 
 
-class _PasswordChange(Struct, frozen=True, forbid_unknown_fields=True):
-    original_password: str
-    password: str
-
-
-class _PasswordChangeBody(Struct, frozen=True, forbid_unknown_fields=True):
-    user: _PasswordChange
-
-
 _new_user = msgspec.json.Decoder(_NewUserBody)
 _user_change = msgspec.json.Decoder(_UserChangeBody)
-_password_change = msgspec.json.Decoder(_PasswordChangeBody)
 
 
 def _find(call: Call) -> User:
@@ -136,20 +126,6 @@ async def change_user(call: Call) -> Answer:
     return json_answer({"user": user_view(_find(call), call.base)})
 
 
-async def change_password(call: Call) -> Answer:
-    """POST /users/{id}/password: by the user itself, who knows the old one."""
-    wish = (await call.decode(_password_change)).user
-    if call.args[0] != call.principal.user_id:
-        raise Forbidden("a password is changed by its user")
-    user = _find(call)
-    encoded = await password_hash(call.edge, user)
-    if not await call.edge.passwords.verify(encoded, wish.original_password):
-        raise Unauthorized("the original password is not right")
-    sealed = await seal_password(call.edge, wish.password, user)
-    await write(call, UpdateUser(user_id=user.user_id, password=sealed))
-    return Answer(204)
-
-
 async def delete_user(call: Call) -> Answer:
     """DELETE /users/{id}."""
     need_admin(call)
@@ -178,8 +154,5 @@ def add(routes: Routes) -> None:
     routes.add("GET", one, show_user, read)
     routes.add("PATCH", one, change_user, "UpdateUser", body=_user_change)
     routes.add("DELETE", one, delete_user, "DeleteUser", status=204)
-    routes.add(
-        "POST", f"{one}/password", change_password, "UpdateUser", body=_password_change, status=204
-    )
     routes.add("GET", f"{one}/projects", projects_of, read)
     routes.add("GET", f"{one}/groups", groups_of, read)

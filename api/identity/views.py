@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from api.sealing_inbound import password_ends_at
+from api.times import micros_z
 from schemas.identity import Domain, Project, Role, User
 
 
@@ -23,12 +25,13 @@ def project_view(project: Project, base: str) -> dict[str, Any]:
 
 def user_view(user: User, base: str) -> dict[str, Any]:
     """A user."""
+    ends_at = password_ends_at(user)
     view: dict[str, Any] = {
         "id": user.user_id,
         "name": user.name,
         "domain_id": user.domain_id,
         "enabled": user.enabled,
-        "password_expires_at": None,
+        "password_expires_at": None if ends_at is None else micros_z(ends_at),
         "options": {},
         "links": {"self": f"{base}/identity/v3/users/{user.user_id}"},
     }

@@ -12,6 +12,7 @@ from engine.domain.identity.found import (
     need_domain,
     rules_the_cloud,
 )
+from engine.domain.identity.password import parts
 from engine.domain.state import Cell, drop_member
 from schemas import identity as s
 from schemas.errors import Duplicate, Forbidden, InvalidInput, UnknownReference
@@ -146,6 +147,10 @@ def revoke_token(cell: Cell, ctx: Context, action: s.RevokeToken) -> Decision:
 
 def set_password_policy(cell: Cell, ctx: Context, action: s.SetPasswordPolicy) -> Decision:
     """Say what passwords must be. Those that there are stay as they are."""
+    policy = action.policy
+    parts(policy.pattern)
+    if bool(policy.lockout_attempts) != bool(policy.lockout_s):
+        raise InvalidInput("lockout_attempts and lockout_s are given together, or both are 0")
     if action.policy == cell.state.password_policy:
         return [], {}
     return [s.PasswordPolicySet(policy=action.policy)], {}
