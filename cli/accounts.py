@@ -3,6 +3,7 @@
 Written at each start, so that they name the address that the API listens on now.
 """
 
+import json
 import shlex
 
 from cli.credentials import Cloud
@@ -13,7 +14,7 @@ REGION = "RegionOne"
 CLOUDS = {"cumulog": "admin", "cumulog-demo": "demo"}
 
 
-def account(state: State, url: str, name: str) -> Cloud:
+def account(state: State, url: str, name: str, authority: str = "") -> Cloud:
     """Return one of the accounts of ``CLOUDS``."""
     known = state.credentials()[CLOUDS[name]]
     return Cloud(
@@ -21,11 +22,15 @@ def account(state: State, url: str, name: str) -> Cloud:
         username=known["username"],
         password=known["password"],
         project=known["project_name"],
+        authority=authority,
     )
 
 
-def write_accounts(state: State, url: str) -> None:
-    """Write clouds.yaml with both accounts, and openrc with the administrator's."""
+def write_accounts(state: State, url: str, authority: str = "") -> None:
+    """Write clouds.yaml with both accounts, and openrc with the administrator's.
+
+    ``authority`` is the file of who vouches for the API's certificate, if the system does not know.
+    """
     lines = ["# Written by `cumulog up` at each start.", "clouds:"]
     for name in CLOUDS:
         cloud = account(state, url, name)
@@ -41,6 +46,7 @@ def write_accounts(state: State, url: str) -> None:
             f"    region_name: {REGION}",
             "    interface: public",
             "    identity_api_version: 3",
+            *([f"    cacert: {json.dumps(authority)}"] if authority else ()),
         ]
     write_private(state.clouds_file, "\n".join(lines) + "\n")
     admin = account(state, url, "cumulog")
@@ -54,6 +60,6 @@ def write_accounts(state: State, url: str) -> None:
         "OS_REGION_NAME": REGION,
         "OS_INTERFACE": "public",
         "OS_IDENTITY_API_VERSION": "3",
-    }
+    } | ({"OS_CACERT": authority} if authority else {})
     script = [f"export {key}={shlex.quote(value)}" for key, value in variables.items()]
     write_private(state.openrc_file, "\n".join(script) + "\n")

@@ -61,10 +61,12 @@ def main(state: State, image: str) -> None:
     cell = state.cell()
     asyncio.run(_administrator(state, cell))
     asyncio.run(_others(state, cell))
-    address = url(cell["listen"])
-    write_accounts(state, address)
+    settings = json.loads(state.config_file("bootstrap").read_text())
+    address = url(cell["listen"], settings)
+    authority = settings.get("tls_authority", "")
+    write_accounts(state, address, authority)
     with step("API") as current:
-        client = _sign_in(Client(account(state, address, "cumulog")))
+        client = _sign_in(Client(account(state, address, "cumulog", authority)))
         current.result = address
     with step("Host") as current:
         current.result = _wait_for_host(client, cell["host_id"])

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from cli.credentials import Cloud
-from cli.problem import REFUSED, UNREACHABLE, Problem
+from cli.problem import REFUSED, UNREACHABLE, USAGE, Problem
 
 if TYPE_CHECKING:
     import http.client  # takes a third of the start of a command that does not need it
+    import ssl
 
 TIMEOUT_S = 60.0
 READ_BYTES_MAX = 256 * 2**20
@@ -194,13 +195,26 @@ class Client:
                 raise Problem(
                     f"{self.cloud.url!r} is not an http(s) address", exit_code=UNREACHABLE
                 )
-            kind = (
-                http.client.HTTPSConnection
-                if parts.scheme == "https"
-                else http.client.HTTPConnection
-            )
-            self._connection = kind(parts.hostname, parts.port, timeout=self.timeout_s)
+            if parts.scheme == "https":
+                self._connection = http.client.HTTPSConnection(
+                    parts.hostname, parts.port, timeout=self.timeout_s, context=self._trust()
+                )
+            else:
+                self._connection = http.client.HTTPConnection(
+                    parts.hostname, parts.port, timeout=self.timeout_s
+                )
         return self._connection
+
+    def _trust(self) -> "ssl.SSLContext":
+        """Return whom to believe that they are the API."""
+        import ssl
+
+        try:
+            return ssl.create_default_context(cafile=self.cloud.authority or None)
+        except OSError as error:
+            raise Problem(
+                f"cannot read {self.cloud.authority}: {error.strerror or error}", exit_code=USAGE
+            ) from error
 
     @property
     def _prefix(self) -> str:

@@ -70,6 +70,16 @@ def up(
     checkpoint_dir: Annotated[
         Path | None, typer.Option(help="Keep a second copy of signed checkpoints here.")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file: speak TLS, as who this says.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file: the certificate's key.")] = None,
+    tls_authority: Annotated[
+        Path | None, typer.Option(help="PEM file: who vouches for it, unless all know.")
+    ] = None,
+    public_url: Annotated[
+        str, typer.Option(help="What clients reach the API as, if not by --listen.")
+    ] = "",
     standby: Annotated[
         bool, typer.Option("--standby", help="Run a second engine that takes over at once.")
     ] = False,
@@ -103,9 +113,29 @@ def up(
                 ),
                 "log_level": log_level.value,
                 "checkpoint_copy": str(checkpoint_dir.absolute()) if checkpoint_dir else "",
+                **_edge_settings(tls_certificate, tls_key, tls_authority, public_url),
             },
         )
     )
+
+
+def _edge_settings(
+    certificate: Path | None, key: Path | None, authority: Path | None, public_url: str
+) -> dict[str, str]:
+    """Return what was given of the API's settings; the rest is as ``cell.json`` has it.
+
+    Raises:
+        Problem: a certificate without a key, or the other way round, or an address that is none.
+    """
+    from cli.problem import USAGE, Problem
+
+    if (certificate is None) != (key is None):
+        raise Problem("--tls-certificate and --tls-key go together", exit_code=USAGE)
+    if public_url and not public_url.startswith(("http://", "https://")):
+        raise Problem(f"--public-url takes http(s)://…, not {public_url!r}", exit_code=USAGE)
+    files = {"tls_certificate": certificate, "tls_key": key, "tls_authority": authority}
+    given = {name: str(path.absolute()) for name, path in files.items() if path is not None}
+    return given | ({"public_url": public_url} if public_url else {})
 
 
 @command(status_app, "status")

@@ -23,6 +23,7 @@ class Cloud:
     project: str = ""
     domain: str = "Default"
     token: str = ""
+    authority: str = ""  # file of who vouches for the API; "": whom the system knows
 
 
 def find_cloud(name: str | None, state_dir: str | None) -> Cloud:
@@ -109,6 +110,7 @@ def _from_entry(name: str, entry: Any, path: Path) -> Cloud:
         project=str(auth.get("project_name", "")),
         domain=str(auth.get("user_domain_name", auth.get("user_domain_id", "Default"))),
         token=str(auth.get("token", "")),
+        authority=str(entry.get("cacert") or ""),
     )
 
 
@@ -121,6 +123,7 @@ def _from_environment() -> Cloud:
         project=environment.get("OS_PROJECT_NAME", ""),
         domain=environment.get("OS_USER_DOMAIN_NAME", "Default"),
         token=environment.get("OS_TOKEN", ""),
+        authority=environment.get("OS_CACERT", ""),
     )
 
 

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cli.accounts import account
 from cli.billing import summary
 from cli.bootstrap import GUEST
 from cli.client import Client
 from cli.compute import FLAVORS, SERVERS
+from cli.credentials import find_cloud
 from cli.image import IMAGES
 from cli.network import NETWORKS, SUBNETS
 from cli.output import Row, table, when
@@ -25,7 +25,6 @@ from cli.progress import poll
 from cli.serve import follow_supervisor
 from cli.state import State
 from cli.steps import Step, line, step
-from cli.up import url
 
 NAME = "first"
 RANGE = "10.10.0.0/24"
@@ -41,7 +40,7 @@ def main(state: State, here: Path) -> None:
     """Boot the first server and show what happened to a person who is in the folder ``here``."""
     cell = state.cell()
     real = cell["driver"] == "libvirt"
-    client = Client(account(state, url(cell["listen"]), "cumulog-demo"))
+    client = Client(find_cloud("cumulog-demo", str(state.root)))
     with step(f"Network {NAME}") as current:
         network = _network(client)
         current.result = RANGE

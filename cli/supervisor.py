@@ -3,6 +3,9 @@
 Invariant: a process that ends without being told to is started again, after a pause that grows
 while it keeps ending and is bounded; a process that was told to stop is gone within a bound. Single
 threaded, on the standard library alone, so that it costs little and cannot fail in many ways.
+
+The socket that clients connect to is the supervisor's: while the API is started again they wait
+instead of being refused, and a new one takes over from the one before it without losing a request.
 """
 
 import json
@@ -31,6 +34,11 @@ LOG_BYTES_MAX = 64 * 2**20
 TICK_S = 0.1
 DISK_FREE_MIN = 32 * 2**20
 BROKER = "nats"
+API = "api"
+API_READY_S = 60.0
+# What its process is told by; see api/listening.py.
+LISTEN_FD = "CUMULOG_LISTEN_FD"
+READY_FD = "CUMULOG_READY_FD"
 
 
 @dataclass
@@ -52,6 +60,16 @@ class Child:
 
 
 @dataclass
+class Change:
+    """A new API process that has not come to serve yet, and the one that it is to replace."""
+
+    old: Child
+    cell: dict[str, Any]  # what the old one was told
+    ready: int  # where it says that it serves; it ends when the process does
+    deadline: float
+
+
+@dataclass
 class Supervisor:
     """The processes of one state directory."""
 
@@ -61,7 +79,11 @@ class Supervisor:
     changed: Callable[[], None] = lambda: None
     children: dict[str, Child] = field(default_factory=dict)
     broker: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)  # settings of the command line
     stopping: bool = False
+    listening: socket.socket | None = None
+    change: Change | None = None
+    replaced: list[Child] = field(default_factory=list)  # they end by themselves
 
     def __post_init__(self) -> None:
         """Take over the signals: each wakes the loop, none interrupts it."""
@@ -70,12 +92,22 @@ class Supervisor:
         self._wake_up = wake_up  # kept open; the interpreter writes a byte for each signal
         self._wake.setblocking(False)
         self.stops = 0
+        self.reload_asked = False
+        self._has_terminal = _terminal()
         signal.set_wakeup_fd(wake_up.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_hangup)
 
     def _on_stop(self, _number: int, _frame: object) -> None:
         self.stops += 1
+
+    def _on_hangup(self, _number: int, _frame: object) -> None:
+        """Stop if our terminal was closed; else somebody wants the configuration read anew."""
+        if self._has_terminal and not _terminal():
+            self.stops += 1
+        else:
+            self.reload_asked = True
 
     def start_broker(self) -> None:
         """Start nats-server; blocking, bounded.
@@ -107,10 +139,15 @@ class Supervisor:
         child = self.children.setdefault(BROKER, Child(BROKER))
         self._follow(child, self.broker["pid"])
 
-    def start(self, name: str) -> None:
-        """Start one of our own processes."""
+    def start(self, name: str, *, ready: int | None = None) -> None:
+        """Start one of our own processes; if it is the API, it tells ``ready`` when it serves."""
         child = self.children.setdefault(name, Child(name))
         self._write_config(name)
+        handed: dict[str, int] = {}
+        if name == API and self.listening is not None:
+            handed[LISTEN_FD] = self.listening.fileno()
+            if ready is not None:
+                handed[READY_FD] = ready
         log_path = self.state.log_file(name)
         with log_path.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)
@@ -119,11 +156,74 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env=self._environment() | {key: str(fd) for key, fd in handed.items()},
                 cwd=self.state.root,
+                pass_fds=tuple(handed.values()),
                 start_new_session=True,  # a Ctrl-C reaches us alone, who know the order
             )
         self._follow(child, child.process.pid)
+
+    def replace_api(self) -> None:
+        """Start a new API process; it takes over once it serves, and the one before it ends."""
+        self.reload_asked = False
+        old = self.children.get(API)
+        if old is None or old.pidfd < 0:
+            self.say("the API is being started, and takes its configuration from there")
+            return
+        try:
+            cell = self.state.cell()
+        except (Problem, ValueError) as error:
+            self.say(f"the API stays as it is: {self.state.cell_file}: {error}")
+            return
+        before, self.cell = self.cell, cell | {"settings": cell.get("settings", {}) | self.given}
+        readable, writable = os.pipe()
+        self.change = Change(old, before, readable, time.monotonic() + API_READY_S)
+        del self.children[API]
+        try:
+            self.start(API, ready=writable)
+        except OSError as error:
+            self.say(f"the new API cannot be started: {error}")
+            self.children[API] = Child(API)
+        finally:
+            os.close(writable)
+
+    def _take_over(self, change: Change) -> None:
+        """Look whether the new API serves, or will not; the old one stays until it does."""
+        new, old = self.children[API], change.old
+        told = bool(select.select([change.ready], [], [], 0)[0])
+        if not told and time.monotonic() < change.deadline:
+            return
+        serves = told and os.read(change.ready, 1) == b"1"
+        os.close(change.ready)
+        self.change = None
+        if serves:
+            self._signal(old, signal.SIGHUP)
+            self.replaced.append(old)
+            self.say(f"the API was replaced (pid {old.pid} by {new.pid})")
+            self.changed()
+            return
+        self.say(f"the new API does not serve ({self._last_words(API)}); the old one stays")
+        if new.pidfd >= 0:
+            self._signal(new, signal.SIGTERM)
+            self.replaced.append(new)
+        self.children[API], self.cell = old, change.cell
+        self._write_config(API)
+        self.state.pid_file(API).write_text(f"{old.pid}\n")
+
+    def _end(self, child: Child) -> None:
+        """Have a process end, whatever it takes."""
+        self._signal(child, signal.SIGTERM)
+        if not self._wait_end(child, STOP_S, self.stops):
+            self._signal(child, signal.SIGKILL)
+            self._wait_end(child, STOP_S, self.stops)
+        self._forget(child)
+
+    def _forget(self, child: Child) -> None:
+        if child.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(STOP_S)
+        os.close(child.pidfd)
+        child.pidfd = -1
 
     def _follow(self, child: Child, pid: int) -> None:
         child.pid = pid
@@ -186,13 +286,25 @@ class Supervisor:
 
     def tick(self, pause_s: float = TICK_S) -> None:
         """Wait a moment, or for something to happen, and start again what has ended."""
-        watched = [child.pidfd for child in self.children.values() if child.pidfd >= 0]
+        children = [*self.children.values(), *self.replaced]
+        watched = [child.pidfd for child in children if child.pidfd >= 0]
+        if self.change is not None:
+            watched.append(self.change.ready)
         watched.append(self._wake.fileno())
         now = time.monotonic()
         due = [child.due - now for child in self.children.values() if child.due is not None]
+        if self.change is not None:
+            due.append(self.change.deadline - now)
         select.select(watched, [], [], max(0.0, min([pause_s, *due])))
         with suppress(BlockingIOError):
             self._wake.recv(4096)
+        if self.change is not None:
+            self._take_over(self.change)
+        elif self.reload_asked and not self.stops:
+            self.replace_api()
+        for child in [child for child in self.replaced if child.ended()]:
+            self._forget(child)
+            self.replaced.remove(child)
         for child in list(self.children.values()):
             if child.ended():
                 self._note_end(child)
@@ -256,6 +368,12 @@ class Supervisor:
         """Stop all, in the order that leaves nobody waiting for somebody who has gone."""
         self.stopping = True
         seen = self.stops
+        if self.listening is not None:
+            self.listening.close()  # the API has its own descriptor of it
+        if self.change is not None:
+            self.replaced.append(self.change.old)
+        for replaced in self.replaced:
+            self._end(replaced)
         for name in (STANDBY, *reversed(PROCESSES), BROKER):
             child = self.children.get(name)
             if child is None:
@@ -264,7 +382,8 @@ class Supervisor:
                 self.state.pid_file(name).unlink(missing_ok=True)
                 continue
             self._signal(child, signal.SIGTERM)
-            if not self._wait_end(child, STOP_S, seen):
+            patience_s = STOP_S + (self._drain_s() if name == API else 0.0)
+            if not self._wait_end(child, patience_s, seen):
                 self.say(f"{name} does not stop; killing it")
                 self._signal(child, signal.SIGKILL)
                 self._wait_end(child, STOP_S, self.stops)
@@ -272,6 +391,10 @@ class Supervisor:
                 with suppress(subprocess.TimeoutExpired):
                     child.process.wait(STOP_S)
             self.state.pid_file(name).unlink(missing_ok=True)
+
+    def _drain_s(self) -> float:
+        """Return how long the API goes on listening after it was told to stop."""
+        return float(self.cell.get("settings", {}).get("drain_s", 0.0))
 
     def _signal(self, child: Child, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -323,6 +446,15 @@ class Supervisor:
             # nft and dnsmasq lie where a plain user's shell does not look.
             "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin",
         }
+
+
+def _terminal() -> bool:
+    """Return whether this process has a terminal that is there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _how(code: int) -> str:

@@ -14,10 +14,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Never
+from typing import IO, Any, Never
 
 from cli.problem import UNREACHABLE, USAGE, Problem, run_to_exit
 from cli.state import (
@@ -34,6 +35,7 @@ from cli.supervisor import Supervisor
 
 ORPHANS_S = 15.0
 TRIM_S = 60.0
+BACKLOG = 1024  # connections that wait for the API
 NEEDS_ROOT = "network namespaces, bridges, packet rules (nft) and libvirt"
 # What each real host must have, and the Debian package that has it.
 PROGRAMS = {
@@ -57,7 +59,7 @@ class Options:
     demo: bool = False
     image: str = ""
     standby: bool = False
-    settings: dict[str, object]
+    settings: dict[str, Any]
 
 
 def replace_with(options: Options) -> Never:
@@ -79,7 +81,7 @@ def main(options: Options) -> int:
         options = replace(options, listen=_choose_port(options.listen, state))
         cell = make_cell(state, listen=options.listen, driver=driver)
         cell["settings"] = cell.get("settings", {}) | options.settings
-        supervisor = Supervisor(state, cell, say=_announce)
+        supervisor = Supervisor(state, cell, say=_announce, given=options.settings)
         try:
             with step("Leftovers of an earlier run") as current:
                 current.result = end_orphans(state)
@@ -90,6 +92,7 @@ def main(options: Options) -> int:
 
 def _run(options: Options, supervisor: Supervisor, started: float) -> int:
     state = supervisor.state
+    supervisor.listening = _open(options.listen)
     write_private(state.up_file, json.dumps({"pid": os.getpid(), "listen": options.listen}) + "\n")
     if options.ready_file:
         Path(options.ready_file).unlink(missing_ok=True)
@@ -108,7 +111,8 @@ def _run(options: Options, supervisor: Supervisor, started: float) -> int:
     supervisor.changed = lambda: _write_ready(options, supervisor)
     supervisor.changed()
     took = time.monotonic() - started
-    line(f"ready {url(options.listen)} in {took:.1f} s; accounts in {state.clouds_file}")
+    address = url(options.listen, supervisor.cell["settings"])
+    line(f"ready {address} in {took:.1f} s; accounts in {state.clouds_file}")
     if options.demo:
         supervisor.helper("cli.demo", str(state.root), str(Path.cwd()))
     _supervise(supervisor)
@@ -135,18 +139,29 @@ def _stop(options: Options, supervisor: Supervisor) -> None:
     supervisor.state.up_file.unlink(missing_ok=True)
 
 
-def url(listen: str) -> str:
-    """Return the address of the API as clients on this machine reach it."""
+def url(listen: str, settings: Mapping[str, Any] | None = None) -> str:
+    """Return the address of the API as clients on this machine reach it.
+
+    With TLS that is the public one, if there is one, which the certificate is for.
+    """
+    settings = settings or {}
+    if not settings.get("tls_certificate"):
+        scheme = "http"
+    elif settings.get("public_url"):
+        return str(settings["public_url"]).rstrip("/")
+    else:
+        scheme = "https"
     host, _, port = listen.rpartition(":")
-    return f"http://{'127.0.0.1' if host in {'0.0.0.0', ''} else host}:{port}"  # noqa: S104 (compared)
+    return f"{scheme}://{'127.0.0.1' if host in {'0.0.0.0', ''} else host}:{port}"  # noqa: S104 (compared)
 
 
 def _write_ready(options: Options, supervisor: Supervisor) -> None:
     state = supervisor.state
+    address = url(options.listen, supervisor.cell["settings"])
     told = {
         "urls": {
-            "api": url(options.listen),
-            "identity": f"{url(options.listen)}/identity/v3",
+            "api": address,
+            "identity": f"{address}/identity/v3",
             "nats": supervisor.broker["url"],
         },
         "pids": {"up": os.getpid(), **supervisor.pids()},
@@ -275,9 +290,20 @@ def _free_port(host: str) -> int:
 
 def _listen(host: str, port: int) -> int:
     """Listen for a moment, to see whether one can; return the port."""
+    with _open(f"{host}:{port}") as server:
+        return int(server.getsockname()[1])
+
+
+def _open(listen: str) -> socket.socket:
+    """Listen on an address.
+
+    Raises:
+        Problem: one cannot.
+    """
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((host.strip("[]"), port)) as server:
-            return int(server.getsockname()[1])
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
     except OSError as error:
         raise Problem(
             f"cannot listen on {host}:{port}: {error.strerror}",

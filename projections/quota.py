@@ -1,4 +1,4 @@
-"""Read models of quotas: limits that were set, and what each project and user holds.
+"""Read models of quotas: limits that were set, and what each project holds.
 
 What is held is added up by the decider's own functions, so that what a person reads is what a
 decision looked at.
@@ -10,19 +10,18 @@ from msgspec import Struct
 
 from engine.domain.usage import CHANGES, Held, count
 from projections.compute import SERVERS
-from projections.identity import KEYPAIRS
 from projections.image import IMAGES
 from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
 from projections.store import Table, Writer
 from schemas import quota as s
-from schemas.compute import Keypair, Server
+from schemas.compute import Server
 from schemas.identity import ProjectDeleted
 from schemas.image import Image
 from schemas.network import Network, Port, SecurityGroup, Subnet
 from schemas.units import Micros, Ordinal
 
 NAME = "quota"
-VERSION = 1
+VERSION = 2
 CLASS = "default"  # no project's id: those have 32 digits
 
 
@@ -34,7 +33,7 @@ class Limits(Struct, frozen=True):
 
 
 class Use(Struct, frozen=True):
-    """What a project or a user holds; what it holds nothing of is left out."""
+    """What a project holds; what it holds nothing of is left out."""
 
     owner: str
     held: Held
@@ -77,20 +76,11 @@ class _Before:
         self.subnets: Mapping[str, Subnet] = among(SUBNETS)
         self.ports: Mapping[str, Port] = among(PORTS)
         self.security_groups: Mapping[str, SecurityGroup] = among(SECURITY_GROUPS)
-        self.keypairs: Mapping[str, Mapping[str, Keypair]] = _Found(
-            lambda user_id: _keypairs(writer, user_id)
-        )
 
 
 def _there[T](found: T | None) -> T:
     assert found is not None, "a fact speaks of what is there"
     return found
-
-
-def _keypairs(writer: Writer, user_id: str) -> dict[str, Keypair]:
-    rows = writer.execute(f"SELECT body FROM {KEYPAIRS.name} WHERE user_id = ?", (user_id,))  # noqa: S608  # our own name
-    keypairs = [KEYPAIRS.decode(body) for (body,) in rows]
-    return {keypair.name: keypair for keypair in keypairs}
 
 
 def follow(writer: Writer, fact: Struct, ordinal: Ordinal) -> None:

@@ -57,6 +57,7 @@ class Config(Struct, frozen=True, kw_only=True):
     drain_s: float = 0.0
     tls_certificate: str = ""  # PEM files; both, or HTTP without TLS
     tls_key: str = ""
+    tls_authority: str = ""  # who vouches for it, where clients of this machine do not know
     tls_minimum: Literal["1.2", "1.3"] = "1.2"
     cors_origins: tuple[str, ...] = ()  # of pages that may read answers; never "*"
     head_bytes_max: int = 64 * 2**10

@@ -166,7 +166,6 @@ def _usage(state: State, index: Index) -> None:
         ("ports", index.project_ports),
         ("security_groups", index.project_groups),
         ("images", index.project_images),
-        ("keypairs", state.keypairs),
     ):
         for owner, members in groups.items():
             usage[owner][name] = len(members)

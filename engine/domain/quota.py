@@ -11,7 +11,7 @@ from typing import Any, get_args
 from engine.domain.context import Context
 from engine.domain.identity.found import find_project
 from engine.domain.state import Cell, State
-from engine.domain.usage import BY_USER, CHANGES
+from engine.domain.usage import BY_USER, changes, held_by
 from schemas import compute as c
 from schemas import quota as s
 from schemas.envelope import Action, Fact
@@ -35,8 +35,7 @@ DEFAULTS: Mapping[str, int] = {
     "vcpus": 20,
     "memory_mib": 51_200,
     "disk_gib": UNLIMITED,
-    "keypairs": 100,  # of each user
-    "server_metadata": 128,  # of each server
+    "server_metadata": 128,  # of each
     "networks": 100,
     "subnets": 100,
     "ports": 500,
@@ -44,6 +43,12 @@ DEFAULTS: Mapping[str, int] = {
     "security_group_rules": 100,
     "images": 100,
     "image_bytes": UNLIMITED,
+    # Of each user.
+    "keypairs": 100,
+    "application_credentials": 100,
+    "access_rules": 500,
+    "credentials": 100,
+    "trusts": 100,
     # What clients of compute name, and this cloud has none of: kept as it is set, counts nothing.
     "fixed_ips": UNLIMITED,
     "floating_ips": 0,
@@ -78,12 +83,10 @@ def need_room(cell: Cell, ctx: Context, action: Action, facts: Iterable[Fact]) -
     asked: dict[tuple[str, str], int] = {}
     over: list[Over] = []
     for fact in facts:
-        kind = type(fact)
-        if kind in CHANGES:
-            for owner, name, change in CHANGES[kind](state, fact):
-                asked[owner, name] = asked.get((owner, name), 0) + change
-        if kind in SIZES:
-            project_id, name, before, after = SIZES[kind](state, fact)
+        for owner, name, change in changes(cell, fact):
+            asked[owner, name] = asked.get((owner, name), 0) + change
+        if type(fact) in SIZES:
+            project_id, name, before, after = SIZES[type(fact)](state, fact)
             limit = limit_of(state, project_id, name)
             if UNLIMITED != limit < after and after > before:
                 over.append((name, before, after - before, limit))
@@ -108,7 +111,7 @@ def _over(cell: Cell, ctx: Context, owner: str, name: str, asked: int) -> tuple[
         return ()
     if limit == UNLIMITED:
         return ()
-    used = cell.index.usage.get(owner, {}).get(name, 0)
+    used = held_by(cell, owner, name)
     return ((name, used, asked, limit),) if used + asked > limit else ()
 
 

@@ -105,7 +105,7 @@ class Index(Struct, kw_only=True):
     subnet_used: dict[str, dict[int, str]] = field(default_factory=dict)  # address -> port
     subnet_spans: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # pools
     host_operations: dict[str, set[str]] = field(default_factory=dict)
-    # How much of what each project and user holds; see usage.
+    # How much of what each project holds; see usage.
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
 
 

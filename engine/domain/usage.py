@@ -1,9 +1,10 @@
-"""What each project holds, counted: for quotas, and for those who ask before they do.
+"""What each project and user holds, counted: for quotas, and for those who ask before they do.
 
-Each fact says what it changes, as a function of the state before it; the fold adds that up, in the
-index and in the read model alike. Invariant: what was added up is what counting everything anew
-gives (``engine.domain.index``), so that a count cannot drift from what is there. Keypairs are
-counted by user, all else by project. Sizes are as in a server's flavor.
+What is a project's is added up: each fact says what it changes, as a function of the state before
+it, in the index and in the read model alike. What is a user's goes with the user, or a project, by
+no fact of its own, and so is counted where it lies. Invariant: what was added up is what counting
+everything anew gives (``engine.domain.index``), so that no count drifts from what is there. Sizes
+are as in a server's flavor.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,22 @@ from schemas.envelope import Fact
 type Held = dict[str, int]
 type Change = tuple[str, str, int]  # whose, of what, how much more
 
-BY_USER = frozenset({"keypairs"})
+
+def _trusts(cell: Cell, user_id: str) -> int:
+    """Count those that the user has made, not those made for it: others could fill its quota."""
+    made = cell.index.user_trusts.get(user_id, ())
+    return sum(cell.state.trusts[trust].trustor_user_id == user_id for trust in made)
+
+
+BY_USER: dict[str, Callable[[Cell, str], int]] = {
+    "keypairs": lambda cell, user: len(cell.state.keypairs.get(user, ())),
+    "application_credentials": lambda cell, user: len(
+        cell.index.user_application_credentials.get(user, ())
+    ),
+    "access_rules": lambda cell, user: len(cell.state.access_rules.get(user, ())),
+    "credentials": lambda cell, user: len(cell.index.user_credentials.get(user, ())),
+    "trusts": _trusts,
+}
 COUNTED: tuple[str, ...] = (
     "servers",
     "vcpus",
@@ -35,7 +51,7 @@ COUNTED: tuple[str, ...] = (
     "security_group_rules",
     "images",
     "image_bytes",
-    "keypairs",
+    *BY_USER,
 )
 
 
@@ -66,32 +82,37 @@ class Before(Protocol):
     def security_groups(self) -> Mapping[str, n.SecurityGroup]:
         """By id."""
 
-    @property
-    def keypairs(self) -> Mapping[str, Mapping[str, c.Keypair]]:
-        """By user and name."""
+
+def held_by(cell: Cell, owner: str, name: str) -> int:
+    """Return how much of one thing a project holds, or a user if it is counted by user."""
+    if name in BY_USER:
+        return BY_USER[name](cell, owner)
+    return cell.index.usage.get(owner, {}).get(name, 0)
 
 
 def project_usage(cell: Cell, project_id: str, user_id: str) -> Held:
-    """Return how much of each thing a project holds, and of keypairs the user."""
-    usage = cell.index.usage
-    project, user = usage.get(project_id, {}), usage.get(user_id, {})
-    return {name: (user if name in BY_USER else project).get(name, 0) for name in COUNTED}
+    """Return how much of each thing a project holds, or the user if it is counted by user."""
+    return {
+        name: held_by(cell, user_id if name in BY_USER else project_id, name) for name in COUNTED
+    }
 
 
 def usage_after(cell: Cell, facts: Iterable[Fact], project_id: str, user_id: str) -> Held:
     """Return what a project would hold once these facts were written."""
     held = project_usage(cell, project_id, user_id)
     for fact in facts:
-        for owner, name, change in changes(cell.state, fact):
+        for owner, name, change in changes(cell, fact):
             if owner == (user_id if name in BY_USER else project_id):
                 held[name] += change
     return held
 
 
-def changes(before: Before, fact: Struct) -> Sequence[Change]:
-    """Return what a fact changes."""
-    found = CHANGES.get(type(fact))
-    return () if found is None else found(before, fact)
+def changes(cell: Cell, fact: Struct) -> Sequence[Change]:
+    """Return what a fact changes of all that is counted."""
+    kind = type(fact)
+    if kind in CHANGES:
+        return CHANGES[kind](cell.state, fact)
+    return OF_USERS[kind](cell, fact) if kind in OF_USERS else ()
 
 
 def count(usage: dict[str, Held], due: Iterable[Change]) -> None:
@@ -124,18 +145,6 @@ def _server_created(_before: Before, fact: c.ServerCreated) -> Sequence[Change]:
 
 def _server_deleted(before: Before, fact: c.ServerDeleted) -> Sequence[Change]:
     return _server(before.servers[fact.server_id], -1)
-
-
-def _keypair_created(_before: Before, fact: c.KeypairCreated) -> Sequence[Change]:
-    return ((fact.keypair.user_id, "keypairs", 1),)
-
-
-def _keypair_deleted(_before: Before, fact: c.KeypairDeleted) -> Sequence[Change]:
-    return ((fact.user_id, "keypairs", -1),)
-
-
-def _user_deleted(before: Before, fact: d.UserDeleted) -> Sequence[Change]:
-    return ((fact.user_id, "keypairs", -len(before.keypairs.get(fact.user_id, ()))),)
 
 
 def _image(image: i.Image, sign: int) -> Sequence[Change]:
@@ -209,13 +218,10 @@ def _group_deleted(before: Before, fact: n.SecurityGroupDeleted) -> Sequence[Cha
     return _group(before.security_groups[fact.security_group_id], -1)
 
 
-# Facts that are not here change nothing that is counted.
+# What is a project's. Facts that are not here change nothing of it.
 CHANGES: dict[type, Callable[[Before, Any], Sequence[Change]]] = {
     c.ServerCreated: _server_created,
     c.ServerDeleted: _server_deleted,
-    c.KeypairCreated: _keypair_created,
-    c.KeypairDeleted: _keypair_deleted,
-    d.UserDeleted: _user_deleted,
     i.ImageCreated: _image_created,
     i.ImageUpdated: _image_updated,
     i.ImageUploaded: _image_uploaded,
@@ -230,3 +236,103 @@ CHANGES: dict[type, Callable[[Before, Any], Sequence[Change]]] = {
     n.SecurityGroupCreated: _group_created,
     n.SecurityGroupDeleted: _group_deleted,
 }
+
+
+def _keypair_created(_cell: Cell, fact: c.KeypairCreated) -> Sequence[Change]:
+    return ((fact.keypair.user_id, "keypairs", 1),)
+
+
+def _keypair_deleted(_cell: Cell, fact: c.KeypairDeleted) -> Sequence[Change]:
+    return ((fact.user_id, "keypairs", -1),)
+
+
+def _application_credential_created(
+    _cell: Cell, fact: d.ApplicationCredentialCreated
+) -> Sequence[Change]:
+    return ((fact.application_credential.user_id, "application_credentials", 1),)
+
+
+def _application_credential_deleted(
+    cell: Cell, fact: d.ApplicationCredentialDeleted
+) -> Sequence[Change]:
+    gone = cell.state.application_credentials[fact.application_credential_id]
+    return ((gone.user_id, "application_credentials", -1),)
+
+
+def _access_rule_created(_cell: Cell, fact: d.AccessRuleCreated) -> Sequence[Change]:
+    return ((fact.user_id, "access_rules", 1),)
+
+
+def _access_rule_deleted(_cell: Cell, fact: d.AccessRuleDeleted) -> Sequence[Change]:
+    return ((fact.user_id, "access_rules", -1),)
+
+
+def _credential_created(_cell: Cell, fact: d.CredentialCreated) -> Sequence[Change]:
+    return ((fact.credential.user_id, "credentials", 1),)
+
+
+def _credential_deleted(cell: Cell, fact: d.CredentialDeleted) -> Sequence[Change]:
+    return ((cell.state.credentials[fact.credential_id].user_id, "credentials", -1),)
+
+
+def _trust_created(_cell: Cell, fact: d.TrustCreated) -> Sequence[Change]:
+    return ((fact.trust.trustor_user_id, "trusts", 1),)
+
+
+def _trust_deleted(cell: Cell, fact: d.TrustDeleted) -> Sequence[Change]:
+    return _trusts_gone(cell, (fact.trust_id,))
+
+
+def _user_deleted(cell: Cell, fact: d.UserDeleted) -> Sequence[Change]:
+    user_id = fact.user_id
+    gone = [
+        (user_id, name, -held)
+        for name, counted in BY_USER.items()
+        if (held := counted(cell, user_id))
+    ]
+    others = _trusts_gone(cell, cell.index.user_trusts.get(user_id, ()))
+    return (*gone, *(change for change in others if change[0] != user_id))
+
+
+def _project_deleted(cell: Cell, fact: d.ProjectDeleted) -> Sequence[Change]:
+    state, index, project_id = cell.state, cell.index, fact.project_id
+    applications = index.project_application_credentials.get(project_id, ())
+    credentials = index.project_credentials.get(project_id, ())
+    return (
+        *(
+            (state.application_credentials[ident].user_id, "application_credentials", -1)
+            for ident in applications
+        ),
+        *((state.credentials[ident].user_id, "credentials", -1) for ident in credentials),
+        *_trusts_gone(cell, index.project_trusts.get(project_id, ())),
+    )
+
+
+def _trusts_gone(cell: Cell, trust_ids: Iterable[str]) -> Sequence[Change]:
+    """Return what goes with trusts: also those that were handed on from them."""
+    gone: set[str] = set()
+    left = list(trust_ids)
+    while left:
+        ident = left.pop()
+        if ident not in gone:
+            gone.add(ident)
+            left += cell.index.redelegated_trusts.get(ident, ())
+    return [(cell.state.trusts[ident].trustor_user_id, "trusts", -1) for ident in gone]
+
+
+# What is users'. It is not added up: these facts tell what would be, before they are folded.
+OF_USERS: dict[type, Callable[[Cell, Any], Sequence[Change]]] = {
+    c.KeypairCreated: _keypair_created,
+    c.KeypairDeleted: _keypair_deleted,
+    d.ApplicationCredentialCreated: _application_credential_created,
+    d.ApplicationCredentialDeleted: _application_credential_deleted,
+    d.AccessRuleCreated: _access_rule_created,
+    d.AccessRuleDeleted: _access_rule_deleted,
+    d.CredentialCreated: _credential_created,
+    d.CredentialDeleted: _credential_deleted,
+    d.TrustCreated: _trust_created,
+    d.TrustDeleted: _trust_deleted,
+    d.UserDeleted: _user_deleted,
+    d.ProjectDeleted: _project_deleted,
+}
+assert not OF_USERS.keys() & CHANGES.keys(), "a fact is about a project's things or users'"

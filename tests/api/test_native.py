@@ -271,7 +271,7 @@ def test_operators_pages(cloud: Cloud):
     metrics = cloud.anyone("GET", "/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")
     for line in metrics.raw.decode().splitlines():
-        assert re.fullmatch(r"# .*|[a-z_]+(\{[^}]*\})? [0-9.e+-]+", line), line
+        assert re.fullmatch(r"# .*|[a-z_]+(\{[^}]*\})? ([0-9.e+-]+|[+]Inf)", line), line
     for path in ("/", "/nothing"):
         assert "x-openstack-request-id" in cloud.anyone("GET", path).headers
     for path in ("/nothing", "//compute/v2.1/servers"):

@@ -11,7 +11,7 @@ from engine.domain.fold import fold
 from engine.domain.index import index_of
 from engine.domain.quota import DEFAULTS, limit_of
 from engine.domain.state import State, digest
-from engine.domain.usage import BY_USER, COUNTED, project_usage
+from engine.domain.usage import BY_USER, COUNTED, held_by, project_usage, usage_after
 from schemas import compute as c
 from schemas import identity as d
 from schemas import image as i
@@ -19,7 +19,7 @@ from schemas import network as n
 from schemas.envelope import Accepted
 from schemas.quota import ResetQuota, SetQuota, SetQuotaClass
 from tests.engine.stories import Story
-from tests.engine.world import World
+from tests.engine.world import SECRET, World
 
 CONTENT = {"md5": "0" * 32, "sha512": "0" * 128}
 
@@ -56,7 +56,24 @@ def an_upload(world: World, member, size_bytes: int = 10):
     return i.UploadImage(image_id=image, blob_id="mine", size_bytes=size_bytes, **CONTENT)
 
 
+def a_trust(world: World, member, **fields):
+    role = next(r.role_id for r in world.cell.state.roles.values() if r.name == "member")
+    return d.CreateTrust(
+        trustee_user_id=world.admin.user_id,
+        impersonation=True,
+        project_id=member.project_id,
+        role_ids=(role,),
+        **fields,
+    )
+
+
+def a_credential(_world: World, member):
+    return d.CreateCredential(user_id=member.user_id, kind="totp", blob=SECRET)
+
+
 A_KEY = c.CreateKeypair(name="key", public_key="ssh-ed25519 AAAA")
+A_RULE = d.NewAccessRule(service="compute", method="GET", path="/servers")
+AN_APPLICATION = d.CreateApplicationCredential(name="a", secret=SECRET, access_rules=(A_RULE,))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +84,10 @@ A_KEY = c.CreateKeypair(name="key", public_key="ssh-ed25519 AAAA")
         ("memory_mib", 512, a_server, (403, "QuotaExceeded")),
         ("disk_gib", 3, a_server, (403, "QuotaExceeded")),
         ("keypairs", 1, A_KEY, (403, "QuotaExceeded")),
+        ("application_credentials", 1, AN_APPLICATION, (403, "QuotaExceeded")),
+        ("access_rules", 1, AN_APPLICATION, (403, "QuotaExceeded")),
+        ("credentials", 1, a_credential, (403, "QuotaExceeded")),
+        ("trusts", 1, a_trust, (403, "QuotaExceeded")),
         ("networks", 1, n.CreateNetwork(name="net"), (409, "OverQuota")),
         ("subnets", 1, a_subnet, (409, "OverQuota")),
         ("ports", 1, a_subnet, (409, "OverQuota")),  # that of its DHCP server
@@ -298,10 +319,41 @@ def test_a_project_that_is_gone_leaves_no_limits(world):
 def test_a_user_that_is_gone_holds_no_keypairs(world):
     member = world.member("demo")
     world.ok(member, A_KEY)
+    world.ok(member, a_trust(world, member))
 
     world.ok(world.admin, d.DeleteUser(user_id=member.user_id))
 
-    assert member.user_id not in world.cell.index.usage
+    assert set(project_usage(world.cell, "", member.user_id).values()) == {0}
+
+
+def test_a_trust_counts_for_who_made_it(world):
+    """Else anybody could use up another's quota."""
+    member = world.member("demo")
+    world.ok(member, a_trust(world, member))
+
+    assert project_usage(world.cell, "", member.user_id)["trusts"] == 1
+    assert project_usage(world.cell, "", world.admin.user_id)["trusts"] == 0
+
+
+def test_what_goes_with_something_else_is_not_counted_any_more(world):
+    """A trust that was handed on, and all that stood for users on a project."""
+    member = world.member("demo")
+    first = world.ok(member, a_trust(world, member, redelegation_count=1))["trust_id"]
+    by_trust = msgspec.structs.replace(
+        member, user_id=world.admin.user_id, trust_id=first, project_id=member.project_id
+    )
+    world.ok(by_trust, a_trust(world, member))
+    world.ok(member, AN_APPLICATION)
+    assert project_usage(world.cell, "", member.user_id)["trusts"] == 2
+
+    gone = [d.TrustDeleted(trust_id=first)]
+    assert usage_after(world.cell, gone, "", member.user_id)["trusts"] == 0
+    gone = [d.ProjectDeleted(project_id=member.project_id)]
+    left = usage_after(world.cell, gone, "", member.user_id)
+    world.ok(world.admin, d.DeleteProject(project_id=member.project_id))
+
+    assert left == project_usage(world.cell, "", member.user_id)
+    assert (left["trusts"], left["application_credentials"]) == (0, 0)
 
 
 def test_another_projects_use_is_its_owners_whoever_asks(world):
@@ -350,8 +402,14 @@ def recounted(state: State) -> dict[str, Counter[str]]:
         held["image_bytes"][image.project_id] += image.size_bytes or 0
     for group in state.security_groups.values():
         held["security_group_rules"][group.project_id] += len(group.rules)
-    for user_id, keypairs in state.keypairs.items():
-        held["keypairs"][user_id] += len(keypairs)
+    for name in ("keypairs", "access_rules"):
+        for user_id, things in getattr(state, name).items():
+            held[name][user_id] += len(things)
+    for name in ("application_credentials", "credentials"):
+        for thing in getattr(state, name).values():
+            held[name][thing.user_id] += 1
+    for trust in state.trusts.values():
+        held["trusts"][trust.trustor_user_id] += 1
     return {name: +counts for name, counts in held.items()}
 
 
@@ -367,9 +425,10 @@ class Watched(World):
         record = super().submit(actor, action, **fields)
         after = recounted(state)
         usage = self.cell.index.usage
+        owners = {*usage, *state.users}
         for name in COUNTED:
-            counted = {owner: held[name] for owner, held in usage.items() if name in held}
-            assert counted == after[name]
+            counted = {owner: held_by(self.cell, owner, name) for owner in owners}
+            assert {owner: held for owner, held in counted.items() if held} == after[name]
             for owner, now in after[name].items():
                 if now > before[name][owner] and (name in BY_USER or owner in projects):
                     project_id = actor.project_id if name in BY_USER else owner
