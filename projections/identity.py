@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from projections import credential
+from projections import credential, quota
 from projections.store import Table, Writer, drop_where
 from schemas import identity as s
 from schemas.compute import Keypair
@@ -169,6 +169,7 @@ def _project_deleted(
 ) -> None:
     drop_where(writer, GRANTS, "target", fact.project_id)
     credential.project_gone(writer, fact.project_id)
+    quota.project_gone(writer, fact.project_id)
     writer.drop(PROJECTS, fact.project_id)
 
 

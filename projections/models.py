@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.domain.fold import explain
+from engine.domain.usage import Change
 from engine.fingerprint import fingerprint
 from projections import (
     billing,
@@ -27,6 +28,7 @@ from projections import (
     policy,
     quota,
     timeline,
+    usage,
 )
 from projections.answers import Position
 from projections.store import MadeBy, Table, Writer
@@ -46,6 +48,7 @@ AREAS: tuple[ModuleType, ...] = (
     billing,
     policy,
     quota,
+    usage,
 )
 VERSIONS: dict[str, int] = {area.NAME: area.VERSION for area in (*AREAS, timeline)}
 STATEMENTS: tuple[str, ...] = tuple(
@@ -170,8 +173,11 @@ def _apply_record(writer: Writer, record: StoredRecord, first: Ordinal, at: Micr
     for row in timeline.rows(writer.find, request, verdict, body, facts, first, at):
         writer.add(timeline.INSERT, row)
     ordinal = first
+    changes: list[Change] = []
     for said in facts:
         ordinal += 1
-        quota.follow(writer, said.fact, ordinal)
+        changes += usage.changes(writer, said.fact)
         APPLY[type(said.fact)](writer, said.fact, ordinal, at)
+    if changes:
+        usage.add(writer, changes, ordinal)
     return ordinal + 1

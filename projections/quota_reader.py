@@ -9,7 +9,8 @@ from engine.domain.usage import BY_USER, COUNTED
 from projections.connection import Connections
 from projections.identity import PROJECTS
 from projections.query import Query
-from projections.quota import CLASS, QUOTAS, USAGE
+from projections.quota import CLASS, QUOTAS
+from projections.usage import USAGE
 from schemas.identity import Project
 
 
