@@ -24,7 +24,7 @@ from api.errors import (
 from api.forwarded import Origin, base
 from engine.domain.context import Reach
 from engine.policy import explained
-from schemas.envelope import Client
+from schemas.envelope import Client, Outcome
 from schemas.errors import Forbidden, InvalidInput
 from schemas.trace import begun, continued, state
 
@@ -92,8 +92,11 @@ class Call:
         "args",
         "awaited",
         "consumed",
+        "digest",
         "dry_run",
+        "earlier",
         "edge",
+        "key",
         "method",
         "microversion",
         "ordinal",
@@ -122,6 +125,9 @@ class Call:
         self.awaited = 0  # ordinal that the read model had not reached in time
         self.raw = b""  # the body, once it was read whole
         self.ordinal = 0  # of the request's record in the log; 0: it has none
+        self.key = ""  # under which a repetition is known for one
+        self.digest = ""  # of what is asked for under it
+        self.earlier: Outcome | None = None  # what the key stands for, if it was used before
         self.repeated = False  # whether that is an earlier request's, with the same key
         self.reason = ""  # why nobody was let in
         self.version = ""  # the microversion, written out; "" where there is none
@@ -344,7 +350,9 @@ class Call:
             pass
 
     async def body(self) -> bytes:
-        """Return the whole body; bounded by the configured limit."""
+        """Return the whole body, read once; bounded by the configured limit."""
+        if self.consumed:
+            return self.raw
         parts = [chunk async for chunk in self.chunks(self.edge.config.body_bytes_max)]
         self.raw = parts[0] if len(parts) == 1 else b"".join(parts)
         return self.raw

@@ -31,6 +31,7 @@ from api.errors import (
 from api.exchange import Answer, Call, Header, Receive, Scope, Send, Version
 from api.microversions import HIGHEST, LOWEST, Versions, parse, written
 from api.refusals import record
+from api.repetition import changed
 from api.request_log import READS, tell
 from engine.bus.client import BusError
 from projections.answers import BadPattern, BadSort, MarkerNotFound
@@ -327,6 +328,8 @@ class Service:
             if not allowed or call.method in methods:
                 raise _no_route(call)  # As in a version that never had it.
             raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
+        if call.method not in READS and route.mutates:
+            return await changed(call, route)
         answer = await route.handler(call)
         if answer.content_type == EVENTS and edge.closing.is_set():
             raise Unavailable("this process is stopping")

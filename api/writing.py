@@ -5,7 +5,6 @@ node's read model shows it, or with a header that says it does not yet. The engi
 their schema as it reads the request, so they are not judged here as well.
 """
 
-import hashlib
 from time import monotonic
 from typing import Any
 
@@ -16,7 +15,6 @@ from api.errors import denied
 from api.exchange import Call
 from engine.bus.service import submit
 from schemas.envelope import Accepted, Action, Outcome, Request, members
-from schemas.errors import InvalidInput
 from schemas.identity import IdentityAction
 
 _IDENTITY = frozenset(members(IdentityAction))
@@ -25,13 +23,21 @@ _IDENTITY = frozenset(members(IdentityAction))
 async def write(call: Call, action: Action) -> dict[str, Any]:
     """Submit ``action`` for the caller, wait until it can be read, and return the engine's reply.
 
-    An ``Idempotency-Key`` header makes a repetition of the call harmless.
+    A repetition under one key (``api.repetition``) returns what the first request did.
 
     Raises:
         Denied: the engine refused.
         Unavailable: the engine cannot be reached.
     """
-    outcome = await send(call, action)
+    return reply_of(await send(call, action))
+
+
+def reply_of(outcome: Outcome) -> dict[str, Any]:
+    """Return what the engine replied.
+
+    Raises:
+        Denied: it refused.
+    """
     if isinstance(outcome.verdict, Accepted):
         return outcome.verdict.reply
     raise denied(outcome)
@@ -45,10 +51,7 @@ async def send(call: Call, action: Action) -> Outcome:
     """
     if is_trial(call):
         raise Tried(await try_out(call, action))
-    key = call.header(b"idempotency-key") or None
-    if key is not None and len(key) > 255:
-        raise InvalidInput("an Idempotency-Key has at most 255 characters")
-    outcome = await submit(
+    outcome = call.earlier or await submit(
         call.edge.bus,
         Request(
             request_id=call.request_id,
@@ -56,8 +59,8 @@ async def send(call: Call, action: Action) -> Outcome:
             action=action,
             submitted_at=now(),
             client=call.client,
-            key=key,
-            digest=_digest(call) if key else "",
+            key=call.key or None,
+            digest=call.digest,
         ),
     )
     call.ordinal = outcome.ordinal if outcome.recorded else 0
@@ -71,12 +74,3 @@ async def send(call: Call, action: Action) -> Outcome:
         edge.authenticator.forget()
     call.position = edge.waiter.newest
     return outcome
-
-
-def _digest(call: Call) -> str:
-    """Return what tells one keyed request from another: method, path and body."""
-    hasher = hashlib.sha256()
-    for part in (call.method.encode(), call.path.encode("latin-1", "replace")):
-        hasher.update(part + b"\0")
-    hasher.update(call.raw)
-    return hasher.hexdigest()

@@ -41,6 +41,7 @@ from schemas import policy as sp
 from schemas import quota as sq
 from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types, encode
 from schemas.errors import IdReused, KeyReused, Rejected
+from schemas.repetition import Keyed
 from schemas.units import Micros
 
 DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, object]]]] = {
@@ -156,9 +157,26 @@ def repeated(cell: Cell, request: Request) -> Answered | None:
     if request.key is None:
         return None
     actor = request.actor
-    answered = cell.state.keyed.get(key_of(actor.user_id, actor.project_id, request.key))
-    if answered is not None and answered.digest != request.digest:
-        raise KeyReused(f"the key {request.key!r} was used for another request")
+    return answered_under(
+        cell,
+        Keyed(
+            user_id=actor.user_id,
+            project_id=actor.project_id,
+            key=request.key,
+            digest=request.digest,
+        ),
+    )
+
+
+def answered_under(cell: Cell, asked: Keyed) -> Answered | None:
+    """Return the answer that a key stands for; None if it was not used, or is forgotten.
+
+    Raises:
+        KeyReused: it stands for that of another request.
+    """
+    answered = cell.state.keyed.get(key_of(asked.user_id, asked.project_id, asked.key))
+    if answered is not None and answered.digest != asked.digest:
+        raise KeyReused(f"the key {asked.key!r} was used for another request")
     return answered
 
 

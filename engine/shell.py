@@ -38,10 +38,14 @@ from schemas.envelope import (
 from schemas.identity import Bootstrap
 from schemas.metrics import encode_told
 from schemas.operation import Operation, PassDeadline
+from schemas.repetition import UNUSED
+from schemas.repetition import decode as decode_keyed
 from schemas.trace import child
 from schemas.units import SECOND, Micros, Ordinal
 from schemas.work import WorkItem, decode_heartbeat
 from schemas.work import encode as encode_work
+
+KEYED_AT_ONCE = 256
 
 logger = structlog.get_logger(__name__)
 
@@ -142,13 +146,19 @@ class Engine:
             subjects.engine("status"): self._on_status,
             subjects.engine("digest"): self._on_digest,
             subjects.engine("dryrun"): self._on_dry_run,
+            subjects.engine("keyed"): self._on_keyed,
             subjects.engine("metrics"): self._on_metrics,
             subjects.engine("bootstrap"): self._on_bootstrap,
             subjects.submit_agents: self._on_agent,
             subjects.submit_api: self._on_api,
         }
         return [
-            await self._bus.subscribe(subject, _only_while_leading(take))
+            await self._bus.subscribe(
+                subject,
+                _only_while_leading(take),
+                # One that waits for its turn does not keep others waiting.
+                concurrency=KEYED_AT_ONCE if subject == subjects.engine("keyed") else 1,
+            )
             for subject, take in heard.items()
         ]
 
@@ -269,6 +279,16 @@ class Engine:
         tried = dry_run(self.cell, request, now=self._clock(), new_id=self._new_id)
         await self.turns.barrier()
         await message.respond(encode(tried))
+
+    async def _on_keyed(self, message: Message) -> None:
+        """Whether a key was used, and for what."""
+        try:
+            asked = decode_keyed(message.payload)
+        except msgspec.MsgspecError as error:
+            await message.respond(_malformed(str(error)))
+            return
+        outcome = await self.turns.answered(asked)
+        await message.respond(UNUSED if outcome is None else encode(outcome))
 
 
 def _only_while_leading(handler: Handler) -> Handler:

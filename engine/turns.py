@@ -18,7 +18,7 @@ from msgspec import Struct, field
 
 from engine.bus.client import BusError
 from engine.clocks import need_recent
-from engine.decider import authenticate, decide, refusal, repeated, stamped
+from engine.decider import answered_under, authenticate, decide, refusal, repeated, stamped
 from engine.domain.desired import work_item
 from engine.domain.fold import apply_record
 from engine.domain.state import Cell
@@ -29,8 +29,9 @@ from engine.metrics import APPENDED, count
 from schemas.compute import ServerStopRequested
 from schemas.engine import LogRolled
 from schemas.envelope import Outcome, Record, Refused, Request, encode
-from schemas.errors import IdReused, Rejected
+from schemas.errors import IdReused, KeyReused, Rejected
 from schemas.operation import Operation, OperationStarted
+from schemas.repetition import Keyed
 from schemas.trace import trace_id
 from schemas.units import SECOND, Micros, Ordinal
 from schemas.work import WorkItem
@@ -200,6 +201,38 @@ class Turns:
     def waiting(self) -> int:
         """How many requests are decided and not yet acknowledged."""
         return self._waiting
+
+    async def answered(self, asked: Keyed) -> Outcome | None:
+        """Return what a key stands for, once that is durable; None if it was not used.
+
+        None is no promise: what is submitted under the key is compared again.
+
+        Raises:
+            LeadershipLost: another leader answers.
+        """
+        try:
+            earlier = answered_under(self.cell, asked)
+        except KeyReused as error:
+            await self.barrier()
+            return Outcome(
+                request_id="",
+                ordinal=self.committed,
+                verdict=refusal(error),
+                recorded=False,
+            )
+        if earlier is None:
+            return None
+        turn = self._in_flight.get(earlier.request_id)
+        if turn is not None:
+            await asyncio.wait({turn.done})
+            if turn.done.cancelled():
+                raise LeadershipLost("what the key stands for was not committed")
+        return Outcome(
+            request_id=earlier.request_id,
+            ordinal=earlier.ordinal,
+            verdict=earlier.verdict,
+            repeated=True,
+        )
 
     def _is_full(self) -> bool:
         return self._waiting >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX

@@ -105,6 +105,8 @@ async def _made(call: Call, wish: _NewKeypair) -> dict[str, Any]:
     if public is None:
         private, public = generate(f"generated-by-cumulog-for-{call.principal.user_id}")
     await write(call, CreateKeypair(name=name, public_key=public, fingerprint=fingerprint(public)))
+    if call.repeated:  # the private key was told once, and belongs to the public one made then
+        return {**keypair_view(_named(call, name), typed=False), "user_id": call.principal.user_id}
     view: dict[str, Any] = {
         "name": name,
         "public_key": public,
@@ -117,9 +119,13 @@ async def _made(call: Call, wish: _NewKeypair) -> dict[str, Any]:
 
 
 def _find(call: Call) -> Keypair:
-    keypair = call.edge.reader.keypair(call.principal.user_id, call.args[0])
+    return _named(call, call.args[0])
+
+
+def _named(call: Call, name: str) -> Keypair:
+    keypair = call.edge.reader.keypair(call.principal.user_id, name)
     if keypair is None:
-        raise NotFound(f"there is no keypair {call.args[0][:64]!r}")
+        raise NotFound(f"there is no keypair {name[:64]!r}")
     return keypair
 
 

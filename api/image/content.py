@@ -4,6 +4,7 @@ Invariant: bytes that were refused, or that no image speaks of, do not stay in t
 a client says about content is never believed: a host checks it before the image is active.
 """
 
+import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic
@@ -13,11 +14,11 @@ from api.errors import BodyTooLarge, Denied, UnsupportedMediaType
 from api.exchange import Answer, Call, Header
 from api.image.records import find, find_own
 from api.routing import Routes
-from api.writing import write
+from api.writing import reply_of, write
 from executors.storage.blob import Blobs, BlobTooLarge
 from projections.answers import OperationState
 from schemas.envelope import Refused
-from schemas.errors import ContentQuotaExceeded, IncorrectImageState, NotFound
+from schemas.errors import ContentQuotaExceeded, IncorrectImageState, KeyReused, NotFound
 from schemas.image import Image, UploadImage
 from schemas.quota import UNLIMITED
 
@@ -32,6 +33,9 @@ async def upload(call: Call) -> Answer:
     if kind != "application/octet-stream":
         raise UnsupportedMediaType("an image's content is sent as application/octet-stream")
     image = find_own(call)
+    if call.earlier is not None:
+        await _same(call, image)
+        return await _checked(call, reply_of(call.earlier)["operation_id"], None)
     if image.status != "queued":
         raise IncorrectImageState(f"the image is {image.status}, content is taken while queued")
     edge = call.edge
@@ -65,12 +69,31 @@ async def upload(call: Call) -> Answer:
     except (Denied, Tried):
         await edge.blobs.delete(written.blob_id)
         raise
-    state = await _ended(call, reply["operation_id"])
+    return await _checked(call, reply["operation_id"], written.blob_id)
+
+
+async def _same(call: Call, image: Image) -> None:
+    """Read content that is sent again, and compare it with what the image was given.
+
+    Raises:
+        KeyReused: it is other content, under the key of the first.
+    """
+    hasher = hashlib.sha512()
+    async for chunk in call.chunks(call.edge.config.image_bytes_max):
+        hasher.update(chunk)
+    if image.sha512 not in {None, hasher.hexdigest()}:
+        raise KeyReused(f"the key {call.key!r} was used for other content")
+
+
+async def _checked(call: Call, operation_id: str, blob_id: str | None) -> Answer:
+    """Answer once a host has looked at the content; what it refuses does not stay."""
+    state = await _ended(call, operation_id)
     if state is None:
         return Answer(202)  # Accepted, and still being checked; the image's status will tell.
     if state.status == "succeeded":
         return Answer(204)
-    await edge.blobs.delete(written.blob_id)
+    if blob_id is not None:
+        await call.edge.blobs.delete(blob_id)
     raise Denied(
         Refused(
             code="ContentRefused",

@@ -16,6 +16,7 @@ from schemas.engine import RollLog
 from schemas.envelope import Accepted, Action, Request, decode_commit, decode_outcome
 from schemas.host import MarkHost
 from schemas.identity import CreateProject
+from schemas.repetition import Keyed
 from tests.engine.world import SYSTEM, World
 
 
@@ -113,6 +114,44 @@ async def test_a_slow_acknowledgement_does_not_hold_up_the_next_commit(held):
     await held.log.reaches(WINDOW + 1)
     records = [len(decode_commit(c.data).records) async for c in held.log.read()]
     assert records == [1] * WINDOW + [2]
+
+
+async def test_what_a_key_stands_for_is_told_once_it_is_durable(held):
+    request = held.request(CreateProject(name="p"), "p")
+    request = structs.replace(request, key="k", digest="d")
+    admin = held.world.admin
+    asked = Keyed(user_id=admin.user_id, project_id=admin.project_id, key="k", digest="d")
+    assert await held.turns.answered(asked) is None
+    held.turns.submit(request, held.reply)
+    await held.log.reaches(1)
+    asking = asyncio.create_task(held.turns.answered(asked))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not asking.done()
+
+    held.log.held[1].set_result(None)
+
+    told = await asking
+    first = decode_outcome((await held.hears(1), held.answers[0])[1])
+    assert told == structs.replace(first, repeated=True)
+    other = await held.turns.answered(structs.replace(asked, digest="other"))
+    assert (other.verdict.code, other.recorded) == ("KeyReused", False)
+    assert await held.turns.answered(structs.replace(asked, user_id="another")) is None
+
+
+async def test_what_a_key_stands_for_is_not_told_by_a_leader_that_lost(held):
+    request = structs.replace(held.request(CreateProject(name="p"), "p"), key="k", digest="d")
+    admin = held.world.admin
+    asked = Keyed(user_id=admin.user_id, project_id=admin.project_id, key="k", digest="d")
+    held.turns.submit(request, held.reply)
+    await held.log.reaches(1)
+    asking = asyncio.create_task(held.turns.answered(asked))
+    await asyncio.sleep(0)
+
+    held.log.held[1].set_exception(WrongLastSequence(0, 1))
+
+    with pytest.raises(LeadershipLost):
+        await asking
 
 
 async def test_nothing_is_answered_before_all_that_goes_before_it_is_acknowledged(held):
