@@ -7,6 +7,7 @@ body is never held beyond the limit its route sets.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -40,6 +41,7 @@ type Header = tuple[bytes, bytes]
 type Version = tuple[int, int]
 
 IDLE_S = 60.0  # how long a client may pause within a body
+BODY_S = 120.0  # how long all of a body may take that is read as one
 
 JSON: bytes = b"application/json"
 encode = msgspec.json.Encoder().encode
@@ -310,7 +312,7 @@ class Call:
 
         Raises:
             BodyTooLarge: it is longer than ``limit`` bytes; the rest is not read.
-        BodyTooSlow: nothing of it came for too long.
+            BodyTooSlow: nothing of it came for too long.
             ClientGone: the client went away before its end.
         """
         announced = self.header(b"content-length")
@@ -350,10 +352,19 @@ class Call:
             pass
 
     async def body(self) -> bytes:
-        """Return the whole body, read once; bounded by the configured limit."""
+        """Return the whole body, read once; bounded by the configured limit, and in time.
+
+        Raises:
+            BodyTooSlow: it came in dribs and drabs for too long.
+        """
         if self.consumed:
             return self.raw
-        parts = [chunk async for chunk in self.chunks(self.edge.config.body_bytes_max)]
+        parts: list[bytes] = []
+        deadline = monotonic() + BODY_S
+        async for chunk in self.chunks(self.edge.config.body_bytes_max):
+            parts.append(chunk)
+            if len(parts) > 1 and monotonic() > deadline:
+                raise BodyTooSlow(f"the body took longer than {BODY_S:.0f} s")
         self.raw = parts[0] if len(parts) == 1 else b"".join(parts)
         return self.raw
 

@@ -30,6 +30,7 @@ IDENTITIES = {
 }
 # All that `destroy` removes, and nothing else.
 CONTENT = (
+    "access",
     "blobs",
     "checkpoints",
     "clouds.yaml",

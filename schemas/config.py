@@ -43,7 +43,7 @@ class Config(Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     # What a client may ask of one edge; 0: no limit. Failed sign-ins only are counted.
     requests_per_address_s: float = 500.0
-    requests_per_project_s: float = 1000.0
+    requests_per_project_s: float = 2000.0
     sign_ins_per_address_min: float = 60.0
     # How many connections may be open, and how many of one address (0: no limit).
     connections_max: int = 4096
