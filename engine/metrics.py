@@ -113,13 +113,12 @@ class Numbers:
         for held in self._index.usage.values():
             used.update(held)
         for name in COUNTED:
-            if name not in DEFAULTS:
-                continue
-            owners = state.users if name in BY_USER else state.projects
+            if name in BY_USER:
+                continue  # Each user's own: sums over all of them tell nothing.
             common = state.quota_class.get(name, DEFAULTS[name])
             own = [limits[name] for limits in state.quotas.values() if name in limits]
-            limits = [*own, *([common] if len(owners) > len(own) else [])]
-            total = sum(own) + common * max(0, len(owners) - len(own))
+            limits = [*own, *([common] if len(state.projects) > len(own) else [])]
+            total = sum(own) + common * max(0, len(state.projects) - len(own))
             unlimited = UNLIMITED in limits
             yield "cumulog_quota_used", (name,), used[name]
             yield "cumulog_quota_limit", (name,), math.inf if unlimited else total

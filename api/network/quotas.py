@@ -57,6 +57,7 @@ async def list_all(call: Call) -> Answer:
 
 async def show_own(call: Call) -> Answer:
     """GET /quotas/tenant and /quotas/project: whose token this is."""
+    call.allow(READ_DEFAULTS)
     word = call.path.rpartition("/")[2]
     own = call.principal.project_id
     return json_answer({word: {f"{word}_id": own}})
