@@ -93,6 +93,7 @@ class Authenticator:
         self._position = position
         self._seen_at = -1
         self._changed_at = -1
+        self._ring_seq = ring.seq
         self._opened: OrderedDict[str, Token] = OrderedDict()
         self._found: dict[str, Principal] = {}
 
@@ -116,6 +117,11 @@ class Authenticator:
         Raises:
             Unauthorized: it is no token of ours, or does not count any more.
         """
+        if self._ring.seq != self._ring_seq:
+            # A key may have been dropped, and with it what it had sealed.
+            self._ring_seq = self._ring.seq
+            self._opened.clear()
+            self._found.clear()
         token = self._opened.get(text)
         if token is None:
             token = await self._open(text)

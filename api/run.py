@@ -30,7 +30,7 @@ from api.image import leftovers
 from api.limits import Limits
 from api.listening import BACKLOG, SocketServer, listen, tell_ready
 from api.passwords import Passwords
-from api.tokens import TokenRing
+from api.tokens import REFRESH_S, TokenRing
 from api.waiting import Waiter
 from engine.bus.client import Bus, BusError, Message
 from engine.bus.keys import Keys
@@ -106,7 +106,7 @@ async def serve(config: Config, stop: Stop) -> None:
         await _read_keys(edge)
         await _listen(edge)
         edge.access.start()
-        tasks.append(asyncio.create_task(_sweep(edge)))
+        tasks += [asyncio.create_task(_sweep(edge)), asyncio.create_task(_follow_ring(edge))]
         await _serve_http(edge, stop)
     finally:
         edge.closing.set()
@@ -162,6 +162,17 @@ async def _read_keys(edge: Edge) -> None:
             await asyncio.sleep(0.5)
         else:
             return
+
+
+async def _follow_ring(edge: Edge) -> None:
+    """Take up keys for tokens that were rotated elsewhere, and let go of those dropped."""
+    while True:
+        await asyncio.sleep(REFRESH_S)
+        try:
+            if await edge.ring.refresh():
+                log.info("token_keys_changed", ring=edge.ring.seq)
+        except (BusError, Rejected) as error:
+            log.warning("token_keys_not_read", error=str(error))
 
 
 async def _listen(edge: Edge) -> None:

@@ -11,13 +11,14 @@ import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from msgspec import Struct
 
+from engine.bus.keys import TokenKeys
 from schemas.units import HOUR, Micros
 
 LIFETIME: int = 12 * HOUR
 TOKEN_CHARS_MAX = 4096
-_REFRESH_S = 5.0
+REFRESH_S = 2.0  # how old the ring may be that an edge goes by
 
-type KeySource = Callable[[], Awaitable[list[bytes]]]
+type KeySource = Callable[[], Awaitable[TokenKeys]]
 
 
 class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,23 +55,23 @@ class TokenRing:
     """Seals and opens tokens with a ring of keys: the first signs, all open."""
 
     def __init__(self, source: KeySource) -> None:
-        """``source`` returns the Fernet keys, newest first."""
+        """``source`` returns the ring as it is now."""
         self._source = source
         self._fernet: MultiFernet | None = None
-        self._keys: list[bytes] = []
         self._asked_at = float("-inf")
+        self.seq = 0  # of the ring; another number, another ring
 
     async def refresh(self) -> bool:
         """Read the ring again, at most every few seconds; return whether it changed."""
         now = monotonic()
-        if now - self._asked_at < _REFRESH_S:
+        if now - self._asked_at < REFRESH_S:
             return False
         self._asked_at = now
-        keys = await self._source()
-        if keys == self._keys:
+        ring = await self._source()
+        if ring.seq == self.seq:
             return False
-        self._keys = keys
-        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self._fernet = MultiFernet([Fernet(key) for key in ring.keys])
+        self.seq = ring.seq
         return True
 
     def seal(self, value: Struct) -> str:

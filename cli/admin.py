@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import Column, Output, show_item, show_rows
-from cli.parameters import HELP_NAMES
+from cli.parameters import HELP_NAMES, AuthorityOption, ConfigArgument
 from cli.password_policy import policy_app
 from cli.problem import USAGE, Problem
 from cli.session import Session, command
+from cli.token_keys import keys_app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ admin_app = typer.Typer(
 )
 
 admin_app.add_typer(policy_app, name="password-policy")
+admin_app.add_typer(keys_app, name="token-keys")
 
 GIB = 2**30
 COLUMNS: Sequence[Column] = (
@@ -35,12 +37,6 @@ COLUMNS: Sequence[Column] = (
     ("BELONGS TO", "whose"),
     ("COPY TO", lambda row: " and ".join(row["copy_to"])),
 )
-ConfigArgument = Annotated[
-    str, typer.Argument(help="The admin component's file, in a cluster.", metavar="ADMIN.JSON")
-]
-AuthorityOption = Annotated[
-    str, typer.Option(help="The authority's file, when not where ADMIN.JSON says.")
-]
 OutputOption = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]
 
 

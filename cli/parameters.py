@@ -9,11 +9,17 @@ commands work as before and only start slower; tests/cli/test_start.py would tel
 import enum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 HELP_NAMES = ["-h", "--help"]
+ConfigArgument = Annotated[
+    str, typer.Argument(help="The admin component's file, in a cluster.", metavar="ADMIN.JSON")
+]
+AuthorityOption = Annotated[
+    str, typer.Option(help="The authority's file, when not where ADMIN.JSON says.")
+]
 TRUE = {"1", "true", "t", "yes", "y", "on"}
 FALSE = {"0", "false", "f", "no", "n", "off", ""}
 

@@ -91,7 +91,7 @@ def roll(config: Config, client: Callable[[], Client], to: int | None) -> dict[s
 
 
 async def _roll(config: Config, client: Callable[[], Client], to: int | None) -> dict[str, Any]:
-    async with _broker(config) as bus:
+    async with broker(config) as bus:
         number, made = await open_next(bus, replicas=config.replicas)
         if made:
             return {"stream": number, "result": "a roll-over that was cut short is complete now"}
@@ -180,7 +180,7 @@ def confirm(question: str) -> None:
 
 
 async def _candidate(config: Config, number: int) -> dict[str, Any] | None:
-    async with _broker(config) as bus:
+    async with broker(config) as bus:
         return await candidate(bus, number)
 
 
@@ -203,12 +203,17 @@ async def _seal(config: Config) -> None:
 
 
 async def _drop(config: Config, number: int) -> None:
-    async with _broker(config) as bus:
+    async with broker(config) as bus:
         await drop(bus, number)
 
 
 @contextlib.asynccontextmanager
-async def _broker(config: Config) -> AsyncIterator[Bus]:
+async def broker(config: Config) -> AsyncIterator[Bus]:
+    """Give the administrator's connection to where the log and the keys are.
+
+    Raises:
+        Problem: the authority's file cannot be read.
+    """
     try:
         bus = await Bus.connect(
             config.nats_url,

@@ -17,6 +17,7 @@ import structlog
 import uuid_utils
 
 from engine.bus.client import Bus
+from engine.bus.keys import Keys
 from engine.bus.lease import Lease, LeaseBucket
 from engine.bus.work import dispatch, ensure_work_stream
 from engine.candidate import Candidate
@@ -28,6 +29,7 @@ from engine.log.streams import Archived
 from engine.log.witness import Seen, Witness
 from engine.snapshot import load_newest, stands_on
 from engine.snapshotter import Snapshotter
+from engine.token_keys import rotate_when_due
 from engine.turns import LeadershipLost
 from schemas.config import Config
 from schemas.units import Micros
@@ -123,6 +125,7 @@ async def run(config: Config, *, archived: Archived | None = None) -> None:
         name=f"engine-{config.node}",
         cell=config.cell,
     )
+    rotating: asyncio.Task[None] | None = None
     witness = Witness(Path(config.state_dir) / "run" / "acknowledged")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -163,6 +166,8 @@ async def run(config: Config, *, archived: Archived | None = None) -> None:
             acknowledged=witness.note,
             note=snapshotter.note,
         )
+        if config.token_keys_hours > 0:
+            rotating = asyncio.create_task(rotate_when_due(Keys(bus), config.token_keys_hours))
         await _until(stop, candidate.run())
         await candidate.release()
         if (rest := candidate.at_rest()) is not None:
@@ -173,6 +178,9 @@ async def run(config: Config, *, archived: Archived | None = None) -> None:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+        if rotating is not None:
+            rotating.cancel()
+            await asyncio.gather(rotating, return_exceptions=True)
         witness.close()
         await bus.close()
 

@@ -62,6 +62,9 @@ class Config(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()  # of pages that may read answers; never "*"
     head_bytes_max: int = 64 * 2**10
     url_bytes_max: int = 16 * 2**10
+    # How old the key that signs tokens may become (0: it is rotated by hand). A token is good for
+    # 12 hours, and as long as its key is among the last three.
+    token_keys_hours: float = 0.0
     snapshot_ordinals: int = 50_000
     segment_ordinals: int = 500_000
     segment_age_s: float = 300.0

@@ -8,6 +8,7 @@ never comes back under the same id. The bucket follows the layout of a NATS key-
 import os
 import re
 import time
+from datetime import UTC, datetime
 
 import msgspec
 from cryptography.fernet import Fernet
@@ -24,7 +25,8 @@ CACHED_MAX = 10_000
 WRONG_LAST_SEQUENCE = 10071
 NO_MESSAGE = 10037
 TOKEN_RING = "token.ring"  # noqa: S105  # a name
-TOKEN_KEYS_MAX = 3
+TOKEN_KEYS_MAX = 4
+TIME = "Nats-Time-Stamp"
 TOMBSTONE = "KV-Operation"
 
 
@@ -44,14 +46,28 @@ class _Ack(Struct, frozen=True):
     error: _Error | None = None
 
 
+class TokenKeys(Struct, frozen=True, kw_only=True):
+    """The ring of Fernet keys (urlsafe base64) that signs and opens tokens.
+
+    The first signs. The last has not signed yet and will next, so that every edge knows it by
+    then; those between have signed. ``seq`` tells one ring from another.
+    """
+
+    keys: tuple[bytes, ...]
+    seq: int
+    made_at: datetime
+
+
 class _Stored(Struct, frozen=True):
     seq: int  # 0: nothing there
     value: bytes  # empty: destroyed
+    at: datetime = datetime.fromtimestamp(0, UTC)
 
 
 class _Message(Struct, frozen=True):
     seq: int
     data: bytes = b""
+    time: datetime = datetime.fromtimestamp(0, UTC)
 
 
 class _Found(Struct, frozen=True):
@@ -140,30 +156,46 @@ class Keys:
         await self._write(key_id, b"", expected=None)
         self._cache.pop(key_id, None)
 
-    async def token_keys(self) -> list[bytes]:
-        """Return the token key ring (urlsafe base64 Fernet keys); the first signs.
+    async def token_keys(self) -> TokenKeys:
+        """Return the token key ring as it is now.
 
         Raises:
             KeyMissing: ``ensure_token_keys`` was never called.
         """
-        return [key.encode() for key in _decode_ring(await self.get_key(TOKEN_RING))]
+        stored = await self._read(TOKEN_RING)
+        if not stored.value:
+            raise KeyMissing("there are no keys for tokens", key_id=TOKEN_RING)
+        return _ring(stored)
 
-    async def ensure_token_keys(self) -> list[bytes]:
+    async def ensure_token_keys(self) -> TokenKeys:
         """Make the token key ring unless it is there, and return it."""
         stored = await self._read(TOKEN_RING)
         if stored.seq == 0:
-            await self._write(TOKEN_RING, _ring([Fernet.generate_key().decode()]), expected=0)
+            await self._write(TOKEN_RING, _written(_fresh(), _fresh()), expected=0)
         return await self.token_keys()
 
-    async def rotate_token_keys(self) -> list[bytes]:
-        """Put a new key first; tokens signed by the ones kept behind it stay valid."""
+    async def rotate_token_keys(
+        self, *, seen: int | None = None, end_tokens: bool = False
+    ) -> TokenKeys:
+        """Let the next key sign; tokens signed by those kept behind it stay valid.
+
+        ``seen`` makes it happen only if the ring is still that one, ``end_tokens`` keeps no key,
+        so that every token there is ends.
+        """
         while True:
             stored = await self._read(TOKEN_RING)
-            older = _decode_ring(stored.value) if stored.value else []
-            ring = [Fernet.generate_key().decode(), *older][:TOKEN_KEYS_MAX]
-            self._cache.pop(TOKEN_RING, None)
-            if await self._write(TOKEN_RING, _ring(ring), expected=stored.seq):
-                return [key.encode() for key in ring]
+            if seen is not None and stored.seq != seen:
+                return await self.token_keys()
+            ring = _decode_ring(stored.value) if stored.value else []
+            if end_tokens:
+                rotated = [_fresh()]
+            elif len(ring) < 2:
+                rotated = [_fresh(), *ring]  # made when no key was chosen in advance
+            else:
+                rotated = [ring[-1], *ring[:-1]]
+            rotated = [*rotated[: TOKEN_KEYS_MAX - 1], _fresh()]
+            if await self._write(TOKEN_RING, _written(*rotated), expected=stored.seq):
+                return await self.token_keys()
 
     def _cached(self, key_id: str) -> bytes | None:
         until, value = self._cache.get(key_id, (0.0, b""))
@@ -190,7 +222,7 @@ class Keys:
         question = msgspec.json.encode({"last_by_subj": self._subject(key_id)})
         reply = _decode_found(await self._bus.request(subject, question, timeout_s=TIMEOUT_S))
         if reply.message is not None:
-            return _Stored(reply.message.seq, reply.message.data)
+            return _Stored(reply.message.seq, reply.message.data, reply.message.time)
         if reply.error is not None and reply.error.err_code == NO_MESSAGE:
             return _Stored(0, b"")
         raise BusError(f"key {key_id}: {reply.error.description if reply.error else 'no answer'}")
@@ -216,7 +248,11 @@ def _stored(answer: Message) -> _Stored:
         return _Stored(0, b"")
     if STATUS in answer.headers:
         raise BusError(f"keys: {answer.headers[STATUS]} {answer.headers.get('Description', '')}")
-    return _Stored(int(answer.headers["Nats-Sequence"]), answer.payload)
+    return _Stored(
+        int(answer.headers["Nats-Sequence"]),
+        answer.payload,
+        datetime.fromisoformat(answer.headers[TIME]),
+    )
 
 
 def _token(key_id: str) -> str:
@@ -224,5 +260,14 @@ def _token(key_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda m: f"={ord(m[0]):02X}", key_id)
 
 
-def _ring(keys: list[str]) -> bytes:
+def _ring(stored: _Stored) -> TokenKeys:
+    keys = tuple(key.encode() for key in _decode_ring(stored.value))
+    return TokenKeys(keys=keys, seq=stored.seq, made_at=stored.at)
+
+
+def _written(*keys: str) -> bytes:
     return msgspec.json.encode(keys)
+
+
+def _fresh() -> str:
+    return Fernet.generate_key().decode()

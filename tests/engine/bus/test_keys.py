@@ -1,11 +1,13 @@
 """Keys are made once, shared by all, and gone for good when destroyed."""
 
 import asyncio
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.fernet import Fernet
 
-from engine.bus.keys import TOKEN_KEYS_MAX, KeyMissing, Keys
+from engine.bus.keys import TOKEN_KEYS_MAX, TOKEN_RING, KeyMissing, Keys
 
 
 async def keys_of(nats):
@@ -93,7 +95,10 @@ async def test_the_token_ring_signs_and_reads(nats):
     rings = await asyncio.gather(one.ensure_token_keys(), other.ensure_token_keys())
 
     assert rings[0] == rings[1] == await one.token_keys()
-    assert Fernet(rings[0][0]).decrypt(Fernet(rings[1][0]).encrypt(b"x")) == b"x"
+    ring = rings[0].keys
+    assert len(set(ring)) == 2, "one that signs, and one that will"
+    assert Fernet(ring[0]).decrypt(Fernet(rings[1].keys[0]).encrypt(b"x")) == b"x"
+    assert abs(datetime.now(UTC) - rings[0].made_at) < timedelta(hours=1)
 
 
 async def test_without_a_ring_there_is_none(nats):
@@ -101,15 +106,51 @@ async def test_without_a_ring_there_is_none(nats):
         await (await keys_of(nats)).token_keys()
 
 
-async def test_a_rotated_ring_keeps_the_older_keys_behind_the_new(nats):
+async def test_the_next_key_was_known_before_it_signs(nats):
     keys = await keys_of(nats)
-    first = await keys.ensure_token_keys()
+    first = (await keys.ensure_token_keys()).keys
 
-    second = await keys.rotate_token_keys()
+    second = (await keys.rotate_token_keys()).keys
+    third = (await keys.rotate_token_keys()).keys
+
+    assert second[:2] == (first[1], first[0])
+    assert third[:3] == (second[2], second[0], second[1])
+    last = third
     for _ in range(TOKEN_KEYS_MAX):
-        last = await keys.rotate_token_keys()
+        last = (await keys.rotate_token_keys()).keys
+        assert len(set(last)) == TOKEN_KEYS_MAX
+    assert not set(last) & set(third[:-1]), "the oldest are dropped"
+    assert (await keys.token_keys()).keys == last
+    assert (await (await keys_of(nats)).token_keys()).keys == last
 
-    assert second[1:] == first
-    assert len(last) == TOKEN_KEYS_MAX
-    assert await keys.token_keys() == last
-    assert await (await keys_of(nats)).token_keys() == last
+
+async def test_a_ring_with_one_key_can_be_rotated(nats):
+    """As it was made before a key was chosen in advance."""
+    keys = await keys_of(nats)
+    only = Fernet.generate_key()
+    assert await keys._write(TOKEN_RING, json.dumps([only.decode()]).encode(), expected=0)
+
+    ring = (await keys.rotate_token_keys()).keys
+
+    assert len(ring) == 3
+    assert ring[1] == only
+
+
+async def test_all_keys_can_be_dropped(nats):
+    keys = await keys_of(nats)
+    before = await keys.ensure_token_keys()
+
+    after = await keys.rotate_token_keys(end_tokens=True)
+
+    assert len(after.keys) == 2
+    assert not set(before.keys) & set(after.keys)
+
+
+async def test_of_several_who_find_a_ring_old_one_rotates_it(nats):
+    several = [await keys_of(nats) for _ in range(4)]
+    seen = (await several[0].ensure_token_keys()).seq
+
+    rings = await asyncio.gather(*(keys.rotate_token_keys(seen=seen) for keys in several))
+
+    assert len(set(rings)) == 1
+    assert len(rings[0].keys) == 3
