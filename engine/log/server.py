@@ -27,6 +27,7 @@ from msgspec import Struct, field
 
 from engine.log.accounts import AGENT, USERS, accounts
 from engine.log.configuration import PAYLOAD_BYTES_MAX, Membership, render, server_config
+from schemas.access import BYTES_MAX
 
 __all__ = [
     "PAYLOAD_BYTES_MAX",
@@ -264,12 +265,23 @@ def _store_bytes_max(store: Path) -> int:
     """Let the store grow into nine tenths of what is free now.
 
     The server's own default is three quarters of what is free at its start, counting what it holds
-    already as taken: a log bigger than the rest of the disk could not be appended to.
+    already as taken: a log bigger than the rest of the disk could not be appended to. Never less
+    than what streams with a limit reserve, or the server would not start: on a disk that is nearly
+    full the disk itself is then the limit.
     """
     store.mkdir(mode=0o700, exist_ok=True)
     held = sum(entry.stat().st_size for entry in store.rglob("*.blk"))
     status = os.statvfs(store)
-    return held + status.f_bavail * status.f_frsize * 9 // 10
+    return max(held + status.f_bavail * status.f_frsize * 9 // 10, held + _reserved(store))
+
+
+def _reserved(store: Path) -> int:
+    """Return the bytes that streams reserve, or will once they are made."""
+    reserved = 0
+    for entry in store.glob("jetstream/*/streams/*/meta.inf"):
+        with contextlib.suppress(OSError, ValueError):  # the server says what is wrong with it
+            reserved += max(0, int(json.loads(entry.read_bytes()).get("max_bytes", 0)))
+    return max(reserved, BYTES_MAX)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """The embedded broker: one to a store, found again after a crash, its secrets well kept."""
 
 import asyncio
+import os
 import stat
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.bus.access import append_access, ensure_access_stream
 from engine.bus.client import Bus, NotPermitted
 from engine.log import server
 from engine.log.jetstream import JetStreamLog
-from engine.log.stream import ensure_log
+from engine.log.stream import call, ensure_log
+from schemas.access import BYTES_MAX
 
 
 @pytest.fixture
@@ -143,6 +146,34 @@ async def test_what_was_acknowledged_is_there_after_a_kill(directory):
     assert [int(commit.data) async for commit in log.read()] == list(range(20))
     await bus.close()
     again.stop()
+
+
+@pytest.mark.parametrize("limit", [None, 4 * BYTES_MAX])
+async def test_it_starts_on_a_disk_that_is_nearly_full(directory, monkeypatch, limit):
+    """What a stream may grow to is reserved, and the server starts with no less than that."""
+    full = os.statvfs("/")
+    nearly = os.statvfs_result((*full[:4], 1000, *full[5:]))
+    monkeypatch.setattr(server.os, "statvfs", lambda _: nearly)
+    for round_ in (1, 2, 3):
+        running = server.start(directory)
+        admin = await connect(running)
+        await ensure_log(admin)
+        await ensure_access_stream(admin)
+        log = JetStreamLog(admin)
+        assert await log.append(b"commit", expected_last=round_ - 1) == round_
+        assert await append_access(admin.store, "edge", f"edge.{round_}", b"{}") == round_
+        if limit is not None and round_ == 1:
+            name = f"STREAM.UPDATE.{admin.subjects.access_stream}"
+            config = (await call(admin, name.replace("UPDATE", "INFO")))["config"]
+            monkeypatch.undo()
+            await admin.close()
+            running.stop()
+            running = server.start(directory)
+            admin = await connect(running)
+            await call(admin, name, config | {"max_bytes": limit})
+            monkeypatch.setattr(server.os, "statvfs", lambda _: nearly)
+        await admin.close()
+        running.stop()
 
 
 async def test_an_append_under_way_during_a_restart_is_stored_once(directory):
