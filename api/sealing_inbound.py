@@ -30,11 +30,37 @@ async def seal_password(edge: Edge, password: str, owner: User | None = None) ->
         InvalidInput: the password is empty, too long, or not as the operator's policy wants it.
     """
     need_fit(edge.reader.password_policy(), password)
-    encoded = await edge.passwords.hash(password)
-    key_id = owner.password.key_id if owner is not None and owner.password is not None else ""
-    if not key_id:
-        key_id = f"user-{uuid_utils.uuid4().hex}"
-    return await _seal(edge, key_id, encoded.encode())
+    return await seal_secret(edge, password, owner)
+
+
+async def seal_secret(edge: Edge, secret: str, owner: User | None) -> Sealed:
+    """Return the hash of what is as good as a password, sealed likewise.
+
+    Raises:
+        InvalidInput: it is empty or too long.
+    """
+    encoded = await edge.passwords.hash(secret)
+    return await _seal(edge, _key_of(owner), encoded.encode())
+
+
+def _key_of(owner: User | None) -> str:
+    """Return the name of a user's key; of one who has none, a new one."""
+    if owner is not None and owner.password is not None:
+        return owner.password.key_id
+    return f"user-{uuid_utils.uuid4().hex}"
+
+
+async def seal_text(edge: Edge, text: str, owner: User) -> Sealed:
+    """Return a text sealed under its owner's key."""
+    return await _seal(edge, _key_of(owner), text.encode())
+
+
+async def open_text(edge: Edge, value: Sealed) -> str | None:
+    """Return a text that was sealed; None if its key was destroyed."""
+    try:
+        return (await open_sealed(edge, value)).decode()
+    except (KeyMissing, SealBroken):
+        return None
 
 
 async def seal_user_data(edge: Edge, project: Project, text: str) -> Sealed:

@@ -48,6 +48,12 @@ WITH RECURSIVE
     UNION SELECT projects.id FROM projects JOIN below ON projects.parent_id = below.id)
 SELECT project_id FROM grants WHERE {_HELD} AND inherited = 0 UNION SELECT id FROM below
 """  # noqa: S608  # our own names
+_BELOW = """
+WITH RECURSIVE below(id) AS (
+  SELECT id FROM projects WHERE parent_id = ?
+  UNION SELECT projects.id FROM projects JOIN below ON projects.parent_id = below.id)
+SELECT id FROM below
+"""
 
 
 def _both(user_id: str) -> tuple[str, str]:
@@ -86,14 +92,24 @@ class IdentityReader(Connections):
         domain_id: str | None = None,
         name: str | None = None,
         enabled: bool | None = None,
+        parent_id: str | None = None,
         user_id: str | None = None,
     ) -> list[Project]:
-        """Return projects by name; ``user_id`` means those on which that user has a role."""
+        """Return projects by name; ``user_id`` means those on which that user has a role.
+
+        ``parent_id`` is a project's id, or that of a domain for what lies in no project of it.
+        """
         query = Query(PROJECTS).among(id=ids)
         query.equal(domain_id=domain_id, name=name, enabled=enabled)
+        if parent_id is not None:
+            query.where("(parent_id = ? OR parent_id = '' AND domain_id = ?)", parent_id, parent_id)
         if user_id is not None:
             query.where(f"id IN ({_PROJECTS_OF})", *_both(user_id), *_both(user_id))
         return self.page(query, BY_NAME)
+
+    def subtree(self, project_id: str) -> list[Project]:
+        """Return the projects that lie in one, and in those, by name."""
+        return self.page(Query(PROJECTS).where(f"id IN ({_BELOW})", project_id), BY_NAME)
 
     def user(self, user_id: str) -> User | None:
         """Return a user."""
@@ -105,18 +121,21 @@ class IdentityReader(Connections):
         domain_id: str | None = None,
         name: str | None = None,
         enabled: bool | None = None,
+        group_id: str | None = None,
     ) -> list[User]:
-        """Return users by name."""
+        """Return users by name; ``group_id`` means those in that group."""
         query = Query(USERS).equal(name=name, domain_id=domain_id, enabled=enabled)
+        if group_id is not None:
+            query.where("id IN (SELECT user_id FROM memberships WHERE group_id = ?)", group_id)
         return self.page(query, BY_NAME)
 
     def role(self, role_id: str) -> Role | None:
         """Return a role."""
         return self.one(ROLES, role_id)
 
-    def roles(self, *, name: str | None = None) -> list[Role]:
-        """Return roles by name."""
-        return self.page(Query(ROLES).equal(name=name), BY_NAME)
+    def roles(self, *, name: str | None = None, domain_id: str | None = None) -> list[Role]:
+        """Return roles by name; ``domain_id`` "" means those of no domain."""
+        return self.page(Query(ROLES).equal(name=name, domain_id=domain_id), BY_NAME)
 
     def grants(
         self,

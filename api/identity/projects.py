@@ -1,145 +1,232 @@
-"""Projects, domains and roles; who has which role where."""
+"""Projects, which lie in domains and in one another."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import uuid_utils
 from msgspec import Struct
 
-from api.errors import NotOffered
 from api.exchange import Answer, Call, json_answer
-from api.identity.views import domain_view, project_view, role_view
+from api.identity.attributes import Attributes
+from api.identity.lists import BY_NAME, domain_asked, in_domain, listing, unseen
+from api.identity.views import View, domain_as_project_view, project_view
 from api.pagination import flag
 from api.routing import Routes
 from api.writing import write
-from engine.domain.identity.directory import roles_on
-from schemas.errors import Forbidden, InvalidInput, NotFound
-from schemas.identity import (
-    CreateProject,
-    DeleteProject,
-    Grant,
-    GrantRole,
-    Project,
-    RevokeRole,
-    UpdateProject,
-)
+from engine.domain.context import Reach
+from engine.domain.identity.directory import ancestors, roles_on
+from schemas.errors import InvalidInput, NotFound
+from schemas.identity import CreateProject, DeleteProject, Project, UpdateProject
 from schemas.ids import DEFAULT_DOMAIN
 
 
-class _NewProject(Struct, frozen=True, forbid_unknown_fields=True):
+class _NewProject(Struct, frozen=True):
     name: str
     description: str | None = None
     domain_id: str | None = None
-    enabled: bool = True
-    # What other clouds also store; here only the values that say nothing are taken.
     parent_id: str | None = None
+    enabled: bool = True
     is_domain: bool | None = None
     tags: tuple[str, ...] = ()
     options: dict[str, msgspec.Raw] = {}
 
 
-class _NewProjectBody(Struct, frozen=True, forbid_unknown_fields=True):
-    project: _NewProject
-
-
-class _ProjectChange(Struct, frozen=True, forbid_unknown_fields=True):
+class _ProjectChange(Struct, frozen=True):
     name: str | None = None
     description: str | None = None
+    domain_id: str | None = None
+    parent_id: str | None = None
     enabled: bool | None = None
+    is_domain: bool | None = None
+    tags: tuple[str, ...] | None = None
+    options: dict[str, msgspec.Raw] = {}
 
 
-class _ProjectChangeBody(Struct, frozen=True, forbid_unknown_fields=True):
-    project: _ProjectChange
+_new = Attributes("project", _NewProject)
+_change = Attributes("project", _ProjectChange)
+
+BY_TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")
+RELATED = ("subtree_as_list", "subtree_as_ids", "parents_as_list", "parents_as_ids")
 
 
-PROJECTS_BY = ("name", "domain_id", "parent_id", "enabled", "is_domain")
-GRANTS_BY = (
-    "user.id", "group.id", "role.id", "scope.project.id", "scope.domain.id", "scope.system",
-    "include_names",
-)  # fmt: skip
-
-_new_project = msgspec.json.Decoder(_NewProjectBody)
-_project_change = msgspec.json.Decoder(_ProjectChangeBody)
-
-
-def need_admin(call: Call) -> None:
-    """Let only administrators pass.
+def need_no_options(options: Mapping[str, object]) -> None:
+    """Refuse options of domains, projects and roles: there are none.
 
     Raises:
-        Forbidden: the caller is none.
+        InvalidInput: some are given.
     """
-    if not call.principal.is_admin:
-        raise Forbidden("this needs the role admin")
-
-
-def listing(call: Call, name: str, items: list[dict[str, Any]]) -> Answer:
-    """Return a collection with identity's links."""
-    links = {"self": call.base + call.path, "previous": None, "next": None}
-    return json_answer({name: items, "links": links})
+    if options:
+        raise InvalidInput(f"the option {next(iter(options))[:64]!r} is not offered")
 
 
 async def list_projects(call: Call) -> Answer:
     """GET /projects."""
-    need_admin(call)
+    domain_id = domain_asked(call, call.allow("identity:projects:list"))
+    reader = call.edge.reader
+    name, enabled = call.param("name") or None, flag(call, "enabled")
     if flag(call, "is_domain"):
-        return listing(call, "projects", [])
-    projects = call.edge.reader.projects(
-        name=call.param("name") or None,
-        domain_id=call.param("domain_id") or call.param("parent_id") or None,
-        enabled=flag(call, "enabled"),
+        domains = reader.domains(
+            ids=None if domain_id is None else [domain_id], name=name, enabled=enabled
+        )
+        return listing(call, "projects", [domain_as_project_view(d, call.base) for d in domains])
+    projects = reader.projects(
+        name=name,
+        domain_id=domain_id,
+        parent_id=call.param("parent_id") or None,
+        enabled=enabled,
     )
-    return listing(call, "projects", [project_view(p, call.base) for p in projects])
+    tagged = _tagged(call)
+    views = [project_view(p, call.base) for p in projects if tagged(frozenset(p.tags))]
+    return listing(call, "projects", views)
 
 
-def find_project(call: Call, project_id: str) -> Project:
-    """Return a project.
+def _tagged(call: Call) -> Any:
+    """Return whether tags are as the query asks."""
+    words = {name: frozenset(",".join(call.params(name)).split(",")) - {""} for name in BY_TAGS}
+    all_of, any_of = words["tags"], words["tags-any"]
+    not_all, not_any = words["not-tags"], words["not-tags-any"]
+
+    def tagged(tags: frozenset[str]) -> bool:
+        return (
+            all_of <= tags
+            and (not any_of or bool(any_of & tags))
+            and not (not_all and not_all <= tags)
+            and not not_any & tags
+        )
+
+    return tagged
+
+
+def find_project(call: Call, action: str = "identity:projects:read") -> Project:
+    """Return the project of the path: of a domain that the caller reaches, or its own.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is none, or it is another's.
+        Forbidden: the caller may see only its own.
     """
+    reach, ident = call.allow(action), call.args[0]
+    project = call.edge.reader.project(ident)
+    if project is None or not _sees(call, reach, project):
+        raise unseen(reach, "project", ident)
+    return project
+
+
+def _sees(call: Call, reach: Reach, project: Project) -> bool:
+    if in_domain(call, reach, project.domain_id):
+        return True
+    if reach.project and call.principal.project_id == project.project_id:
+        return True
+    return reach.user and bool(
+        roles_on(call.edge.reader, call.principal.user_id, project.project_id)
+    )
+
+
+def _shown(call: Call, project_id: str, status: int = 200) -> Answer:
     project = call.edge.reader.project(project_id)
     if project is None:
         raise NotFound(f"there is no project {project_id[:64]!r}")
-    return project
+    return json_answer({"project": project_view(project, call.base)}, status)
 
 
 async def create_project(call: Call) -> Answer:
     """POST /projects."""
-    wish = (await call.decode(_new_project)).project
-    domain_id = wish.domain_id or DEFAULT_DOMAIN
-    if wish.parent_id not in {None, domain_id} or wish.is_domain or wish.tags or wish.options:
-        raise InvalidInput("projects inside projects, tags and options are not offered")
-    need_admin(call)
+    wish, extra = await _new.read(call)
+    need_no_options(wish.options)
+    if wish.is_domain:
+        raise InvalidInput("a domain is made with POST /domains")
+    call.allow("CreateProject")
     key_id = f"project-{uuid_utils.uuid4().hex}"
     await call.edge.keys.create_key(key_id)
     reply = await write(
         call,
         CreateProject(
             name=wish.name,
-            domain_id=domain_id,
+            domain_id=_domain_of(call, wish),
+            parent_id=wish.parent_id,
             description=wish.description or "",
             enabled=wish.enabled,
+            tags=wish.tags,
             key_id=key_id,
+            extra=extra,
         ),
     )
-    project = find_project(call, reply["project_id"])
-    return json_answer({"project": project_view(project, call.base)}, 201)
+    return _shown(call, reply["project_id"], 201)
+
+
+def _domain_of(call: Call, wish: _NewProject) -> str:
+    """Return the domain that is meant: as told, or the parent's, or the token's."""
+    if wish.domain_id:
+        return wish.domain_id
+    if wish.parent_id:
+        parent = call.edge.reader.project(wish.parent_id)
+        return wish.parent_id if parent is None else parent.domain_id
+    return call.principal.token.domain_id or DEFAULT_DOMAIN
 
 
 async def show_project(call: Call) -> Answer:
-    """GET /projects/{id}: a project's own members see it."""
-    if call.principal.project_id != call.args[0]:
-        mine = roles_on(call.edge.reader, call.principal.user_id, call.args[0])
-        if not mine:
-            need_admin(call)
-    return json_answer({"project": project_view(find_project(call, call.args[0]), call.base)})
+    """GET /projects/{id}: those see it who have a role on it.
+
+    What lies in it, and what it lies in, is shown beside it as far as the caller may see that.
+    """
+    project = find_project(call)
+    view = project_view(project, call.base)
+    asked = {name for name, _ in call.query}
+    for name in ("subtree", "parents"):
+        if asked.issuperset({f"{name}_as_list", f"{name}_as_ids"}):
+            raise InvalidInput(f"{name} is shown as a list or as ids, not both")
+    below = _below(call, project) if asked & {"subtree_as_list", "subtree_as_ids"} else []
+    if "subtree_as_list" in asked:
+        view["subtree"] = [{"project": project_view(p, call.base)} for p in below]
+    elif "subtree_as_ids" in asked:
+        view["subtree"] = _nested(project.project_id, below)
+    above = ancestors(call.edge.reader, project.project_id)
+    if "parents_as_list" in asked:
+        view["parents"] = [{"project": v} for v in _above(call, above)]
+    elif "parents_as_ids" in asked:
+        ids: dict[str, Any] | None = None
+        for ident in reversed(above):
+            ids = {ident: ids}
+        view["parents"] = ids
+    return json_answer({"project": view})
+
+
+def _below(call: Call, project: Project) -> list[Project]:
+    reader, reach = call.edge.reader, call.allow("identity:projects:read")
+    found = reader.subtree(project.project_id)
+    if in_domain(call, reach, project.domain_id):
+        return found
+    mine = {p.project_id for p in reader.projects(user_id=call.principal.user_id)}
+    return [p for p in found if p.project_id in mine]
+
+
+def _nested(project_id: str, below: list[Project]) -> dict[str, Any] | None:
+    children = [p.project_id for p in below if p.parent_id == project_id]
+    return {ident: _nested(ident, below) for ident in children} or None
+
+
+def _above(call: Call, ids: list[str]) -> list[View]:
+    reader, reach = call.edge.reader, call.allow("identity:projects:read")
+    views: list[View] = []
+    for ident in ids:
+        project = reader.project(ident)
+        if project is not None:
+            if _sees(call, reach, project):
+                views.append(project_view(project, call.base))
+        elif in_domain(call, reach, ident) and (domain := reader.domain(ident)) is not None:
+            views.append(domain_as_project_view(domain, call.base))
+    return views
 
 
 async def change_project(call: Call) -> Answer:
-    """PATCH /projects/{id}."""
-    wish = (await call.decode(_project_change)).project
-    need_admin(call)
-    project = find_project(call, call.args[0])
+    """PATCH /projects/{id}: it stays where it lies."""
+    wish, extra = await _change.read(call)
+    need_no_options(wish.options)
+    project = find_project(call, "UpdateProject")
+    if wish.is_domain or wish.domain_id not in {None, project.domain_id}:
+        raise InvalidInput("a project stays in its domain")
+    if wish.parent_id not in {None, project.parent_id or project.domain_id}:
+        raise InvalidInput("a project stays in its parent")
     await write(
         call,
         UpdateProject(
@@ -147,165 +234,31 @@ async def change_project(call: Call) -> Answer:
             name=wish.name,
             description=wish.description,
             enabled=wish.enabled,
+            tags=wish.tags,
+            extra=extra,
         ),
     )
-    return json_answer({"project": project_view(find_project(call, call.args[0]), call.base)})
+    return _shown(call, project.project_id)
 
 
 async def delete_project(call: Call) -> Answer:
     """DELETE /projects/{id}."""
-    need_admin(call)
-    await write(call, DeleteProject(project_id=find_project(call, call.args[0]).project_id))
+    project = find_project(call, "DeleteProject")
+    await write(call, DeleteProject(project_id=project.project_id))
     return Answer(204)
-
-
-async def list_domains(call: Call) -> Answer:
-    """GET /domains."""
-    need_admin(call)
-    domains = call.edge.reader.domains(name=call.param("name") or None)
-    return listing(call, "domains", [domain_view(d, call.base) for d in domains])
-
-
-async def show_domain(call: Call) -> Answer:
-    """GET /domains/{id}."""
-    if call.args[0] != call.principal.user.domain_id:
-        need_admin(call)
-    domain = call.edge.reader.domain(call.args[0])
-    if domain is None:
-        raise NotFound(f"there is no domain {call.args[0][:64]!r}")
-    return json_answer({"domain": domain_view(domain, call.base)})
-
-
-async def list_roles(call: Call) -> Answer:
-    """GET /roles: everybody may read their names."""
-    if call.param("domain_id"):
-        return listing(call, "roles", [])  # No role belongs to a domain.
-    roles = call.edge.reader.roles(name=call.param("name") or None)
-    return listing(call, "roles", [role_view(r, call.base) for r in roles])
-
-
-async def show_role(call: Call) -> Answer:
-    """GET /roles/{id}."""
-    role = call.edge.reader.role(call.args[0])
-    if role is None:
-        raise NotFound(f"there is no role {call.args[0][:64]!r}")
-    return json_answer({"role": role_view(role, call.base)})
-
-
-async def fixed_roles(call: Call) -> Answer:
-    """POST, PATCH and DELETE of roles: they are fixed."""
-    need_admin(call)
-    raise NotOffered("the roles are admin, member and reader; they cannot be changed")
-
-
-async def grant(call: Call) -> Answer:
-    """PUT /projects/{id}/users/{id}/roles/{id}."""
-    need_admin(call)
-    project_id, user_id, role_id = call.args
-    await write(call, GrantRole(user_id=user_id, project_id=project_id, role_id=role_id))
-    return Answer(204)
-
-
-async def revoke(call: Call) -> Answer:
-    """DELETE /projects/{id}/users/{id}/roles/{id}."""
-    need_admin(call)
-    project_id, user_id, role_id = call.args
-    await write(call, RevokeRole(user_id=user_id, project_id=project_id, role_id=role_id))
-    return Answer(204)
-
-
-async def check_grant(call: Call) -> Answer:
-    """GET and HEAD /projects/{id}/users/{id}/roles/{id}."""
-    need_admin(call)
-    project_id, user_id, role_id = call.args
-    held = call.edge.reader.grants(user_id=user_id, project_id=project_id, role_id=role_id)
-    if not held:
-        raise NotFound("the user does not have this role on this project")
-    return Answer(204)
-
-
-async def list_grants(call: Call) -> Answer:
-    """GET /projects/{id}/users/{id}/roles."""
-    need_admin(call)
-    project_id, user_id = call.args
-    find_project(call, project_id)
-    held = {g.role_id for g in call.edge.reader.grants(user_id=user_id, project_id=project_id)}
-    roles = [r for r in call.edge.reader.roles() if r.role_id in held]
-    return listing(call, "roles", [role_view(r, call.base) for r in roles])
-
-
-async def list_assignments(call: Call) -> Answer:
-    """GET /role_assignments: all for administrators, their own for others."""
-    user_id, project_id = call.param("user.id"), call.param("scope.project.id")
-    if user_id != call.principal.user_id:
-        need_admin(call)
-    if any(call.param(name) for name in ("group.id", "scope.domain.id", "scope.system")):
-        return listing(call, "role_assignments", [])
-    grants = call.edge.reader.grants(
-        user_id=user_id or None,
-        project_id=project_id or None,
-        role_id=call.param("role.id") or None,
-    )
-    names = _Names(call) if any(k == "include_names" for k, _ in call.query) else None
-    return listing(call, "role_assignments", [_assignment(call, g, names) for g in grants])
-
-
-class _Names:
-    """Names of what role assignments speak of, each read once."""
-
-    def __init__(self, call: Call) -> None:
-        reader = call.edge.reader
-        self.roles = {r.role_id: r.name for r in reader.roles()}
-        self.users = {u.user_id: u for u in reader.users()}
-        self.projects = {p.project_id: p for p in reader.projects()}
-        self.domains = {d.domain_id: d.name for d in reader.domains()}
-
-    def domain(self, domain_id: str) -> dict[str, str]:
-        """Return id and name of a domain."""
-        return {"id": domain_id, "name": self.domains.get(domain_id, domain_id)}
-
-
-def _assignment(call: Call, held: Grant, names: _Names | None) -> dict[str, Any]:
-    role: dict[str, Any] = {"id": held.role_id}
-    user: dict[str, Any] = {"id": held.user_id}
-    project: dict[str, Any] = {"id": held.project_id}
-    if names is not None:
-        role["name"] = names.roles.get(held.role_id, "")
-        if (who := names.users.get(held.user_id)) is not None:
-            user |= {"name": who.name, "domain": names.domain(who.domain_id)}
-        if (where := names.projects.get(held.project_id)) is not None:
-            project |= {"name": where.name, "domain": names.domain(where.domain_id)}
-    path = f"projects/{held.project_id}/users/{held.user_id}/roles/{held.role_id}"
-    return {
-        "role": role,
-        "user": user,
-        "scope": {"project": project},
-        "links": {"assignment": f"{call.base}/identity/v3/{path}"},
-    }
 
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    projects, roles = "identity:projects:read", "identity:roles:read"
-    held = "/v3/projects/{}/users/{}/roles"
-    routes.add("GET", "/v3/projects", list_projects, projects, query=PROJECTS_BY)
+    every, one = "/v3/projects", "/v3/projects/{}"
+    asked = (*BY_NAME, "domain_id", "parent_id", "enabled", "is_domain", *BY_TAGS)
+    routes.add("GET", every, list_projects, "identity:projects:list", query=asked)
     routes.add(
-        "POST", "/v3/projects", create_project, "CreateProject", body=_new_project, status=201
-    )
-    routes.add("GET", "/v3/projects/{}", show_project, projects)
-    routes.add("PATCH", "/v3/projects/{}", change_project, "UpdateProject", body=_project_change)
-    routes.add("DELETE", "/v3/projects/{}", delete_project, "DeleteProject", status=204)
-    routes.add("GET", "/v3/domains", list_domains, "identity:domains:read", query=("name",))
-    routes.add("GET", "/v3/domains/{}", show_domain, "identity:domains:read")
-    routes.add("GET", "/v3/roles", list_roles, roles, query=("name", "domain_id"))
-    routes.add("POST", "/v3/roles", fixed_roles, roles, status=501)
-    routes.add("GET", "/v3/roles/{}", show_role, roles)
-    routes.add("PATCH", "/v3/roles/{}", fixed_roles, roles, status=501)
-    routes.add("DELETE", "/v3/roles/{}", fixed_roles, roles, status=501)
-    routes.add("GET", held, list_grants, "identity:grants:read")
-    routes.add("PUT", f"{held}/{{}}", grant, "GrantRole", status=204)
-    routes.add("GET", f"{held}/{{}}", check_grant, "identity:grants:read", status=204)
-    routes.add("DELETE", f"{held}/{{}}", revoke, "RevokeRole", status=204)
+        "POST", every, create_project, "CreateProject",
+        body=_new.decoder, shape=_new.shape, status=201,
+    )  # fmt: skip
+    routes.add("GET", one, show_project, "identity:projects:read", query=RELATED)
     routes.add(
-        "GET", "/v3/role_assignments", list_assignments, "identity:grants:read", query=GRANTS_BY
+        "PATCH", one, change_project, "UpdateProject", body=_change.decoder, shape=_change.shape
     )
+    routes.add("DELETE", one, delete_project, "DeleteProject", status=204)

@@ -1,15 +1,41 @@
-"""Identity as a service: its routes, versions, and the lists of services and endpoints."""
+"""Identity as a service: its routes and versions."""
 
-from typing import Any
-
-from api.catalog import REGION, endpoints, services
 from api.discovery import identity_root, identity_version
 from api.errors import render_identity
-from api.exchange import Answer, Call, json_answer
-from api.identity import passwords, projects, tokens, users
-from api.identity.projects import listing, need_admin
+from api.identity import (
+    application_credentials,
+    assignments,
+    catalog,
+    credentials,
+    domains,
+    grants,
+    groups,
+    passwords,
+    projects,
+    roles,
+    tags,
+    tokens,
+    trusts,
+    users,
+)
 from api.routing import PUBLIC, Routes, Surface
-from schemas.errors import NotFound
+
+PARTS = (
+    tokens,
+    domains,
+    projects,
+    tags,
+    users,
+    passwords,
+    groups,
+    roles,
+    grants,
+    assignments,
+    application_credentials,
+    credentials,
+    trusts,
+    catalog,
+)
 
 
 def surface() -> Surface:
@@ -27,43 +53,6 @@ def _routes() -> Routes:
     for path in ("", "/"):
         routes.add("GET", path, identity_root, PUBLIC, status=300)
         routes.add("GET", f"/v3{path}", identity_version, PUBLIC)
-    tokens.add(routes)
-    projects.add(routes)
-    users.add(routes)
-    passwords.add(routes)
-    for name, items in (("services", services), ("endpoints", endpoints)):
-        _add_fixed(routes, name, items)
-    _add_fixed(routes, "regions", _regions)
+    for part in PARTS:
+        part.add(routes)
     return routes
-
-
-def _regions(base: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": REGION,
-            "description": "",
-            "parent_region_id": None,
-            "links": {"self": f"{base}/identity/v3/regions/{REGION}"},
-        }
-    ]
-
-
-def _add_fixed(routes: Routes, name: str, items: Any) -> None:
-    """Route the reading of a collection that the deployment fixes."""
-
-    async def list_all(call: Call) -> Answer:
-        need_admin(call)
-        found = items(call.base)
-        for key, value in call.query:
-            found = [item for item in found if key not in item or item[key] == value]
-        return listing(call, name, found)
-
-    async def show(call: Call) -> Answer:
-        need_admin(call)
-        for item in items(call.base):
-            if item["id"] == call.args[0]:
-                return json_answer({name[:-1]: item})
-        raise NotFound(f"there is no {name[:-1]} {call.args[0][:64]!r}")
-
-    routes.add("GET", f"/v3/{name}", list_all, f"identity:{name}:read")
-    routes.add("GET", f"/v3/{name}/{{}}", show, f"identity:{name}:read")

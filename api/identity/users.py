@@ -1,21 +1,24 @@
 """Users. How they change their own passwords is in ``passwords``."""
 
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
 from api.exchange import Answer, Call, json_answer
-from api.identity.projects import listing, need_admin
-from api.identity.views import project_view, user_view
+from api.identity.attributes import Attributes
+from api.identity.lists import BY_NAME, domain_asked, in_domain, listing, unseen
+from api.identity.views import group_view, project_view, user_view
 from api.pagination import flag
 from api.routing import Routes
 from api.sealing_inbound import seal_password
 from api.writing import write
-from schemas.errors import InvalidInput, NotFound
-from schemas.identity import CreateUser, DeleteUser, UpdateUser, User
+from schemas.errors import Forbidden, InvalidInput, NotFound
+from schemas.identity import CreateUser, DeleteUser, UpdateUser, User, UserOptions
 from schemas.ids import DEFAULT_DOMAIN
 
 
-class _NewUser(Struct, frozen=True, forbid_unknown_fields=True):
+class _NewUser(Struct, frozen=True):
     name: str
     password: str | None = None
     domain_id: str | None = None
@@ -23,58 +26,63 @@ class _NewUser(Struct, frozen=True, forbid_unknown_fields=True):
     email: str | None = None
     description: str | None = None
     enabled: bool = True
-    options: dict[str, msgspec.Raw] = {}
+    options: dict[str, Any] = {}
 
 
-class _NewUserBody(Struct, frozen=True, forbid_unknown_fields=True):
-    user: _NewUser
-
-
-class _UserChange(Struct, frozen=True, forbid_unknown_fields=True):
+class _UserChange(Struct, frozen=True):
     name: str | None = None
     password: str | None = None
+    domain_id: str | None = None
     default_project_id: str | None = None
     email: str | None = None
     description: str | None = None
     enabled: bool | None = None
-    options: dict[str, msgspec.Raw] = {}
+    options: dict[str, Any] | None = None
 
 
-class _UserChangeBody(Struct, frozen=True, forbid_unknown_fields=True):
-    user: _UserChange
+_new = Attributes("user", _NewUser)
+_change = Attributes("user", _UserChange)
+_OPTIONS = frozenset(field.name for field in msgspec.structs.fields(UserOptions))
 
 
-_new_user = msgspec.json.Decoder(_NewUserBody)
-_user_change = msgspec.json.Decoder(_UserChangeBody)
+def find_user(call: Call, action: str = "identity:users:read") -> User:
+    """Return the user of the path: of a domain that the caller reaches, or itself.
 
-
-def _find(call: Call) -> User:
-    """Return the user of the path; others than oneself are for administrators."""
-    if call.args[0] != call.principal.user_id:
-        need_admin(call)
-    user = call.edge.reader.user(call.args[0])
-    if user is None:
-        raise NotFound(f"there is no user {call.args[0][:64]!r}")
+    Raises:
+        NotFound: there is none, or it is another domain's.
+        Forbidden: the caller may see only itself.
+    """
+    reach, ident = call.allow(action), call.args[0]
+    user = call.edge.reader.user(ident)
+    itself = reach.user and ident == call.principal.user_id
+    if user is None or not (itself or in_domain(call, reach, user.domain_id)):
+        raise unseen(reach, "user", ident)
     return user
 
 
 async def list_users(call: Call) -> Answer:
     """GET /users."""
-    need_admin(call)
+    domain_id = domain_asked(call, call.allow("identity:users:list"))
     users = call.edge.reader.users(
         name=call.param("name") or None,
-        domain_id=call.param("domain_id") or None,
+        domain_id=domain_id,
         enabled=flag(call, "enabled"),
     )
     return listing(call, "users", [user_view(u, call.base) for u in users])
 
 
+def _shown(call: Call, user_id: str, status: int = 200) -> Answer:
+    user = call.edge.reader.user(user_id)
+    if user is None:
+        raise NotFound(f"there is no user {user_id[:64]!r}")
+    return json_answer({"user": user_view(user, call.base)}, status)
+
+
 async def create_user(call: Call) -> Answer:
     """POST /users."""
-    wish = (await call.decode(_new_user)).user
-    need_admin(call)
-    if wish.options:
-        raise InvalidInput("options of users are not offered")
+    wish, extra = await _new.read(call)
+    call.allow("CreateUser")
+    options = _options(UserOptions(), wish.options)
     sealed = None
     if wish.password is not None:
         sealed = await seal_password(call.edge, wish.password)
@@ -82,34 +90,45 @@ async def create_user(call: Call) -> Answer:
         call,
         CreateUser(
             name=wish.name,
-            domain_id=wish.domain_id or DEFAULT_DOMAIN,
+            domain_id=wish.domain_id or call.principal.token.domain_id or DEFAULT_DOMAIN,
             password=sealed,
             default_project_id=wish.default_project_id,
             email=wish.email or "",
             description=wish.description or "",
             enabled=wish.enabled,
+            options=options,
+            extra=extra,
         ),
     )
-    user = call.edge.reader.user(reply["user_id"])
-    if user is None:
-        return json_answer({"user": {"id": reply["user_id"], "name": wish.name}}, 201)
-    return json_answer({"user": user_view(user, call.base)}, 201)
+    return _shown(call, reply["user_id"], 201)
+
+
+def _options(options: UserOptions, changes: dict[str, Any]) -> UserOptions:
+    """Return options with changes; null puts one back to its default."""
+    if unknown := sorted(changes.keys() - _OPTIONS):
+        raise InvalidInput(f"there is no option {unknown[0][:64]!r} of users")
+    values = {**msgspec.to_builtins(options), **changes}
+    try:
+        return msgspec.convert({k: v for k, v in values.items() if v is not None}, UserOptions)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"options: {error}") from error
 
 
 async def show_user(call: Call) -> Answer:
     """GET /users/{id}."""
-    return json_answer({"user": user_view(_find(call), call.base)})
+    return json_answer({"user": user_view(find_user(call), call.base)})
 
 
 async def change_user(call: Call) -> Answer:
-    """PATCH /users/{id}: for administrators, since the old password is not asked for."""
-    wish = (await call.decode(_user_change)).user
-    need_admin(call)
-    user = _find(call)
-    if wish.options:
-        raise InvalidInput("options of users are not offered")
+    """PATCH /users/{id}; one's own password is not changed here, where the old is not asked for."""
+    wish, extra = await _change.read(call)
+    user = find_user(call, "UpdateUser")
+    if wish.domain_id not in {None, user.domain_id}:
+        raise InvalidInput("a user stays in its domain")
     sealed = None
     if wish.password is not None:
+        if not in_domain(call, call.allow("UpdateUser"), user.domain_id):
+            raise Forbidden("your own password is changed with POST /users/{id}/password")
         sealed = await seal_password(call.edge, wish.password, user)
     await write(
         call,
@@ -121,38 +140,44 @@ async def change_user(call: Call) -> Answer:
             description=wish.description,
             enabled=wish.enabled,
             default_project_id=wish.default_project_id,
+            options=None if wish.options is None else _options(user.options, wish.options),
+            extra=extra,
         ),
     )
-    return json_answer({"user": user_view(_find(call), call.base)})
+    return _shown(call, user.user_id)
 
 
 async def delete_user(call: Call) -> Answer:
     """DELETE /users/{id}."""
-    need_admin(call)
-    await write(call, DeleteUser(user_id=_find(call).user_id))
+    await write(call, DeleteUser(user_id=find_user(call, "DeleteUser").user_id))
     return Answer(204)
 
 
 async def projects_of(call: Call) -> Answer:
-    """GET /users/{id}/projects."""
-    user = _find(call)
+    """GET /users/{id}/projects: those on which the user has a role by any way."""
+    user = find_user(call)
     projects = call.edge.reader.projects(user_id=user.user_id)
     return listing(call, "projects", [project_view(p, call.base) for p in projects])
 
 
 async def groups_of(call: Call) -> Answer:
-    """GET /users/{id}/groups: there are no groups."""
-    _find(call)
-    return listing(call, "groups", [])
+    """GET /users/{id}/groups."""
+    groups = call.edge.reader.groups(
+        user_id=find_user(call).user_id, name=call.param("name") or None
+    )
+    return listing(call, "groups", [group_view(g, call.base) for g in groups])
 
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    one, read = "/v3/users/{}", "identity:users:read"
-    routes.add("GET", "/v3/users", list_users, read, query=("name", "domain_id", "enabled"))
-    routes.add("POST", "/v3/users", create_user, "CreateUser", body=_new_user, status=201)
+    every, one, read = "/v3/users", "/v3/users/{}", "identity:users:read"
+    asked = (*BY_NAME, "domain_id", "enabled")
+    routes.add("GET", every, list_users, "identity:users:list", query=asked)
+    routes.add(
+        "POST", every, create_user, "CreateUser", body=_new.decoder, shape=_new.shape, status=201
+    )
     routes.add("GET", one, show_user, read)
-    routes.add("PATCH", one, change_user, "UpdateUser", body=_user_change)
+    routes.add("PATCH", one, change_user, "UpdateUser", body=_change.decoder, shape=_change.shape)
     routes.add("DELETE", one, delete_user, "DeleteUser", status=204)
-    routes.add("GET", f"{one}/projects", projects_of, read)
-    routes.add("GET", f"{one}/groups", groups_of, read)
+    routes.add("GET", f"{one}/projects", projects_of, read, query=BY_NAME)
+    routes.add("GET", f"{one}/groups", groups_of, read, query=BY_NAME)

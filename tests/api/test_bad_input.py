@@ -64,6 +64,7 @@ POSTS = [
 
 
 OPTIONAL = {("network", "name")}
+KEPT = {"project", "user"}  # attributes that are not known are kept
 
 
 @pytest.mark.parametrize(("path", "kind", "wish"), POSTS, ids=[p for p, _, _ in POSTS])
@@ -74,7 +75,7 @@ def test_malformed_bodies(admin: Api, path: str, kind: str, wish: dict):
         b"[" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000,
         json.dumps({kind: None}).encode(),
         json.dumps({kind: []}).encode(),
-        json.dumps({kind: wish | {"no_such_key": 1}}).encode(),
+        *([] if kind in KEPT else [json.dumps({kind: wish | {"no_such_key": 1}}).encode()]),
         json.dumps({kind: wish, "no_such_key": 1}).encode(),
         *(json.dumps({kind: wish | {k: [{}]}}).encode() for k in wish),
         *(json.dumps({kind: {k: v for k, v in wish.items() if k != left}}).encode()
@@ -151,7 +152,7 @@ VALUES = [
     (IMAGES, {"name": "x", "disk_format": "raw", "min_ram": "much"}),
     (IMAGES, {"name": "x", "disk_format": "raw", "my_property": 5}),
     (IMAGES, {"name": "x", "disk_format": "raw", "tags": [LONG]}),
-    (f"{IDENTITY}/users", {"user": {"name": "x" * 65}}),
+    (f"{IDENTITY}/users", {"user": {"name": LONG}}),
     (f"{IDENTITY}/users", {"user": {"name": ""}}),
     (f"{IDENTITY}/users", {"user": {"name": "x", "password": ""}}),
     (f"{IDENTITY}/users", {"user": {"name": "x", "domain_id": "nothing"}}),
@@ -325,7 +326,7 @@ def test_a_reader_may_only_read(cloud: Cloud):
 
     assert reader("GET", SERVERS).status == 200
     text = refused(reader("POST", f"{NET}/networks", {"network": {}}), 403)
-    assert "needs the role member" in text
+    assert "member in project" in text
 
 
 def test_a_body_whose_chunks_are_malformed_is_refused(cloud: Cloud):
