@@ -24,7 +24,7 @@ from schemas.config import Config
 SWEEP_S = 0.5
 SPARE = 1024  # connections that the server takes beyond those that may stay, between two sweeps
 FILES_SPARE = 512  # descriptors for everything but clients
-PIECE = 256  # sockets looked at in one turn of the loop
+PIECE = 64  # sockets looked at in one turn of the loop
 CONGESTED_S = 1.0  # what has just sent something may have a request on its way to us
 
 # struct tcp_info of linux/tcp.h: its first fields, all of them older than any kernel in use.

@@ -28,7 +28,7 @@ PING_S = 15.0
 BATCH = 500
 BATCH_TYPE = b"application/cloudevents-batch+json"
 ONE_TYPE = b"application/cloudevents+json"
-STREAMS_MAX = 64  # of one user: each holds one of the few hundred requests served at once
+STREAMS_MAX = 64  # of one user: each holds a connection, and reads what follows
 GATHER_S = 0.02  # under load, several commits are looked for at once
 
 _encode = msgspec.json.Encoder().encode
