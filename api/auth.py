@@ -32,7 +32,6 @@ class Principal:
     __slots__ = (
         "actor",
         "domain",
-        "is_admin",
         "project",
         "project_id",
         "role_set",
@@ -66,7 +65,6 @@ class Principal:
         self.rules = rules
         self.user_id = user.user_id
         self.project_id = token.project_id
-        self.is_admin = "admin" in roles and not token.domain_id
         self.role_set = frozenset(roles)
         self.actor = Actor(
             kind="user",

@@ -51,6 +51,8 @@ _SINGLE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"x-auth-token"}
 )
 
+_NOWHERE = Reach(rule="")
+
 # Public routes have no principal; every other has one before its handler runs.
 _NOBODY: Any = None
 
@@ -85,6 +87,7 @@ class Call:
     """One request as it came in, and what became known about it on the way."""
 
     __slots__ = (
+        "_allowed",
         "_headers",
         "_origin",
         "_query",
@@ -106,6 +109,7 @@ class Call:
         "position",
         "principal",
         "raw",
+        "reach",
         "reason",
         "receive",
         "repeated",
@@ -139,7 +143,9 @@ class Call:
         self.principal: Principal = _NOBODY
         self.microversion: Version = (0, 0)  # it is answered in; (0, 0): the service has none
         self.rule = ""  # of the policy, that let it pass or did not
+        self.reach: Reach = _NOWHERE  # how far, with what the policy was asked for last
         self.route: Route | None = None  # None: the path or the method is unknown
+        self._allowed = ""  # what the policy was asked for last, and allowed
         self._scope = scope
         self._headers: dict[bytes, bytes] | None = None
         self._origin: Origin | None = None
@@ -149,9 +155,13 @@ class Call:
     def allow(self, action: str) -> Reach:
         """Return how far the caller may go with what the policy calls ``action``.
 
+        A route that declares one action has asked for it before its handler runs.
+
         Raises:
             Forbidden: not at all; the message says whom it is for.
         """
+        if action == self._allowed:
+            return self.reach
         principal, policy = self.principal, self.edge.policy()
         reach = policy.reach(action, principal.scope, principal.role_set)
         if reach is None:
@@ -159,13 +169,24 @@ class Call:
             self.rule = policy.refusing(action)
             raise Forbidden(explained(policy, action), action=action, rule=self.rule)
         self.edge.decisions["allow"] += 1
-        self.rule = reach.rule
+        self.rule, self.reach, self._allowed = reach.rule, reach, action
         return reach
 
     def may(self, action: str) -> bool:
         """Return whether the policy lets the caller do what it calls ``action``, in any reach."""
         principal = self.principal
         return self.edge.policy().reach(action, principal.scope, principal.role_set) is not None
+
+    @property
+    def sight(self) -> str | None:
+        """The project whose things the caller may do this with; None: any project's.
+
+        Where it reaches no project's, that is one which nothing belongs to.
+        """
+        reach = self.reach
+        if reach.any:
+            return None
+        return self.principal.project_id if reach.project else ""
 
     def header(self, name: bytes) -> str:
         """Return a header's value, "" if it was not sent. ``name`` is in lower case."""

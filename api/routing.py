@@ -328,9 +328,13 @@ class Service:
             if not allowed or call.method in methods:
                 raise _no_route(call)  # As in a version that never had it.
             raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
+        _ask_policy(call, route)
         if call.method not in READS and route.mutates:
-            return await changed(call, route)
-        answer = await route.handler(call)
+            answer = await changed(call, route)
+        else:
+            answer = await route.handler(call)
+        if not (call.rule or call.ordinal):  # the engine's decision has an ordinal
+            raise UndecidedError(f"{call.method} {route.path} was answered without a decision")
         if answer.content_type == EVENTS and edge.closing.is_set():
             raise Unavailable("this process is stopping")
         return answer
@@ -410,6 +414,27 @@ class Service:
         finally:
             gone.cancel()
             await chunks.aclose()
+
+
+def _ask_policy(call: Call, route: Route) -> None:
+    """Ask the policy for what a route declares, so that no handler can forget to.
+
+    Where the body chooses among several actions, this asks whether there is any to choose, and the
+    handler asks for the one; of anything at all (``ANY_ACTION``) the engine decides.
+
+    Raises:
+        Forbidden: the caller may not.
+    """
+    actions = route.actions
+    if len(actions) > 1:
+        if not any(map(call.may, actions)):
+            call.allow(actions[0])
+    elif actions[0] != ANY_ACTION:
+        call.allow(actions[0])
+
+
+class UndecidedError(RuntimeError):
+    """A handler answered a request that nobody had decided about: a fault of ours."""
 
 
 def _no_route(call: Call) -> Exception:

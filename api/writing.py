@@ -65,7 +65,7 @@ async def send(call: Call, action: Action) -> Outcome:
     )
     call.ordinal = outcome.ordinal if outcome.recorded else 0
     call.repeated = outcome.repeated
-    call.rule = outcome.verdict.rule
+    call.rule = outcome.verdict.rule or call.rule  # records of before have none
     edge = call.edge
     if outcome.ordinal and not await edge.waiter.reached(outcome.ordinal, VISIBLE_S):
         call.awaited = outcome.ordinal

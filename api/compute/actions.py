@@ -38,7 +38,14 @@ class _Actions(Struct, frozen=True, omit_defaults=True):
     console: _Console | None = field(name="os-getConsoleOutput", default=None)
 
 
-DOES = ("StartServer", "StopServer", "RebootServer", "DeleteServer", "compute:consoles:read")
+# What the policy calls what is done.
+DOES = {
+    "os-start": "StartServer",
+    "os-stop": "StopServer",
+    "reboot": "RebootServer",
+    "forceDelete": "DeleteServer",
+    "os-getConsoleOutput": "compute:consoles:read",
+}
 
 _action = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _console_reply = msgspec.json.Decoder(ConsoleReply)
@@ -62,8 +69,11 @@ async def act(call: Call) -> Answer:
     body = await call.decode(_action)
     if len(body) != 1:
         raise InvalidInput(f"the body must name one action, not {len(body)}")
-    server = find(call)
     ((name, raw),) = body.items()
+    if name not in DOES and name not in _NOT_OFFERED:
+        raise InvalidInput(f"there is no action {name[:64]!r}")
+    call.allow(DOES.get(name, "compute:servers:read"))
+    server = find(call)
     ident = server.server_id
     match name:
         case "os-start":
@@ -79,10 +89,8 @@ async def act(call: Call) -> Answer:
             await write(call, DeleteServer(server_id=ident))
         case "os-getConsoleOutput":
             return await _console(call, server, _read(raw, _Console, name))
-        case _ if name in _NOT_OFFERED:
-            raise NotOffered(f"the action {name} is not offered")
         case _:
-            raise InvalidInput(f"there is no action {name[:64]!r}")
+            raise NotOffered(f"the action {name} is not offered")
     return Answer(202, content_type=b"application/json")
 
 
@@ -145,7 +153,7 @@ async def show_action(call: Call) -> Answer:
     if done is None:
         raise NotFound(f"nothing was done to the server under {call.args[1][:64]!r}")
     view = _action_view(done)
-    if call.principal.is_admin:
+    if call.may("compute:servers:read_events"):
         finished = None if done.finish_at is None else micros_naive(done.finish_at)
         event: dict[str, Any] = {
             "event": f"compute_{done.action}_server",
@@ -166,7 +174,7 @@ def add(routes: Routes) -> None:
         "POST",
         f"{one}/action",
         act,
-        DOES,
+        tuple(DOES.values()),
         body=_action,
         shape=_Actions,
         status=(200, 202),

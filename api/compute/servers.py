@@ -41,6 +41,7 @@ LISTED_BY = (
     "uuid", "ip", "user_id", "host", "image", "flavor", "key_name", "changes-since",
     "changes-before",
 )  # fmt: skip
+READ_HOST, READ_DELETED = "compute:servers:read_host", "compute:servers:read_deleted"
 STATUSES = frozenset({"BUILD", "ACTIVE", "SHUTOFF", "REBOOT", "HARD_REBOOT", "ERROR"})
 
 
@@ -181,12 +182,9 @@ def find_view(call: Call) -> ServerView:
     """Return the server that the path names, with its addresses.
 
     Raises:
-        NotFound: there is none, or it is another project's.
+        NotFound: there is none, or none that the caller may do this with.
     """
-    principal = call.principal
-    found = call.edge.reader.server_view(
-        call.args[0], project_id=None if principal.is_admin else principal.project_id
-    )
+    found = call.edge.reader.server_view(call.args[0], project_id=call.sight)
     if found is None:
         raise NotFound(f"there is no server {call.args[0][:64]!r}")
     return found
@@ -200,28 +198,32 @@ def find(call: Call) -> Server:
 async def show(call: Call) -> Answer:
     """GET /servers/{id}."""
     found = find_view(call)
-    rendered = call.edge.rendered.server(found, call.base, admin=call.principal.is_admin)
+    rendered = call.edge.rendered.server(found, call.base, host=call.may(READ_HOST))
     return Answer(200, b'{"server":%b}' % rendered)
 
 
 def _listed(call: Call) -> tuple[list[ServerView], Page]:
     """Return the servers that the query asks for; filters for what does not exist find nothing."""
-    principal, reader = call.principal, call.edge.reader
+    reader, reads_deleted = call.edge.reader, call.may(READ_DELETED)
     page = page_of(call)
     everywhere = flag(call, "all_tenants") or False
-    if everywhere and not principal.is_admin:
-        raise Forbidden("listing every project's servers needs the role admin")
-    project_id: str | None = principal.project_id
-    if everywhere:
+    if everywhere and not call.reach.any:
+        raise Forbidden(
+            "every project's servers are listed for those alone who may read every project's"
+        )
+    project_id = call.sight
+    if everywhere or (project_id is None and not call.principal.project_id):
         project_id = call.param("project_id") or call.param("tenant_id") or None
+    elif project_id is None:
+        project_id = call.principal.project_id
     wanted = [s.upper() for s in call.params("status")]
     vm_state = {"active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "error": "ERROR"}
     wanted += [vm_state.get(s.lower(), s) for s in call.params("vm_state")]
     statuses = [s for s in wanted if s in STATUSES]
     changed_since = _time(call, "changes-since")
-    deleted = flag(call, "deleted") if principal.is_admin else None
+    deleted = flag(call, "deleted") if reads_deleted else None
     shown: bool | None = deleted or False
-    if "DELETED" in wanted and principal.is_admin:
+    if "DELETED" in wanted and reads_deleted:
         shown, statuses = True, []
     elif wanted and not statuses:
         return [], page
@@ -236,7 +238,7 @@ def _listed(call: Call) -> tuple[list[ServerView], Page]:
         ip=call.param("ip") or None,
         status=statuses or None,
         user_id=call.param("user_id") or None,
-        host_id=(call.param("host") or None) if principal.is_admin else None,
+        host_id=(call.param("host") or None) if call.may(READ_HOST) else None,
         image_id=_reference(call.param("image")),
         flavor_id=_reference(call.param("flavor")),
         key_name=call.param("key_name") or None,
@@ -288,8 +290,8 @@ async def list_brief(call: Call) -> Answer:
 async def list_full(call: Call) -> Answer:
     """GET /servers/detail."""
     servers, page = _listed(call)
-    base, admin = call.base, call.principal.is_admin
-    return _page(call, servers, call.edge.rendered.servers(servers, base, admin=admin), page)
+    rendered = call.edge.rendered.servers(servers, call.base, host=call.may(READ_HOST))
+    return _page(call, servers, rendered, page)
 
 
 async def change(call: Call) -> Answer:
@@ -300,8 +302,8 @@ async def change(call: Call) -> Answer:
         raise InvalidInput("name is what can be changed, and it is not there")
     await write(call, RenameServer(server_id=server.server_id, name=_name(wish.name)))
     changed = find_view(call)
-    admin = call.principal.is_admin
-    view = server_view(changed.server, changed.addresses, call.base, admin=admin, extended=False)
+    host = call.may(READ_HOST)
+    view = server_view(changed.server, changed.addresses, call.base, host=host, extended=False)
     return json_answer({"server": view})
 
 

@@ -47,10 +47,13 @@ def server_view(
     addresses: Sequence[Address],
     base: str,
     *,
-    admin: bool,
+    host: bool,
     extended: bool = True,
 ) -> dict[str, Any]:
-    """Return a server in full; without ``extended`` as an update answers."""
+    """Return a server in full; ``host``: with where it runs.
+
+    Without ``extended`` it is as an update answers.
+    """
     ident = server.server_id
     image_id, flavor_id = server.image_id, server.flavor.flavor_id
     deleted = server.vm_state == "deleted"
@@ -103,7 +106,7 @@ def server_view(
     view["OS-EXT-STS:vm_state"] = server.vm_state
     view["OS-EXT-STS:power_state"] = server.power_state
     view["os-extended-volumes:volumes_attached"] = []
-    if admin:
+    if host:
         view["OS-EXT-SRV-ATTR:host"] = server.host_id
         view["OS-EXT-SRV-ATTR:hypervisor_hostname"] = server.host_id
         view["OS-EXT-SRV-ATTR:instance_name"] = f"cumulog-{ident}"

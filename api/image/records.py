@@ -126,9 +126,7 @@ def find(call: Call) -> Image:
     Raises:
         NotFound: there is none that the caller may see.
     """
-    principal = call.principal
-    visible_to = None if principal.is_admin else principal.project_id
-    image = call.edge.reader.image(call.args[0], visible_to=visible_to)
+    image = call.edge.reader.image(call.args[0], visible_to=call.sight)
     if image is None:
         raise NotFound(f"there is no image {call.args[0][:64]!r}")
     return image
@@ -142,7 +140,7 @@ def find_own(call: Call) -> Image:
         Forbidden: it is another project's.
     """
     image = find(call)
-    if image.project_id != call.principal.project_id and not call.principal.is_admin:
+    if call.sight not in {None, image.project_id}:
         raise Forbidden("the image belongs to another project; only its owner may change it")
     return image
 
@@ -172,7 +170,6 @@ def _several(call: Call, name: str) -> list[str] | None:
 
 def _listed(call: Call) -> tuple[list[Image], Page]:
     page = page_of(call)
-    principal = call.principal
     visibility = call.param("visibility") or None
     ids, names = _several(call, "id"), _several(call, "name")
     nothing = visibility == "community" or flag(call, "os_hidden") or page.limit == 0
@@ -180,7 +177,7 @@ def _listed(call: Call) -> tuple[list[Image], Page]:
         return [], page
     extra = [(k, v) for k, v in call.query if k not in _PAGING | _FILTERED_BY_READER]
     images = call.edge.reader.images(
-        visible_to=None if principal.is_admin else principal.project_id,
+        visible_to=call.sight,
         project_id=call.param("owner") or None,
         ids=ids,
         names=names,

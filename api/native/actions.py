@@ -60,7 +60,7 @@ async def _action(call: Call) -> Action:
     unknown = sorted(_unknown(sealed, msgspec.to_builtins(action), ""))
     if unknown:
         raise InvalidInput(f"{kind} has no {', '.join(unknown)[:200]}")
-    if isinstance(action, RevokeToken) and not call.principal.is_admin:
+    if isinstance(action, RevokeToken) and not call.allow("RevokeToken").any:
         token = call.principal.token
         if (action.audit_id, action.expires_at) != (token.audit_id, token.expires_at):
             raise Forbidden("another token is ended by its holder, or by an administrator")
@@ -77,11 +77,17 @@ def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
         raise Forbidden("what an edge refuses, it records by itself")
     if kind == "UploadImage":
         raise Forbidden("an image's content is sent with PUT /image/v2/images/{id}/file")
-    if kind == "UpdateUser" and body.get("password") is not None and not call.principal.is_admin:
+    if kind == "UpdateUser" and body.get("password") is not None and _is_own_alone(call):
         raise Forbidden(
             "a user changes its own password with POST /identity/v3/users/{id}/password, which "
             "asks for the old one"
         )
+
+
+def _is_own_alone(call: Call) -> bool:
+    """Return whether the caller may change no user but itself."""
+    reach = call.allow("UpdateUser")
+    return not (reach.any or reach.domain)
 
 
 def _unknown(sent: object, understood: object, path: str) -> set[str]:

@@ -87,22 +87,17 @@ def check_project(call: Call, *projects: str | None) -> None:
         raise Forbidden("this needs a token scoped to a project")
 
 
-def visible_to(call: Call) -> str | None:
-    """Return the project whose sight the caller has; administrators see all."""
-    return None if call.principal.is_admin else call.principal.project_id
-
-
 def _views(call: Call, networks: list[Network]) -> list[View]:
     subnets: dict[str, list[str]] = {n.network_id: [] for n in networks}
     if networks:
         for subnet in call.edge.reader.subnets(network_ids=list(subnets)):
             subnets[subnet.network_id].append(subnet.subnet_id)
-    admin = call.principal.is_admin
-    return [network_view(n, subnets[n.network_id], admin=admin) for n in networks]
+    carried = call.may("network:networks:read_provider")
+    return [network_view(n, subnets[n.network_id], carried=carried) for n in networks]
 
 
 def _find(call: Call, network_id: str) -> Network:
-    network = call.edge.reader.network(network_id, visible_to=visible_to(call))
+    network = call.edge.reader.network(network_id, visible_to=call.sight)
     if network is None:
         raise NotFound(f"there is no network {network_id[:64]!r}")
     return network
@@ -115,7 +110,7 @@ async def list_networks(call: Call) -> Answer:
         call,
         "networks",
         lambda sort, marker, limit: reader.networks(
-            visible_to=visible_to(call),
+            visible_to=call.sight,
             project_id=project_filter(call),
             ids=several(call, "id"),
             names=several(call, "name"),
@@ -164,7 +159,7 @@ async def no_change(_call: Call) -> Answer:
 
 
 def _find_subnet(call: Call, subnet_id: str) -> Subnet:
-    subnet = call.edge.reader.subnet(subnet_id, visible_to=visible_to(call))
+    subnet = call.edge.reader.subnet(subnet_id, visible_to=call.sight)
     if subnet is None:
         raise NotFound(f"there is no subnet {subnet_id[:64]!r}")
     return subnet
@@ -177,7 +172,7 @@ async def list_subnets(call: Call) -> Answer:
         call,
         "subnets",
         lambda sort, marker, limit: reader.subnets(
-            visible_to=visible_to(call),
+            visible_to=call.sight,
             project_id=project_filter(call),
             ids=several(call, "id"),
             names=several(call, "name"),

@@ -30,6 +30,7 @@ _BY_READER = frozenset(
 PORTS_BY = (
     *LISTED_BY, "network_id", "device_id", "device_owner", "mac_address", "fixed_ips", "status",
 )  # fmt: skip
+READ_BINDING = "network:ports:read_binding"
 _GROUPS_BY_READER = frozenset({"id", "name", "project_id", "tenant_id"})
 
 
@@ -66,15 +67,21 @@ _new_port = msgspec.json.Decoder(_NewPortBody)
 
 
 def _sight(call: Call) -> str | None:
-    """Return the project whose objects are seen: the caller's, or those an administrator names."""
-    if call.principal.is_admin:
-        return project_filter(call)
-    return call.principal.project_id
+    """Return the project whose objects are seen: the caller's, or where all are, one it names."""
+    return project_filter(call) if call.reach.any else call.sight
+
+
+def _elsewhere(call: Call) -> bool:
+    """Return whether objects are wanted of a project whose are not seen."""
+    return project_filter(call) not in {None, _sight(call)}
+
+
+def _view(call: Call, port: Port) -> View:
+    return port_view(port, bound=call.may(READ_BINDING))
 
 
 def _find(call: Call, port_id: str) -> Port:
-    owner = None if call.principal.is_admin else call.principal.project_id
-    port = call.edge.reader.port(port_id, project_id=owner)
+    port = call.edge.reader.port(port_id, project_id=call.sight)
     if port is None:
         raise NotFound(f"there is no port {port_id[:64]!r}")
     return port
@@ -82,8 +89,8 @@ def _find(call: Call, port_id: str) -> Port:
 
 async def list_ports(call: Call) -> Answer:
     """GET /ports."""
-    reader, admin = call.edge.reader, call.principal.is_admin
-    if not admin and project_filter(call) not in {None, call.principal.project_id}:
+    reader = call.edge.reader
+    if _elsewhere(call):
         return listed(call, "ports", lambda *_: [], lambda _: [], frozenset())
     return listed(
         call,
@@ -99,15 +106,14 @@ async def list_ports(call: Call) -> Answer:
             marker=marker,
             limit=limit,
         ),
-        lambda ports: [port_view(p, admin=admin) for p in ports],
+        lambda ports: [_view(call, p) for p in ports],
         _BY_READER,
     )
 
 
 async def show_port(call: Call) -> Answer:
     """GET /ports/{id}."""
-    view = port_view(_find(call, call.args[0]), admin=call.principal.is_admin)
-    return shown(call, "port", view)
+    return shown(call, "port", _view(call, _find(call, call.args[0])))
 
 
 async def create_port(call: Call) -> Answer:
@@ -136,8 +142,7 @@ async def create_port(call: Call) -> Answer:
     ident = reply["port_id"]
     if call.awaited:
         return shown(call, "port", {"id": ident, "name": wish.name}, 201)
-    view = port_view(_find(call, ident), admin=call.principal.is_admin)
-    return shown(call, "port", view, 201)
+    return shown(call, "port", _view(call, _find(call, ident)), 201)
 
 
 async def delete_port(call: Call) -> Answer:
@@ -147,10 +152,7 @@ async def delete_port(call: Call) -> Answer:
 
 
 def _groups(call: Call, sort: Any, marker: str | None, limit: int | None) -> list[SecurityGroup]:
-    if not call.principal.is_admin and project_filter(call) not in {
-        None,
-        call.principal.project_id,
-    }:
+    if _elsewhere(call):
         return []
     return call.edge.reader.security_groups(
         project_id=_sight(call),
@@ -175,16 +177,14 @@ async def list_groups(call: Call) -> Answer:
 
 async def show_group(call: Call) -> Answer:
     """GET /security-groups/{id}."""
-    owner = None if call.principal.is_admin else call.principal.project_id
-    group = call.edge.reader.security_group(call.args[0], project_id=owner)
+    group = call.edge.reader.security_group(call.args[0], project_id=call.sight)
     if group is None:
         raise NotFound(f"there is no security group {call.args[0][:64]!r}")
     return shown(call, "security_group", group_view(group))
 
 
 def _rules(call: Call) -> list[View]:
-    owner = None if call.principal.is_admin else call.principal.project_id
-    groups = call.edge.reader.security_groups(project_id=owner)
+    groups = call.edge.reader.security_groups(project_id=call.sight)
     return [rule_view(rule, group) for group in groups for rule in group.rules]
 
 

@@ -22,8 +22,8 @@ def _common(thing: Network | Subnet | Port | SecurityGroup, ident: str) -> dict[
     }
 
 
-def network_view(network: Network, subnet_ids: Sequence[str], *, admin: bool) -> dict[str, Any]:
-    """A network; how it travels between hosts is shown to administrators."""
+def network_view(network: Network, subnet_ids: Sequence[str], *, carried: bool) -> dict[str, Any]:
+    """A network; ``carried``: with how it is carried between hosts."""
     view = {
         **_common(network, network.network_id),
         "admin_state_up": network.admin_state_up,
@@ -39,7 +39,7 @@ def network_view(network: Network, subnet_ids: Sequence[str], *, admin: bool) ->
         "ipv6_address_scope": None,
         "is_default": False,
     }
-    if admin:
+    if carried:
         view["provider:network_type"] = "vxlan"
         view["provider:physical_network"] = None
         view["provider:segmentation_id"] = network.vni
@@ -66,8 +66,8 @@ def subnet_view(subnet: Subnet) -> dict[str, Any]:
     }
 
 
-def port_view(port: Port, *, admin: bool) -> dict[str, Any]:
-    """A port; where it is bound is shown to administrators."""
+def port_view(port: Port, *, bound: bool) -> dict[str, Any]:
+    """A port; ``bound``: with where it is bound."""
     view = {
         **_common(port, port.port_id),
         "network_id": port.network_id,
@@ -88,7 +88,7 @@ def port_view(port: Port, *, admin: bool) -> dict[str, Any]:
         "dns_assignment": [],
         "qos_policy_id": None,
     }
-    if admin:
+    if bound:
         view["binding:host_id"] = port.host_id or ""
         view["binding:profile"] = {}
         view["binding:vif_type"] = "bridge" if port.host_id else "unbound"

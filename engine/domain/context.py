@@ -5,6 +5,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from schemas.envelope import Actor
+from schemas.errors import Forbidden
 from schemas.units import Micros
 
 
@@ -38,6 +39,16 @@ class Context(Struct, frozen=True, kw_only=True):
     request_id: str
     new_id: Callable[[], str]
     trace: str = ""
+
+    def need_project(self) -> str:
+        """Return the project that what the actor makes belongs to: its token's.
+
+        Raises:
+            Forbidden: the token's scope is none, or another than a project.
+        """
+        if not self.actor.project_id:
+            raise Forbidden("this needs a token scoped to a project, which it would belong to")
+        return self.actor.project_id
 
     def owns(self, project_id: str) -> bool:
         """Whether the actor may act on resources of this project."""

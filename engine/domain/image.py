@@ -44,7 +44,7 @@ def create_image(cell: Cell, ctx: Context, action: s.CreateImage) -> Decision:
     image = s.Image(
         image_id=action.image_id or ctx.new_id(),
         name=action.name,
-        project_id=ctx.actor.project_id,
+        project_id=ctx.need_project(),
         user_id=ctx.actor.user_id,
         disk_format=action.disk_format,
         visibility=action.visibility,

@@ -7,6 +7,7 @@ import pytest
 from api.app import SURFACES
 from api.routing import ANY_ACTION, PUBLIC, Route
 from schemas.envelope import action_types
+from schemas.policy import DEFAULT
 
 ROUTES = [
     (surface.name, method, path, route)
@@ -28,6 +29,12 @@ def test_a_route_names_what_the_policy_decides_about(service, method, path, rout
             assert service == "native" or action.startswith(f"{service}:")
         else:
             assert action in action_types(), action
+
+
+@pytest.mark.parametrize(("service", "method", "path", "route"), ROUTES)
+def test_what_a_route_names_has_a_rule(service, method, path, route: Route):
+    for action in route.actions:
+        assert action in {PUBLIC, ANY_ACTION} or action in DEFAULT, action
 
 
 @pytest.mark.parametrize(("service", "method", "path", "route"), ROUTES)

@@ -15,6 +15,7 @@ from api.forwarded import Proxies
 from api.limits import Limits
 from api.microversions import Versions, written
 from api.routing import PUBLIC, Routes, Service, Surface
+from engine.policy import Policy
 from schemas.config import Config
 from schemas.errors import InvalidInput
 from tests.api.conftest import Cloud, fresh
@@ -23,12 +24,18 @@ from tests.api.test_declarations import ROUTES
 THINGS = Versions(service="things", minimum=(1, 0), maximum=(1, 3), legacy="X-Things-Version")
 
 
+THINGS_POLICY = Policy(
+    {"things:things:read": ("user over any",), "things:things:make": ("user over any",)}
+)
+
+
 class _Edge:
     """What a service needs of an edge to answer; whoever has a token is somebody."""
 
     config = Config(state_dir="/nowhere", listen="127.0.0.1:1")
     active: ClassVar[Counter[str]] = Counter()
     closing = asyncio.Event()
+    decisions: ClassVar[Counter[str]] = Counter()
     limits = Limits(config)
     proxies = Proxies(config.trusted_proxies)
 
@@ -43,7 +50,12 @@ class _Edge:
         return 7
 
     async def authenticate(self, call: Call) -> tuple[SimpleNamespace, int]:
-        return SimpleNamespace(project_id="p", user_id="u"), 7
+        who = {"project_id": "p", "user_id": "u", "rules": None}
+        who |= {"scope": "project", "role_set": frozenset()}
+        return SimpleNamespace(**who), 7
+
+    def policy(self) -> Policy:
+        return THINGS_POLICY
 
     def count(self, *_what: object) -> None:
         """As above."""
@@ -124,6 +136,9 @@ def things() -> Service:
     routes.add("POST", "/new", plain, "things:things:make", since="1.2")
     routes.add("GET", "/old", plain, "things:things:read", until="1.1")
     routes.add("PUT", "/old", plain, "things:things:make")
+    routes.add("PUT", "/either", plain, ("things:things:make", "things:things:read"))
+    routes.add("PUT", "/secret", plain, "things:secrets:read")
+    routes.add("PUT", "/secrets", plain, ("things:secrets:read", "things:secrets:make"))
     surface = Surface(
         name="things", prefix="/things", routes=routes, render=render_compute, versions=THINGS
     )
@@ -191,6 +206,21 @@ async def test_a_request_reaches_what_its_version_has(method, path, version, sta
     assert headers["vary"] == "OpenStack-API-Version, X-Things-Version"
     if path == "/old" and status == 405:
         assert headers["allow"] == "PUT"
+
+
+@pytest.mark.parametrize("path", ["/secret", "/secrets"])
+async def test_what_has_no_rule_is_for_nobody(path: str):
+    status, _, body = await ask("PUT", path)
+
+    assert status == 403
+    assert "Nobody may things:secrets:read" in body["forbidden"]["message"]
+
+
+async def test_no_answer_is_given_that_nobody_decided_about():
+    status, _, body = await ask("PUT", "/either")
+
+    assert status == 500
+    assert "plain" not in body
 
 
 async def test_the_range_is_told_to_who_misses_it():

@@ -26,6 +26,7 @@ type Decision = tuple[list[Fact], dict[str, object]]
 
 def create_server(cell: Cell, ctx: Context, action: s.CreateServer) -> Decision:
     """Find room, addresses and a host for a server, or make one that says why not."""
+    project_id = ctx.need_project()
     name = printable_name(action.name, "server")
     flavor = cell.state.flavors.get(action.flavor_id)
     if flavor is None or not (flavor.is_public or ctx.may("compute:flavors:read_private")):
@@ -54,7 +55,7 @@ def create_server(cell: Cell, ctx: Context, action: s.CreateServer) -> Decision:
     server = s.Server(
         server_id=server_id,
         name=name,
-        project_id=ctx.actor.project_id,
+        project_id=project_id,
         user_id=ctx.actor.user_id,
         flavor=flavor,
         image_id=image.image_id,

@@ -21,7 +21,7 @@ def create_network(cell: Cell, ctx: Context, action: s.CreateNetwork) -> Decisio
     network = s.Network(
         network_id=ctx.new_id(),
         name=action.name,
-        project_id=ctx.actor.project_id,
+        project_id=ctx.need_project(),
         vni=_free_vni(cell),
         mtu=action.mtu,
         shared=action.shared,

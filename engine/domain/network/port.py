@@ -60,7 +60,7 @@ def new_port(
     return s.Port(
         port_id=ctx.new_id(),
         network_id=network.network_id,
-        project_id=ctx.actor.project_id,
+        project_id=ctx.need_project(),
         name=name,
         description=description,
         mac_address=mac_address or free_mac(cell, ctx, macs if macs is not None else set()),
