@@ -193,6 +193,12 @@ def key_reused():
 
 
 @bug
+def quota_ignored():
+    """Nobody looks at limits."""
+    yield mock.patch("engine.domain.quota.need_room")
+
+
+@bug
 def short_election():
     """A new leader takes one place in the log, and not all that its predecessor may claim."""
     yield mock.patch("engine.candidate.WINDOW", 1)

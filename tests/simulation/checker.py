@@ -71,6 +71,7 @@ def violations(world):
     found += _times(lines)
     found += _acknowledged(world, lines)
     found += _operations(world, lines)
+    found += _quotas(world, lines)
     found += _reported(world, lines)
     found += _boots(world, lines)
     if world.at_rest:
@@ -174,6 +175,31 @@ def _keys(lines):
 
 
 # Operations
+
+
+def _quotas(world, lines):
+    """Who has a quota never holds more, and is refused only what would be more."""
+    held, project_of, found = Counter(), {}, []
+    for line in lines:
+        project = line.request.actor.project_id
+        code = getattr(line.record.verdict, "code", "")
+        if code == "QuotaExceeded":
+            world.met["quota"] += 1
+            told = line.record.verdict.fields
+            if (told["resource"], told["used"]) != ("servers", held[project]):
+                found.append(f"{told} is told at ordinal {line.last}, {held[project]} are there")
+            if held[project] < world.genesis.servers_max.get(project, 0):
+                found.append(f"a server is refused at ordinal {line.last} while there is room")
+        for fact in line.facts:
+            if isinstance(fact, c.ServerCreated):
+                project_of[fact.server.server_id] = fact.server.project_id
+                held[fact.server.project_id] += 1
+            elif isinstance(fact, c.ServerDeleted):
+                held[project_of[fact.server_id]] -= 1
+        for project_id, most in world.genesis.servers_max.items():
+            if held[project_id] > most:
+                found.append(f"{held[project_id]} servers of {most} at ordinal {line.last}")
+    return found
 
 
 def _operations(world, lines):

@@ -10,7 +10,10 @@ from engine.folded import Folded
 from engine.log.commit import GENESIS, seal_commit
 from projections import files, models, store
 from schemas.envelope import decode_commit
+from schemas.quota import SetQuota
 from tests.engine.world import World
+
+SERVERS_MAX = 2  # that the last of the users may have
 
 
 class Genesis:
@@ -26,6 +29,10 @@ class Genesis:
         self.users = [world.member("alice"), world.member("bob")]
         for user in self.users:
             world.network(user)
+        limits = {"servers": SERVERS_MAX}
+        limited = self.users[-1].project_id
+        world.ok(world.admin, SetQuota(project_id=limited, limits=limits))
+        self.servers_max = {limited: SERVERS_MAX}
         self.datas = []
         self.records = len(world.messages)
         prev = GENESIS

@@ -16,7 +16,7 @@ SEEDS = 300
 PLANTED = (
     "reply_before_ack", "no_fence", "lost_wake_up", "doubled_dispatch", "generation_ignored",
     "deadline_dropped", "position_saved_early", "undo_missing", "clock_going_back", "key_reused",
-    "short_election", "no_barrier",
+    "short_election", "no_barrier", "quota_ignored",
 )  # fmt: skip
 # Each found among the first of these many seeds, or not at all.
 PLANTED_SEEDS = 1000
@@ -27,7 +27,7 @@ MET = (
     "stop", "power_cut", "end_domain", "stray", "step_clock", "lose_host", "work_lost",
     "answer_lost", "unanswered", "OperationCancelled", "OperationFailed", "OperationSucceeded",
     "OperationTimedOut", "HostDriftDetected", "HostMarked", "ServerTaskFailed", "ServerFailed",
-    "ServerRebooted", "ServerDeleted", "ServerStopped", "rolled", "snapshot",
+    "ServerRebooted", "ServerDeleted", "ServerStopped", "rolled", "snapshot", "quota",
 )  # fmt: skip
 
 
