@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from schemas.config import REGION
 from schemas.identity import Endpoint
 
 if TYPE_CHECKING:
     from api.auth import Principal
     from projections.reader import Reader
 
-REGION = "RegionOne"
 INTERFACES = ("public", "internal", "admin")
 
 # type, path below the host. Network and image clients append their version themselves.

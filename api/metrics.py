@@ -117,6 +117,8 @@ class Scrape:
             "archiver": subjects.metrics(f"archiver-{edge.config.node}"),
             "projector": subjects.metrics(f"projector-{edge.config.node}"),
         }
+        if edge.reader.position():
+            others["courier"] = subjects.courier("metrics")
         if edge.position() and edge.reader.host(edge.config.host_id) is not None:
             others["agent"] = subjects.agent_metrics(edge.config.host_id)
         return others

@@ -78,6 +78,11 @@ async def seal_user_data(edge: Edge, project: Project, text: str) -> Sealed:
     return await _seal(edge, project.secrets_key_id, plaintext)
 
 
+async def seal_for_project(edge: Edge, project: Project, secret: bytes) -> Sealed:
+    """Return a secret of a project, sealed under the project's key."""
+    return await _seal(edge, project.secrets_key_id, secret)
+
+
 async def password_hash(edge: Edge, user: User) -> str | None:
     """Return the hash of a user's password; None if nobody can sign in with one.
 

@@ -86,6 +86,10 @@ def up(
     metrics_token_file: Annotated[
         Path | None, typer.Option(help="Ask for the token in this file at /metrics; none: open.")
     ] = None,
+    webhook_allow: Annotated[
+        list[str] | None,
+        typer.Option(help="Let webhooks lead into this network too, as 10.0.0.0/8 (repeatable)."),
+    ] = None,
     log_level: Annotated[
         LogLevel, typer.Option(help="What DIR/log has; debug adds a line for each read.")
     ] = LogLevel.INFO,
@@ -111,6 +115,7 @@ def up(
                 "metrics_token_file": (
                     str(metrics_token_file.absolute()) if metrics_token_file else ""
                 ),
+                "webhook_allow": webhook_allow or [],
                 "log_level": log_level.value,
                 "checkpoint_copy": str(checkpoint_dir.absolute()) if checkpoint_dir else "",
                 **_edge_settings(tls_certificate, tls_key, tls_authority, public_url),
@@ -164,7 +169,7 @@ def serve(
     process: Annotated[
         str,
         typer.Argument(
-            help="engine, standby, projector, archiver, agent or api.", metavar="PROCESS"
+            help="engine, standby, projector, archiver, courier, agent or api.", metavar="PROCESS"
         ),
     ],
     *,

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("cli.identity:token_app", "Tokens for the API."),
     "submit": ("cli.submit:submit_app", "Submit any action as an event."),
     "events": ("cli.history:events_app", "The log's requests and facts, as they happen."),
+    "webhook": ("cli.webhook:webhook_app", "Where events are sent as they happen."),
     "audit": ("cli.history:audit_app", "Who asked for what, and what came of it."),
     "log": ("cli.log:log_app", "The log itself: take a copy, put it back."),
     "why": ("cli.history:why_app", "Why a resource is as it is."),

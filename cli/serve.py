@@ -29,6 +29,7 @@ ENTRIES = {
     STANDBY: "engine.run",
     "projector": "projections.runner",
     "archiver": "projections.archiver",
+    "courier": "projections.courier.run",
     "agent": "executors.run",
     "api": "api.run",
 }

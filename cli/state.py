@@ -15,7 +15,7 @@ from typing import Any
 from cli.problem import USAGE, Problem
 
 # In the order in which they start; they stop the other way round.
-PROCESSES = ("engine", "projector", "archiver", "agent", "api")
+PROCESSES = ("engine", "projector", "archiver", "courier", "agent", "api")
 # A second engine, if asked for: follows the log and takes over.
 STANDBY = "standby"
 # The identity that each process has on the bus (see engine/log/accounts.py).
@@ -24,6 +24,7 @@ IDENTITIES = {
     STANDBY: "engine",
     "projector": "history",
     "archiver": "history",
+    "courier": "courier",
     "agent": "agent",
     "api": "edge",
     "bootstrap": "admin",
@@ -46,6 +47,7 @@ CONTENT = (
     "run",
     "snapshots",
     "tiny-guest.qcow2",
+    "webhooks",
     "cell.json",  # last: it is what says that this is a state directory
 )
 

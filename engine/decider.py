@@ -23,6 +23,7 @@ from engine.domain import (
     operation,
     policy,
     quota,
+    webhook,
 )
 from engine.domain.context import Context
 from engine.domain.fold import key_of
@@ -39,6 +40,7 @@ from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
 from schemas import quota as sq
+from schemas import webhook as sw
 from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types, encode
 from schemas.errors import IdReused, KeyReused, Rejected
 from schemas.repetition import Keyed
@@ -117,6 +119,11 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     sq.SetQuota: quota.set_quota,
     sq.ResetQuota: quota.reset_quota,
     sq.SetQuotaClass: quota.set_quota_class,
+    sw.CreateWebhook: webhook.create_webhook,
+    sw.UpdateWebhook: webhook.update_webhook,
+    sw.DeleteWebhook: webhook.delete_webhook,
+    sw.RedeliverWebhook: webhook.redeliver_webhook,
+    sw.GiveUpWebhook: webhook.give_up_webhook,
     se.ElectLeader: leader.elect_leader,
     se.ConfirmLead: leader.confirm_lead,
     se.RollLog: leader.roll_log,

@@ -36,12 +36,14 @@ from schemas.envelope import (
     encode,
 )
 from schemas.identity import Bootstrap
+from schemas.ids import SYSTEM_USER
 from schemas.metrics import encode_told
 from schemas.operation import Operation, PassDeadline
 from schemas.repetition import UNUSED
 from schemas.repetition import decode as decode_keyed
 from schemas.trace import child
 from schemas.units import SECOND, Micros, Ordinal
+from schemas.webhook import GiveUpWebhook
 from schemas.work import WorkItem, decode_heartbeat
 from schemas.work import encode as encode_work
 
@@ -150,6 +152,7 @@ class Engine:
             subjects.engine("metrics"): self._on_metrics,
             subjects.engine("bootstrap"): self._on_bootstrap,
             subjects.submit_agents: self._on_agent,
+            subjects.submit_courier: self._on_courier,
             subjects.submit_api: self._on_api,
         }
         return [
@@ -192,6 +195,17 @@ class Engine:
             # Nor may it speak in the name of somebody whose keys it would use up.
             lambda request: (
                 request.actor == Actor(kind="agent", host_id=host_id) and request.key is None
+            ),
+        )
+
+    async def _on_courier(self, message: Message) -> None:
+        """What the courier may ask for, in the system's name: to disable what nobody receives."""
+        await self._take(
+            message,
+            lambda request: (
+                request.actor == Actor(kind="system", user_id=SYSTEM_USER)
+                and isinstance(request.action, GiveUpWebhook)
+                and request.key is None
             ),
         )
 

@@ -94,6 +94,15 @@ def show(db: sqlite3.Connection, request_id: str, project_id: str | None) -> lis
     return sorted((*own, *led_to), key=lambda event: event.ordinal)
 
 
+def news(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, str, str]]:
+    """Return ordinal, project, kind and resource of what follows an ordinal, in order."""
+    sql = (
+        "SELECT ordinal, project_id, resource_kind, resource_id FROM timeline "
+        "WHERE ordinal > ? ORDER BY ordinal LIMIT ?"
+    )
+    return db.execute(sql, (after, limit)).fetchall()
+
+
 def asked(db: sqlite3.Connection, request_ids: set[str]) -> dict[str, bytes]:
     """Return the bodies of requests by their id; of one that came twice, the first's."""
     found: dict[str, bytes] = {}

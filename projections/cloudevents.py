@@ -34,6 +34,7 @@ from schemas.envelope import action_types
 from schemas.errors import IdReused
 from schemas.ids import SYSTEM_USER
 from schemas.units import Micros
+from schemas.webhook import WebhookRedeliveryRequested
 
 TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
@@ -170,6 +171,7 @@ def rfc3339(at: Micros) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+decode_redelivery = msgspec.json.Decoder(WebhookRedeliveryRequested).decode
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 

@@ -29,6 +29,7 @@ from projections import (
     quota,
     timeline,
     usage,
+    webhook,
 )
 from projections.answers import Position
 from projections.store import MadeBy, Table, Writer
@@ -49,6 +50,7 @@ AREAS: tuple[ModuleType, ...] = (
     policy,
     quota,
     usage,
+    webhook,
 )
 VERSIONS: dict[str, int] = {area.NAME: area.VERSION for area in (*AREAS, timeline)}
 STATEMENTS: tuple[str, ...] = tuple(

@@ -34,11 +34,13 @@ from projections.operation import OPERATIONS
 from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
 from projections.quota_reader import QuotaReader
+from projections.webhook import WEBHOOKS
 from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
 from schemas.image import Image
 from schemas.policy import PolicyTable
+from schemas.webhook import Webhook
 
 BY_ID: Sort = (("id", False),)
 _IMAGE_SEEN = "(project_id = ? OR visibility = 'public')"
@@ -263,6 +265,23 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         query = Query(PRICE_LISTS, "name || ' ' || version").equal(name=name)
         return self.page(query, (("name", False), ("version", False)))
 
+    def webhook(self, webhook_id: str) -> Webhook | None:
+        """Return a webhook."""
+        return self.one(WEBHOOKS, webhook_id)
+
+    def webhooks(
+        self,
+        *,
+        project_id: str | None = None,
+        marker: str | None = None,
+        limit: int | None = None,
+    ) -> list[Webhook]:
+        """Return webhooks, the oldest first."""
+        query = Query(WEBHOOKS)
+        if project_id is not None:
+            query.within("project_id = ?", project_id)
+        return self.page(query, (("created_at", False),), marker, limit)
+
     def policy(self) -> PolicyTable | None:
         """Return the rules that an operator has set; None if there never were any."""
         return self.one(POLICY, ROW)
@@ -322,6 +341,10 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         With ``project_id`` a request of another project is unknown.
         """
         return audit.show(self.db(), request_id, project_id)
+
+    def news(self, after: int, limit: int) -> list[tuple[int, str, str, str]]:
+        """Return ordinal, project, kind and resource of what follows an ordinal, in order."""
+        return audit.news(self.db(), after, limit)
 
     def asked(self, request_ids: set[str]) -> dict[str, bytes]:
         """Return the JSON of requests and their verdicts by request id, of those that are known."""

@@ -20,6 +20,7 @@ from projections.image import IMAGES
 from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
 from projections.operation import OPERATIONS
 from projections.store import Table
+from projections.webhook import WEBHOOKS
 from schemas import (
     access,
     billing,
@@ -33,6 +34,7 @@ from schemas import (
     policy,
     quota,
 )
+from schemas import webhook as hook
 from schemas.envelope import Refused, Request
 from schemas.ids import SYSTEM_USER
 from schemas.units import Micros, Ordinal
@@ -97,6 +99,7 @@ def _operation(said: operation.OperationStarted) -> About:
 _server = _named("server", "server_id")
 _application_credential = _named("application_credential", "application_credential_id")
 _image = _named("image", "image_id")
+_webhook = _named("webhook", "webhook_id")
 _by_operation = _named("operation", "operation_id")
 
 REQUESTS: dict[type, Tell] = {
@@ -172,6 +175,11 @@ REQUESTS: dict[type, Tell] = {
     quota.SetQuota: _of_project,
     quota.ResetQuota: _of_project,
     quota.SetQuotaClass: lambda _said: About("quota", "default"),
+    hook.CreateWebhook: _unnamed("webhook"),
+    hook.UpdateWebhook: _webhook,
+    hook.DeleteWebhook: _webhook,
+    hook.RedeliverWebhook: _webhook,
+    hook.GiveUpWebhook: _webhook,
     engine.ElectLeader: _named("leader", "node"),
     engine.ConfirmLead: _named("leader", "node"),
     engine.RollLog: lambda said: About("log", str(said.number)),
@@ -266,6 +274,11 @@ FACTS: dict[type, Tell] = {
     quota.QuotaSet: _of_project,
     quota.QuotaReset: _of_project,
     quota.QuotaClassSet: lambda _said: About("quota", "default"),
+    hook.WebhookCreated: _whole("webhook", "webhook", "webhook_id"),
+    hook.WebhookUpdated: _whole("webhook", "webhook", "webhook_id"),
+    hook.WebhookDisabled: _webhook,
+    hook.WebhookRedeliveryRequested: _webhook,
+    hook.WebhookDeleted: _webhook,
     engine.LeaderElected: _named("leader", "node"),
     engine.LogRolled: lambda said: About("log", str(said.number)),
     policy.PolicySet: lambda _said: About("policy", "policy"),
@@ -278,6 +291,7 @@ OWNED: dict[str, Table[Any]] = {
     "subnet": SUBNETS,
     "port": PORTS,
     "security_group": SECURITY_GROUPS,
+    "webhook": WEBHOOKS,
 }
 
 COLUMNS = (

@@ -6,6 +6,8 @@ from msgspec import Struct
 
 from schemas.ids import Cell, HostId
 
+REGION = "RegionOne"
+
 type LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -71,3 +73,12 @@ class Config(Struct, frozen=True, kw_only=True):
     # How often the log's end is signed, and a second directory for what was signed ("": none).
     checkpoint_s: float = 3600.0
     checkpoint_copy: str = ""
+    # Webhooks: networks (CIDR) that may be sent to although they are not public; how long a
+    # receiver has to answer; how often an event is tried, after which pauses; and after how many
+    # events in a row that were not taken a webhook is disabled.
+    webhook_allow: tuple[str, ...] = ()
+    webhook_timeout_s: float = 10.0
+    webhook_attempts: int = 12
+    webhook_backoff_s: float = 1.0
+    webhook_backoff_max_s: float = 300.0
+    webhook_give_up: int = 20

@@ -25,6 +25,7 @@ from schemas.policy import PolicyAction, PolicyFact
 from schemas.quota import QuotaAction, QuotaFact
 from schemas.trace import TraceParent, TraceState
 from schemas.units import Micros, Ordinal
+from schemas.webhook import WebhookAction, WebhookFact
 
 type Action = (
     IdentityAction
@@ -38,6 +39,7 @@ type Action = (
     | EngineAction
     | PolicyAction
     | AccessAction
+    | WebhookAction
 )
 type Fact = (
     IdentityFact
@@ -50,6 +52,7 @@ type Fact = (
     | QuotaFact
     | EngineFact
     | PolicyFact
+    | WebhookFact
 )
 
 

@@ -132,6 +132,13 @@ METRICS: dict[str, Metric] = {
     "cumulog_usage_rows_total": Metric(
         "counter", ("meter",), "archiver", "Rows of usage that were worked out to be answered."
     ),
+    "cumulog_webhooks": Metric("gauge", (), "courier", "Webhooks that there are."),
+    "cumulog_webhook_deliveries_total": Metric(
+        "counter",
+        ("result",),
+        "courier",
+        "Attempts that were delivered or failed, and events that were given up.",
+    ),
     # Hosts
     "cumulog_agent_operations_total": Metric(
         "counter", ("kind", "result"), "agent", "Operations that this host has ended."

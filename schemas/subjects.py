@@ -7,6 +7,8 @@
 ``<cell>.work.<host>.<executor>`` work items (stream ``WORK-<cell>``, memory)
 ``<cell>.submit.api``             requests of people, by edges that have verified the token
 ``<cell>.submit.agent.<host>``    reports of a host; the subject says which
+``<cell>.submit.courier``         webhooks that the courier gives up
+``<cell>.courier.<question>``     how deliveries of webhooks stand
 ``<cell>.desired.<host>``         a host asks for its desired state
 ``<cell>.engine.<question>``      status, digest, dry run
 ``<cell>.heartbeat.<host>``       core NATS, never stored
@@ -78,6 +80,13 @@ class Subjects(msgspec.Struct, frozen=True):
 
     def submit_agent(self, host: HostId) -> str:
         return f"{self.cell}.submit.agent.{host}"
+
+    @property
+    def submit_courier(self) -> str:
+        return f"{self.cell}.submit.courier"
+
+    def courier(self, question: str) -> str:
+        return f"{self.cell}.courier.{question}"
 
     def desired(self, host: HostId) -> str:
         return f"{self.cell}.desired.{host}"

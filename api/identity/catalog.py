@@ -6,13 +6,13 @@ from typing import Any
 from msgspec import Struct
 
 from api import catalog
-from api.catalog import REGION
 from api.exchange import Answer, Call, json_answer
 from api.identity.attributes import Attributes
 from api.identity.lists import View, link, listing
 from api.pagination import flag
 from api.routing import Routes
 from api.writing import write
+from schemas.config import REGION
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import (
     CreateEndpoint,

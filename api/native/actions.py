@@ -75,6 +75,10 @@ def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
     """
     if kind == "RefuseRequest":
         raise Forbidden("what an edge refuses, it records by itself")
+    if kind == "CreateWebhook":
+        raise Forbidden("a webhook is made with POST /v1/webhooks, which looks where it leads")
+    if kind == "UpdateWebhook" and (body.get("url") or body.get("secret")):
+        raise Forbidden("a webhook's url and secret are changed with PATCH /v1/webhooks/{id}")
     if kind == "UploadImage":
         raise Forbidden("an image's content is sent with PUT /image/v2/images/{id}/file")
     if kind == "UpdateUser" and body.get("password") is not None and _is_own_alone(call):

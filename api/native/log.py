@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Iterator
 
 import msgspec
 
-from api.catalog import REGION
 from api.errors import TooManyStreams
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
@@ -21,6 +20,7 @@ from projections import cloudevents
 from projections.answers import Event
 from projections.cloudevents import CloudEvent
 from projections.redaction import shown
+from schemas.config import REGION
 from schemas.errors import InvalidInput, NotFound, Unauthorized
 from schemas.units import SECOND
 

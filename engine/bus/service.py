@@ -40,6 +40,19 @@ async def submit(
         raise Unavailable(f"the engine's answer cannot be read: {error}") from error
 
 
+async def submit_as_courier(bus: Bus, request: Request, *, timeout_s: float = 10.0) -> Outcome:
+    """Have decided what the courier may ask for. As ``submit``.
+
+    Raises:
+        Unavailable: no outcome in ``timeout_s``; the request may still be carried out.
+    """
+    answer = await _ask(bus, bus.subjects.submit_courier, encode(request), timeout_s)
+    try:
+        return decode_outcome(answer)
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"the engine's answer cannot be read: {error}") from error
+
+
 async def desired_state(bus: Bus, host: str, *, timeout_s: float = 10.0) -> DesiredState:
     """Return all that ``host`` shall have.
 

@@ -21,6 +21,7 @@ from engine.domain import (
     operation,
     policy,
     quota,
+    webhook,
 )
 from engine.domain.state import Answered, Cell
 from engine.domain.usage import CHANGES, count
@@ -34,6 +35,7 @@ from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
 from schemas import quota as sq
+from schemas import webhook as sw
 from schemas.envelope import Accepted, Fact, Record, Refused, fact_types
 from schemas.units import DAY, MINUTE, Micros, Ordinal
 
@@ -126,6 +128,11 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     sq.QuotaSet: quota.quota_set,
     sq.QuotaReset: quota.quota_reset,
     sq.QuotaClassSet: quota.quota_class_set,
+    sw.WebhookCreated: webhook.webhook_saved,
+    sw.WebhookUpdated: webhook.webhook_saved,
+    sw.WebhookDisabled: webhook.webhook_disabled,
+    sw.WebhookRedeliveryRequested: webhook.webhook_redelivery_requested,
+    sw.WebhookDeleted: webhook.webhook_deleted,
     se.LeaderElected: leader.leader_elected,
     se.LogRolled: leader.log_rolled,
     sp.PolicySet: policy.policy_set,

@@ -22,6 +22,7 @@ def index_of(state: State) -> Index:
     _image(state, index)
     _network(state, index)
     _operation(state, index)
+    _webhook(state, index)
     _usage(state, index)
     return index
 
@@ -144,6 +145,11 @@ def _ports(state: State, index: Index) -> None:
     index.project_ports, index.network_ports = dict(projects), dict(networks)
     index.device_ports, index.group_ports = dict(devices), dict(groups)
     index.subnet_used = dict(used)
+
+
+def _webhook(state: State, index: Index) -> None:
+    for webhook in state.webhooks.values():
+        _add(index.project_webhooks, webhook.project_id, webhook.webhook_id)
 
 
 def _operation(state: State, index: Index) -> None:

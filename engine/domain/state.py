@@ -35,6 +35,7 @@ from schemas.network import Network, Port, SecurityGroup, Subnet
 from schemas.operation import Operation
 from schemas.policy import PolicyTable
 from schemas.units import Micros, Ordinal
+from schemas.webhook import Webhook
 
 
 class Answered(Struct, frozen=True, kw_only=True):
@@ -105,6 +106,7 @@ class Index(Struct, kw_only=True):
     subnet_used: dict[str, dict[int, str]] = field(default_factory=dict)  # address -> port
     subnet_spans: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # pools
     host_operations: dict[str, set[str]] = field(default_factory=dict)
+    project_webhooks: dict[str, set[str]] = field(default_factory=dict)
     # How much of what each project holds; see usage.
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -150,6 +152,7 @@ class State(Struct, kw_only=True):
     security_groups: dict[str, SecurityGroup] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)  # open ones
+    webhooks: dict[str, Webhook] = field(default_factory=dict)
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
     quotas: dict[str, dict[str, int]] = field(default_factory=dict)  # limits, by project and name
     quota_class: dict[str, int] = field(default_factory=dict)  # for projects without their own

@@ -12,7 +12,8 @@ in which there is nothing but what it may do itself, and answers never leave it:
 - ``DERIVED`` holds what can: work items and the lease, in memory. Nobody logs in.
 - ``ENGINE``: ``engine-store``, the engine's hands on the streams.
 - ``CELL``: ``engine``, which answers, and ``admin``.
-- ``EDGE``: ``edge``. ``HISTORY``: ``history``. ``HOST-<host>``: the agent of that host.
+- ``EDGE``: ``edge``. ``HISTORY``: ``history``. ``COURIER``: ``courier``.
+  ``HOST-<host>``: the agent of that host.
 - ``SYS`` is the server's own. Of it one question is exported: how each server keeps its streams.
 
 None of the last five kinds holds a stream. What they need of others is imported, call by call.
@@ -27,11 +28,11 @@ from typing import Any
 
 from schemas.subjects import LOG_STREAMS_MAX, Subjects
 
-SERVICES = ("engine", "edge", "history", "admin")
+SERVICES = ("engine", "edge", "history", "courier", "admin")
 # A process with two connections has one secret for both.
 STORE_SIDE = ("engine-store", "admin-store")
 AGENT = "agent"
-USERS = ("engine", "edge", AGENT, "history", "admin", *STORE_SIDE)
+USERS = ("engine", "edge", AGENT, "history", "courier", "admin", *STORE_SIDE)
 EXECUTORS = ("hypervisor", "storage", "network")
 # Answered by every server: its version, and how it keeps streams (nats-server, JSInfo).
 SERVERS = "$SYS.REQ.SERVER.PING.JSZ"
@@ -70,6 +71,7 @@ def accounts(cell: str, agents: Mapping[str, str], passwords: Mapping[str, str])
         "CELL": _cell(names, agents.values()),
         "EDGE": _edge(names, agents.values()),
         "HISTORY": _history(names),
+        "COURIER": _courier(names),
         **{_host_account(host): _host(names, user, host) for user, host in agents.items()},
     }
     for account in made.values():
@@ -132,6 +134,7 @@ def _cell(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
         "exports": [
             *(_service(subject) for subject in [names.submit_api, names.engine("*")]),
             *(_service(subject) for subject in [names.submit_agents, names.desired("*")]),
+            _service(names.submit_courier),
             _stream(f"{feed(names.cell)}.*"),
         ],
         "imports": [
@@ -150,7 +153,8 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
     feeds = f"{feed(names.cell)}.*"
     hears = [names.projected("*"), names.heartbeat("*"), names.metadata("*"), feeds]
     key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
-    questions = [f"{names.cell}.ask.>", names.history("*"), names.metrics("*")]
+    asked = [names.history("*"), names.metrics("*"), names.courier("*")]
+    questions = [f"{names.cell}.ask.>", *asked]
     says = [*asks, *questions, *reads, names.access("*")]
     mapped = {call: _mapped(call) for call in (key_found, STREAMS)}
     edge = _user(
@@ -170,6 +174,7 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
             _hear("CELL", feeds),
             _import("HISTORY", names.history("*")),
             _import("HISTORY", names.metrics("*")),
+            _import("COURIER", names.courier("*")),
             _hear("HISTORY", names.projected("*")),
             *(_import(_host_account(host), _asked(names, host)) for host in hosts),
             *(_hear(_host_account(host), names.heartbeat(host)) for host in hosts),
@@ -200,6 +205,24 @@ def _history(names: Subjects) -> dict[str, Any]:
             _import("STORE", STREAMS, to=_mapped(STREAMS)),
             _import("CELL", asks),
             _hear("CELL", feeds),
+        ],
+    }
+
+
+def _courier(names: Subjects) -> dict[str, Any]:
+    """Sends events to strangers: hears how far readers are, and opens what they are signed with."""
+    key_read, _ = _keys(names)
+    key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
+    says = [names.submit_courier, key_read, _mapped(key_found), *_answers()]
+    return {
+        "users": [_user("courier", says, [names.courier("*"), names.projected("*")])],
+        "mappings": {key_found: _mapped(key_found)},
+        "exports": [_service(names.courier("*"))],
+        "imports": [
+            _import("STORE", key_found, to=_mapped(key_found)),
+            _import("STORE", key_read),
+            _import("CELL", names.submit_courier),
+            _hear("HISTORY", names.projected("*")),
         ],
     }
 

@@ -87,6 +87,7 @@ PROCESSES = {
     "engine": ("engine",),
     "edge": ("api",),
     "history": ("projector", "archiver"),
+    "courier": ("courier",),
     "admin": ("bootstrap",),
 }
 

@@ -138,6 +138,7 @@ def test_a_feed_has_cloud_events_when_asked(cloud: Cloud):
             created = event["type"] == "cumulog.network.network.created.v1"
             if created and event["data"]["network"]["name"] == name:
                 break
+    answer.close()
     connection.close()
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from schemas import access as a
 from schemas import billing as b
 from schemas import compute as c
@@ -14,6 +16,7 @@ from schemas import network as n
 from schemas import operation as o
 from schemas import policy as p
 from schemas import quota as q
+from schemas import webhook as w
 from schemas.envelope import Actor, Record
 from schemas.units import HOUR, MINUTE
 from tests.engine.world import SECRET, SYSTEM, World
@@ -55,6 +58,7 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield from _images(world)
     yield from _networks(world)
     yield from _servers(world)
+    yield from _webhooks(world)
     yield from _trespasses(world)
     yield demo, c.DeleteKeypair(name="mine")
     yield demo, c.DeleteKeypair(name="mine")
@@ -417,6 +421,36 @@ def _trespasses(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.admin, e.RollLog(number=3)
     yield world.admin, e.RollLog(number=2)
     yield world.admin, e.RollLog(number=2)
+
+
+def _webhooks(world: World) -> Iterator[tuple[Actor, Any]]:
+    """One that is given up and enabled again, and one that goes with its project."""
+    demo, other, state = world.actors["demo"], world.actors["other"], world.cell.state
+
+    def secret(actor: Actor) -> Any:
+        return replace(SECRET, key_id=state.projects[actor.project_id].secrets_key_id)
+
+    asked = w.CreateWebhook(name="hook", url="https://example.org/hook", secret=secret(demo))
+    yield demo, asked
+    yield other, asked  # sealed by another's key
+    (hook,) = state.webhooks.values()
+    mine = {"webhook_id": hook.webhook_id}
+    yield other, w.DeleteWebhook(**mine)
+    yield other, w.UpdateWebhook(**mine, name="mine")
+    yield demo, w.UpdateWebhook(**mine, types=("compute.server.",))
+    yield demo, w.UpdateWebhook(**mine, enabled=True)
+    yield demo, w.RedeliverWebhook(**mine, after=1)
+    yield demo, w.RedeliverWebhook(**mine)
+    yield other, w.RedeliverWebhook(**mine)
+    yield demo, w.GiveUpWebhook(**mine, cause="mine", updated_at=0)
+    yield SYSTEM, w.GiveUpWebhook(**mine, cause="an older one", updated_at=0)
+    updated_at = state.webhooks[hook.webhook_id].updated_at
+    yield SYSTEM, w.GiveUpWebhook(**mine, cause="it is gone", updated_at=updated_at)
+    yield demo, w.UpdateWebhook(**mine, enabled=True)
+    yield demo, w.DeleteWebhook(**mine)
+    yield demo, w.DeleteWebhook(**mine)
+    left = w.CreateWebhook(name="left", url="http://example.org/", secret=secret(other))
+    yield other, left
 
 
 def _farewell(world: World) -> Iterator[tuple[Actor, Any]]:

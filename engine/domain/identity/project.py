@@ -13,6 +13,7 @@ from engine.domain.identity.found import (
 )
 from engine.domain.network import default_group
 from engine.domain.state import Cell, drop_member
+from engine.domain.webhook import webhooks_go
 from schemas import identity as s
 from schemas.envelope import Fact
 from schemas.errors import Duplicate, Forbidden, InvalidInput, UnknownReference
@@ -113,6 +114,7 @@ def project_goes(cell: Cell, project: s.Project) -> list[Fact]:
         for group_id in sorted(index.project_groups.get(project.project_id, ()))
         if not index.group_ports.get(group_id)
     ]
+    facts += webhooks_go(cell, project.project_id)
     return [*facts, s.ProjectDeleted(project_id=project.project_id)]
 
 

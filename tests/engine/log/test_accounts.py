@@ -30,7 +30,7 @@ LOG = f"LOG-{CELL}-0001"
 WORK = f"WORK-{CELL}"
 KEYS = f"KV_KEYS-{CELL}"
 ACCESS = f"ACCESS-{CELL}"
-SERVICES = ("engine", "edge", "agent", "history")
+SERVICES = ("engine", "edge", "agent", "history", "courier")
 
 
 class Embedded:
@@ -380,6 +380,14 @@ async def test_answers_go_to_inboxes_only(broker):
         ("agent", "$SYS.REQ.SERVER.PING.JSZ"),
         ("agent", f"{CELL}.access.node-1"),
         ("agent", f"{CELL}.metrics.projector-node-1"),
+        ("agent", f"{CELL}.submit.courier"),
+        ("edge", f"{CELL}.submit.courier"),
+        ("history", f"{CELL}.submit.courier"),
+        ("courier", f"{CELL}.submit.api"),
+        ("courier", f"{CELL}.engine.status"),
+        ("courier", f"{CELL}.log.0001"),
+        ("courier", f"$JS.API.DIRECT.GET.{LOG}"),
+        ("courier", f"$KV.KEYS-{CELL}.x"),
         ("engine", f"$JS.API.DIRECT.GET.{ACCESS}"),
         ("history", f"{CELL}.access.node-1"),
         ("edge", f"$JS.API.DIRECT.GET.{ACCESS}"),
@@ -414,6 +422,8 @@ async def test_each_identity_is_refused_what_is_not_its_work(broker, user, subje
         ("agent", f"{CELL}.submit.>"),
         ("agent", f"{CELL}.metrics.projector-node-1"),
         ("edge", f"{CELL}.metrics.projector-node-1"),
+        ("edge", f"{CELL}.courier.state"),
+        ("courier", f"{CELL}.submit.>"),
         ("agent", f"{CELL}.ask.host-2.console"),
         ("agent", ">"),
         ("edge", "_INBOX_agent.>"),
@@ -445,6 +455,8 @@ async def test_nobody_listens_to_what_is_meant_for_others(broker, user, subject)
         ("edge", f"{CELL}.ask.{HOST}.metrics", "agent"),
         ("edge", f"{CELL}.engine.metrics", "engine"),
         ("edge", f"{CELL}.metrics.projector-node-1", "history"),
+        ("edge", f"{CELL}.courier.state", "courier"),
+        ("courier", f"{CELL}.submit.courier", "engine"),
         ("edge", f"{CELL}.history.usage", "history"),
         ("admin", f"{CELL}.history.verify", "history"),
     ],
@@ -467,6 +479,7 @@ async def test_each_identity_can_do_its_work(broker, asker, subject, answerer):
     [
         ("agent", f"{CELL}.heartbeat.{HOST}", "engine", f"{CELL}.heartbeat.*"),
         ("history", f"{CELL}.projected.node-1", "edge", f"{CELL}.projected.*"),
+        ("history", f"{CELL}.projected.node-1", "courier", f"{CELL}.projected.*"),
         ("engine", f"{CELL}.feed.7", "history", f"{CELL}.feed.*"),
     ],
 )

@@ -30,7 +30,7 @@ def numbered(subjects):
 
 def table():
     """Return the page's table, in the order of the accounts."""
-    users = ["engine", "edge", "history", "admin", agent_user(HOST), *STORE_SIDE]
+    users = ["engine", "edge", "history", "courier", "admin", agent_user(HOST), *STORE_SIDE]
     made = accounts(CELL, {agent_user(HOST): HOST}, dict.fromkeys(users, "secret"))
     lines = ["| identity (account) | may say | may hear |", "|---|---|---|"]
     for account, told in made.items():

@@ -24,7 +24,7 @@ from engine.log.stream import call
 from schemas.config import Config
 from tests.deployed import HOSTS, NODES, ROOT, Deployed, cumulog
 
-USERS = ["engine", "edge", "history", "admin", "agent.host-1", "agent.host-2"]
+USERS = ["engine", "edge", "history", "courier", "admin", "agent.host-1", "agent.host-2"]
 
 
 @pytest.fixture
