@@ -20,6 +20,7 @@ from api.cors import Cors
 from api.edge import Edge
 from api.errors import AnswerBroken, ClientGone, Problem, internal, render_native
 from api.exchange import Call, Header, encode
+from api.freshness import WAIT_S
 from api.identity import service as identity
 from api.image import service as image
 from api.metrics import Scrape
@@ -134,6 +135,8 @@ def create_app(edge: Edge) -> Api:
             reasons.append("the read model is empty")
         if monotonic() - edge.late_at < LATE_S:
             reasons.append("the read model lags behind the log")
+        if not edge.freshness.is_fresh(WAIT_S):
+            reasons.append("the read model is not known to hold all of the log")
         if edge.closing.is_set():
             reasons.append("the process is stopping")
         body = {"ready": not reasons, "ordinal": ordinal, "reasons": reasons}

@@ -16,6 +16,7 @@ from api.compute.rendered import Rendered
 from api.connections import Connections
 from api.exchange import Call
 from api.forwarded import Proxies
+from api.freshness import Freshness
 from api.limits import Limits
 from api.lockouts import Lockouts
 from api.metrics import DURATIONS
@@ -57,6 +58,7 @@ class Edge(Struct, kw_only=True):
     lockouts: Lockouts = field(default_factory=Lockouts)
     used_codes: UsedCodes = field(default_factory=UsedCodes)
     rendered: Rendered = field(default_factory=Rendered)
+    freshness: Freshness = field(default_factory=Freshness)
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()
     policy_at: int = -1  # the position at which it was read
@@ -87,8 +89,10 @@ class Edge(Struct, kw_only=True):
 
         Raises:
             Unauthorized: there is no token, or it does not count.
+            Unavailable: this node cannot know.
         """
         position = await self._position(call)
+        await self.freshness.need()
         return await self.authenticator.principal(call.header(b"x-auth-token")), position
 
     async def _position(self, call: Call) -> int:

@@ -354,6 +354,7 @@ class Service:
         """Answer what is asked without a token and is worth guessing."""
         limits = self._edge.limits
         limits.sign_in(call.origin)
+        await self._edge.freshness.need()
         answer = await route.handler(call)
         limits.signed_in(call.origin)
         return answer

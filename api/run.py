@@ -37,6 +37,7 @@ from engine.bus.keys import Keys
 from engine.bus.service import ask_engine
 from executors.storage.blob import Blobs
 from projections.access import AccessReader, access_path
+from projections.proving import decode_proof
 from projections.reader import Reader
 from schemas.config import Config
 from schemas.errors import Rejected
@@ -179,7 +180,14 @@ async def _listen(edge: Edge) -> None:
     async def announced(message: Message) -> None:
         edge.waiter.announced(int(message.payload))
 
-    await edge.bus.subscribe(edge.bus.subjects.projected(edge.config.node), announced)
+    async def proven(message: Message) -> None:
+        proof = decode_proof(message.payload)
+        edge.waiter.announced(proof.ordinal)
+        edge.freshness.proven(proof.at_ns)
+
+    subjects, node = edge.bus.subjects, edge.config.node
+    await edge.bus.subscribe(subjects.projected(node), announced)
+    await edge.bus.subscribe(subjects.proven(node), proven)
     await metadata.serve(edge)
 
 

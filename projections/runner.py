@@ -19,7 +19,7 @@ from engine.bus.client import Bus, BusError
 from engine.bus.metrics import Reading, answer_for
 from engine.log.jetstream import JetStreamLog
 from engine.log.port import LogError, StoredCommit
-from projections import access, files
+from projections import access, files, proving
 from projections.history import History, history_path
 from projections.models import LogDiffers, apply_commit
 from projections.numbers import GAPS, Resources, lag
@@ -44,8 +44,8 @@ class Announcer(Protocol):
         ...
 
 
-class Followed(Protocol):
-    """The part of ``engine.log.port.Log`` that a projector needs."""
+class Followed(proving.Ended, Protocol):
+    """The part of ``engine.log.jetstream.JetStreamLog`` that a projector needs."""
 
     def read_batches(
         self, after_seq: int = 0, *, follow: bool = False
@@ -113,7 +113,7 @@ async def stopped() -> None:
 
 
 async def follow(bus: Bus, source: Followed, path: Path, node: str) -> None:
-    """Keep the read model at ``path`` and announce it on the bus, for ever.
+    """Keep the read model at ``path``, announce it on the bus and prove that it is whole, for ever.
 
     Raises:
         LogDiffers: the log is not the one that the read model was made of.
@@ -127,11 +127,20 @@ async def follow(bus: Bus, source: Followed, path: Path, node: str) -> None:
             # Whoever waits looks at the file itself from time to time.
             log.warning("not_announced", ordinal=ordinal, error=str(error))
 
+    async def say(proof: proving.Proof) -> None:
+        try:
+            await bus.publish(bus.subjects.proven(node), proving.encode_proof(proof))
+        except BusError as error:
+            log.warning("proof_not_announced", error=str(error))  # The next one follows soon.
+
     projector = Projector(source, path, announce)
     bus.on_reconnect.append(projector.announce_again)
+    proofs = asyncio.create_task(proving.prove(source, projector, say))
     try:
         await projector.run()
     finally:
+        proofs.cancel()
+        await asyncio.gather(proofs, return_exceptions=True)
         bus.on_reconnect.remove(projector.announce_again)
         projector.close()
 
@@ -146,6 +155,21 @@ class Projector:
         self._writer: Writer | None = None
         self._since_checkpoint = 0
         self._checkpointing: asyncio.Task[None] | None = None
+        self._advanced = asyncio.Event()
+
+    @property
+    def reached(self) -> tuple[int, int]:
+        """See ``proving.Followed``."""
+        writer = self._writer
+        return (-1, 0) if writer is None else (writer.position.seq, writer.position.ordinal)
+
+    async def advanced(self) -> None:
+        """See ``proving.Followed``."""
+        await self._advanced.wait()
+
+    def _tell_advanced(self) -> None:
+        self._advanced.set()
+        self._advanced = asyncio.Event()
 
     async def run(self) -> None:
         """Follow for ever; read again from the position after whatever interrupts.
@@ -163,6 +187,7 @@ class Projector:
                 await asyncio.sleep(RETRY_MAX_S)
                 continue
             start = writer.position.ordinal
+            self._tell_advanced()
             await self._announce(start)
             try:
                 await self._follow(writer)
@@ -223,6 +248,7 @@ class Projector:
         try:
             async for batch in batches:
                 _apply(writer, batch)
+                self._tell_advanced()
                 await self._announce(writer.position.ordinal)
                 self._since_checkpoint += 1
                 if self._since_checkpoint >= CHECKPOINT_COMMITS:

@@ -13,6 +13,7 @@
 ``<cell>.engine.<question>``      status, digest, dry run
 ``<cell>.heartbeat.<host>``       core NATS, never stored
 ``<cell>.projected.<node>``       a node's read models have reached an ordinal
+``<cell>.proven.<node>``          and hold all that was in the log at a moment
 ``<cell>.ask.<host>.console``     an edge asks an agent for a console's text
 ``<cell>.metadata.<host>``        an agent asks an edge what to answer a guest
 ``<cell>.history.<question>``     usage, bills, verification
@@ -99,6 +100,9 @@ class Subjects(msgspec.Struct, frozen=True):
 
     def projected(self, node: str) -> str:
         return f"{self.cell}.projected.{node}"
+
+    def proven(self, node: str) -> str:
+        return f"{self.cell}.proven.{node}"
 
     def console(self, host: HostId) -> str:
         return f"{self.cell}.ask.{host}.console"

@@ -151,7 +151,8 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
     reads = [*_log_reads(names), *_keys(names)]
     asks = [names.submit_api, names.engine("*")]
     feeds = f"{feed(names.cell)}.*"
-    hears = [names.projected("*"), names.heartbeat("*"), names.metadata("*"), feeds]
+    told = [names.projected("*"), names.proven("*")]
+    hears = [*told, names.heartbeat("*"), names.metadata("*"), feeds]
     key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
     asked = [names.history("*"), names.metrics("*"), names.courier("*")]
     questions = [f"{names.cell}.ask.>", *asked]
@@ -175,7 +176,7 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
             _import("HISTORY", names.history("*")),
             _import("HISTORY", names.metrics("*")),
             _import("COURIER", names.courier("*")),
-            _hear("HISTORY", names.projected("*")),
+            *(_hear("HISTORY", subject) for subject in told),
             *(_import(_host_account(host), _asked(names, host)) for host in hosts),
             *(_hear(_host_account(host), names.heartbeat(host)) for host in hosts),
         ],
@@ -187,22 +188,24 @@ def _history(names: Subjects) -> dict[str, Any]:
     asks = names.engine("digest")
     feeds = f"{feed(names.cell)}.*"
     reads = [*_log_reads(names), _access_read(names)]
+    calls = [STREAMS, *_log_infos(names)]
+    told = [names.projected("*"), names.proven("*")]
     history = _user(
         "history",
-        [names.projected("*"), asks, *reads, _mapped(STREAMS), *_answers()],
-        [names.history("*"), names.metrics("*"), names.projected("*"), feeds],
+        [*told, asks, *reads, *(_mapped(call) for call in calls), *_answers()],
+        [names.history("*"), names.metrics("*"), *told, feeds],
     )
     return {
         "users": [history],
-        "mappings": {STREAMS: _mapped(STREAMS)},
+        "mappings": {call: _mapped(call) for call in calls},
         "exports": [
             _service(names.history("*")),
             _service(names.metrics("*")),
-            _stream(names.projected("*")),
+            *(_stream(subject) for subject in told),
         ],
         "imports": [
             *(_import("STORE", read) for read in reads),
-            _import("STORE", STREAMS, to=_mapped(STREAMS)),
+            *(_import("STORE", call, to=_mapped(call)) for call in calls),
             _import("CELL", asks),
             _hear("CELL", feeds),
         ],
@@ -284,6 +287,11 @@ def _log_reads(names: Subjects) -> list[str]:
     return [f"$JS.API.DIRECT.GET.{stream}" for stream in _log_streams(names)]
 
 
+def _log_infos(names: Subjects) -> list[str]:
+    """Return the questions where each stream of the log ends; its leader alone answers."""
+    return [f"$JS.API.STREAM.INFO.{stream}" for stream in _log_streams(names)]
+
+
 def _access_read(names: Subjects) -> str:
     return f"$JS.API.DIRECT.GET.{names.access_stream}"
 
@@ -300,7 +308,7 @@ def _store_calls(names: Subjects) -> list[str]:
     keys = f"KV_{names.keys_bucket}"
     return [
         STREAMS,
-        *(f"$JS.API.STREAM.INFO.{stream}" for stream in (*_log_streams(names), keys)),
+        *(*_log_infos(names), f"$JS.API.STREAM.INFO.{keys}"),
         *(f"$JS.API.STREAM.MSG.GET.{stream}" for stream in (*_log_streams(names), keys)),
         f"$JS.API.STREAM.MSG.DELETE.{keys}",  # erases a destroyed key from the disk
     ]

@@ -188,8 +188,18 @@ class JetStreamLog(LogReader):
             raise LogRefused(str(ack.error))
 
     async def end(self) -> int:
-        """See ``port.Log.end``: asked of the stream's leader, which alone knows."""
-        return await self._end_of(self._number or await self._find_number())
+        """See ``port.Log.end``: asked of the stream's leader, which alone knows.
+
+        Of a log that others roll, this is the end as long as ``number`` stays what it is while one
+        reads so far.
+        """
+        found = self._number or await self._find_number()
+        return await self._end_of(max(found, self._newest))
+
+    @property
+    def number(self) -> int:
+        """The number of the stream that takes commits, as far as is known here; 0 if it is not."""
+        return max(self._number, self._newest)
 
     async def roll(self, number: int) -> None:
         """See ``port.Log.roll``. The administrator makes the stream: ``engine.log.rollover``."""

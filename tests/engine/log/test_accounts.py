@@ -150,6 +150,7 @@ async def test_the_engine_appends_and_readers_read(broker):
         found = [c async for c in JetStreamLog(await broker.connect(user)).read(end)]
         assert [(c.seq, c.data) for c in found] == [(seq, b"commit")]
         assert await asyncio.to_thread(broker.read, user, end) == [(seq, b"commit")]
+    assert await JetStreamLog(await broker.connect("history")).end() == seq
 
 
 async def test_readers_follow_what_the_engine_appends(broker):
@@ -399,6 +400,10 @@ async def test_answers_go_to_inboxes_only(broker):
         ("edge", f"{CELL}.engine.bootstrap"),
         ("edge", f"{CELL}.work.{HOST}.hypervisor"),
         ("edge", f"{CELL}.projected.node-1"),
+        ("edge", f"{CELL}.proven.node-1"),
+        ("edge", f"$JS.API.STREAM.INFO.{LOG}"),
+        ("history", f"$JS.API.STREAM.INFO.{KEYS}"),
+        ("history", f"$JS.API.STREAM.PURGE.{LOG}"),
         ("edge", f"$JS.API.CONSUMER.MSG.NEXT.{WORK}.{HOST}-hypervisor"),
         ("history", f"{CELL}.submit.api"),
         ("history", f"{CELL}.engine.status"),
@@ -480,6 +485,7 @@ async def test_each_identity_can_do_its_work(broker, asker, subject, answerer):
         ("agent", f"{CELL}.heartbeat.{HOST}", "engine", f"{CELL}.heartbeat.*"),
         ("history", f"{CELL}.projected.node-1", "edge", f"{CELL}.projected.*"),
         ("history", f"{CELL}.projected.node-1", "courier", f"{CELL}.projected.*"),
+        ("history", f"{CELL}.proven.node-1", "edge", f"{CELL}.proven.*"),
         ("engine", f"{CELL}.feed.7", "history", f"{CELL}.feed.*"),
     ],
 )
