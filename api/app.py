@@ -18,7 +18,14 @@ from litestar.types import Message, Scope
 from api.compute import service as compute
 from api.cors import Cors
 from api.edge import Edge
-from api.errors import AnswerBroken, ClientGone, Problem, internal, render_native
+from api.errors import (
+    AnswerBroken,
+    ClientGone,
+    Problem,
+    internal,
+    problem_of,
+    render_native,
+)
 from api.exchange import Call, Header, encode
 from api.freshness import WAIT_S
 from api.identity import service as identity
@@ -28,6 +35,7 @@ from api.native import service as native
 from api.network import service as network
 from api.openapi import document
 from api.routing import CLOSE, Service
+from schemas.errors import Rejected
 
 REQUEST_ID = b"x-openstack-request-id"
 SURFACES = tuple(area.surface() for area in (identity, compute, image, network, native))
@@ -49,7 +57,9 @@ class Api(Litestar):
             await super().__call__(scope, receive, send)
             return
         client, connections = scope["client"], self.edge.connections
+        limits = self.edge.limits
         connections.begin(client)
+        limits.under_way += 1
         try:
             if self.cors:
                 headers = self.cors.preflight(scope["method"], scope["headers"])
@@ -71,6 +81,7 @@ class Api(Litestar):
             log.exception("request_broken", request_id=request_id, path=scope["path"][:200])
             await _apologise(send, request_id)
         finally:
+            limits.under_way -= 1
             connections.end(client)
 
     async def _answer_preflight(
@@ -100,7 +111,13 @@ class Api(Litestar):
             await send(message)
 
         try:
-            await super().__call__(scope, receive, heard)
+            try:
+                call.check_head()
+                self.edge.limits.probe(call.origin)
+            except Rejected as error:
+                await _tell(heard, problem_of(error), call)
+            else:
+                await super().__call__(scope, receive, heard)
         finally:
             self.edge.access.note(call, status, perf_counter() - started)
 
@@ -181,6 +198,19 @@ async def _apologise(send: Any, request_id: str) -> None:
     ]
     await send({"type": "http.response.start", "status": 500, "headers": headers})
     await send({"type": "http.response.body", "body": render_native(internal(), request_id, "")})
+
+
+async def _tell(send: Any, problem: Problem, call: Call) -> None:
+    """Refuse what was asked of the process."""
+    headers = [
+        (REQUEST_ID, call.request_id.encode("ascii")),
+        (b"content-type", b"application/problem+json"),
+    ]
+    if "retry_after" in problem.fields:
+        headers.append((b"retry-after", b"%d" % int(problem.fields["retry_after"])))
+    body = render_native(problem, call.request_id, call.path)
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _identify(message: Message, _scope: Scope) -> None:

@@ -13,6 +13,7 @@ from time import monotonic
 from api.errors import TooManyRequests
 from api.forwarded import Origin
 from schemas.config import Config
+from schemas.errors import Unavailable
 
 BURST_S = 10.0  # a bucket holds what comes in so long a time
 SIGN_IN_BURST_S = 60.0
@@ -78,6 +79,8 @@ class Limits:
     """The limits of one edge."""
 
     def __init__(self, config: Config) -> None:
+        self.under_way = 0  # requests that are being answered
+        self._most = config.requests_max
         self._addresses = Buckets(config.requests_per_address_s, BURST_S)
         self._projects = Buckets(config.requests_per_project_s, BURST_S)
         self._sign_ins = Buckets(config.sign_ins_per_address_min / 60.0, SIGN_IN_BURST_S)
@@ -87,6 +90,17 @@ class Limits:
 
         Raises:
             TooManyRequests: it has sent more than it may.
+            Unavailable: more requests are being answered than can be in good time.
+        """
+        if self.under_way > self._most:
+            raise Unavailable("too many requests are being answered at once")
+        self.probe(origin)
+
+    def probe(self, origin: Origin) -> None:
+        """Count what is asked of the process itself, which is told however much there is to do.
+
+        Raises:
+            TooManyRequests: the address has sent more than it may.
         """
         if origin.limited and (wait := self._addresses.take(origin.limited)):
             raise _refusal("your address sends too many requests", wait)

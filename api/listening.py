@@ -37,7 +37,10 @@ def listen(config: Config) -> socket.socket:
         host, _, port = config.listen.rpartition(":")
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        found = socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+        # Several processes may share an address; each gets its part of the connections.
+        found = socket.create_server(
+            (host, int(port)), family=family, backlog=BACKLOG, reuse_port=True
+        )
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A client that reads nothing of its answer, and one that is gone without a word, are let go.
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.unread_s * MS))

@@ -395,7 +395,12 @@ class Service:
             headers.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if answer.stream is not None and not bare:
-            await self._stream(call, answer.stream, send)
+            waits = answer.content_type == EVENTS  # and does nothing else, perhaps for days
+            self._edge.limits.under_way -= waits
+            try:
+                await self._stream(call, answer.stream, send)
+            finally:
+                self._edge.limits.under_way += waits
             return
         await send({"type": "http.response.body", "body": b"" if bare else answer.body})
 

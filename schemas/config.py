@@ -49,6 +49,7 @@ class Config(Struct, frozen=True, kw_only=True):
     sign_ins_per_address_min: float = 60.0
     # How many connections may be open, and how many of one address (0: no limit).
     connections_max: int = 4096
+    requests_max: int = 2048  # answered at once; event streams do not count
     connections_address_max: int = 256
     # How long a client may take for a request's head, keep a connection that it does not use, and
     # leave an answer unread.

@@ -5,8 +5,9 @@ import pytest
 from api.forwarded import Origin
 from api.limits import BURST_S, Buckets, Limits
 from schemas.config import Config
+from schemas.errors import Unavailable
 from tests.api.conftest import Api, Cloud, credentials
-from tests.api.edges import EdgeProcess
+from tests.api.edges import EdgeProcess, held
 from tests.api.test_bad_input import refused
 
 SERVERS = "/compute/v2.1/servers"
@@ -77,12 +78,53 @@ def test_a_proxy_that_speaks_for_itself_is_not_limited():
         limits.sign_in(local)
 
 
+def test_more_requests_at_once_than_can_be_answered_are_told_to_come_again():
+    limits = Limits(Config(state_dir="/", requests_max=2))
+    somebody = Origin("192.0.2.1", "192.0.2.1", trusted=False)
+    limits.under_way = 2
+    limits.request(somebody)
+    limits.under_way = 3
+    with pytest.raises(Unavailable):
+        limits.request(somebody)
+    limits.probe(somebody)
+
+
+def test_who_follows_events_takes_nobody_s_place(cloud: Cloud, tmp_path):
+    """Streams wait, and are not counted among the requests that are being answered."""
+    ask = (
+        b"GET /v1/events?follow=1&after=99999999 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: "
+        + cloud.demo.token.encode() + b"\r\n\r\n"
+    )  # fmt: skip
+    with EdgeProcess(cloud, tmp_path, requests_max=2) as edge, held(edge, 8, ask) as feeds:
+        for feed in feeds:
+            feed.until(b": connected")
+        assert edge.as_demo()("GET", SERVERS).status == 200
+
+
+def test_requests_over_the_most_get_503_and_the_others_are_answered(cloud: Cloud, tmp_path):
+    waiting = (
+        b"POST /identity/v3/auth/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+        b"Expect: 100-continue\r\n\r\n"
+    )
+    with EdgeProcess(cloud, tmp_path, requests_max=2) as edge, held(edge, 2, waiting) as clients:
+        for client in clients:
+            client.until(b"100 Continue\r\n\r\n")
+        reply = edge.as_demo()("GET", SERVERS)
+        refused(reply, 503)
+        assert reply.headers["retry-after"] == "1"
+        assert Api(edge.url)("GET", "/healthz").status == 200
+        for client in clients:
+            assert b" 400 " in client.send(b"{}").until(b"\r\n\r\n")
+        assert edge.as_demo()("GET", SERVERS).status == 200
+
+
 SHAPES = [
     (SERVERS, lambda body: body["overLimit"]["retryAfter"] >= 1),
     ("/network/v2.0/networks", lambda body: body["NeutronError"]["type"] == "TooManyRequests"),
     ("/image/v2/images", lambda body: body["title"] == "Too Many Requests"),
     ("/identity/v3", lambda body: body["error"]["code"] == 429),
     ("/v1/events", lambda body: body["code"] == "TooManyRequests"),
+    ("/healthz", lambda body: body["status"] == 429),
 ]
 
 
