@@ -33,6 +33,7 @@ def listen(config: Config) -> socket.socket:
     fd = _handed()
     if fd is not None:
         found = socket.socket(fileno=fd)
+        found.set_inheritable(False)
     else:
         host, _, port = config.listen.rpartition(":")
         host = host.strip("[]")

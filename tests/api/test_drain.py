@@ -3,6 +3,8 @@
 import http.client
 import json
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from functools import partial
@@ -12,7 +14,8 @@ import pytest
 
 from tests.api.conftest import Api, Cloud
 from tests.api.edges import EdgeProcess, statuses
-from tests.cli.running import eventually
+from tests.api.test_http2 import curl
+from tests.cli.running import clean_environment, eventually
 
 READY = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
 CLIENTS = 6
@@ -120,6 +123,37 @@ def test_a_reload_under_load_loses_no_request(cloud: Cloud, tmp_path):
             eventually(lambda: load.has_answered(before + 100), "the last one answers")
         assert load.lost == []
         assert set(load.answers) == {400}
+
+
+def test_a_socket_handed_over_by_systemd_is_served(cloud: Cloud, tmp_path):
+    """LISTEN_PID names the process, LISTEN_FDS counts from descriptor 3 (sd_listen_fds)."""
+    with EdgeProcess(cloud, tmp_path) as edge:
+        edge.stop()
+        fd = edge.listening.fileno()
+        manager = (
+            f"import os, sys; os.dup2({fd}, 3); os.environ.update(LISTEN_FDS='1',"
+            " LISTEN_PID=str(os.getpid())); os.execv(sys.executable, [sys.executable, '-P', '-m',"
+            f" 'cli.serve', 'api', {str(edge.root)!r}])"
+        )
+        with edge.log_file.open("ab") as log:
+            edge.process = subprocess.Popen(
+                [sys.executable, "-c", manager],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(fd,),
+                env=clean_environment(),
+            )  # fmt: skip
+        assert Api(edge.url)("GET", "/healthz").status == 200
+        edge.process.send_signal(signal.SIGHUP)  # as `systemctl reload` would; it is started anew
+        assert edge.process.wait(60) == 0
+
+
+def test_who_speaks_http_2_is_sent_away_too(cloud: Cloud, tmp_path):
+    """Without the header, which HTTP/2 does not have: the connection says that it goes away."""
+    with EdgeProcess(cloud, tmp_path, drain_s=3600.0) as edge:
+        edge.process.send_signal(signal.SIGTERM)
+        eventually(lambda: edge.events("draining"), "the edge stops")
+        line, headers, _ = curl("--http2-prior-knowledge", f"{edge.url}/compute")
+        assert line == "2 200"
+        assert "connection" not in headers
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

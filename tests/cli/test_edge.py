@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import ssl
+import subprocess
 import threading
 from pathlib import Path
 from typing import Self
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cli.up import url
-from tests.cli.running import Up, alive, eventually, run
+from tests.cli.running import CUMULOG, Up, alive, clean_environment, eventually, run
 
 
 def certify(directory: Path, name: str) -> tuple[Path, Path]:
@@ -158,6 +159,31 @@ def test_a_configuration_that_is_wrong_leaves_the_api_as_it_is(up: Up):
         k: v for k, v in pids.items() if k != "api"
     }
     assert up.stop() == 0
+
+
+def test_a_terminal_that_is_closed_stops_the_cloud(up: Up):
+    """SIGHUP means that only if the terminal is gone."""
+    ours, theirs = os.openpty()
+    try:
+        process = subprocess.Popen(
+            ["setsid", "--ctty", CUMULOG, "up", "--state-dir", str(up.state_dir), "--no-demo",
+             "--listen", "[::1]:0", "--driver", "simulated", "--ready-file", str(up.ready_file)],
+            stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=clean_environment(),
+        )  # fmt: skip
+    finally:
+        os.close(theirs)
+    try:
+        eventually(up.ready_file.exists, "the cloud is up", 120)
+        told = up.ready()
+        assert told["urls"]["api"].startswith("http://[::1]:")
+        assert run("status", "--state-dir", str(up.state_dir)).code == 0
+        old = told["pids"]["api"]
+        os.kill(told["pids"]["up"], signal.SIGHUP)
+        eventually(lambda: up.pids()["api"] != old, "the API is replaced")
+    finally:
+        os.close(ours)
+    assert process.wait(60) == 0
 
 
 def test_clients_wait_while_the_api_is_started_again(up: Up):
