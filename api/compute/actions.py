@@ -1,11 +1,11 @@
 """What is done to servers, what was done to them, and their consoles."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
-from api.compute.servers import find
+from api.compute.servers import Digits, find
 from api.errors import NotOffered
 from api.exchange import Answer, Call, json_answer
 from api.routing import Routes
@@ -25,7 +25,7 @@ class _Reboot(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Console(Struct, frozen=True, forbid_unknown_fields=True):
-    length: int | str | None = None
+    length: Annotated[int, Meta(ge=-1, le=2**53 - 1)] | Digits | None = None
 
 
 class _Actions(Struct, frozen=True, omit_defaults=True):

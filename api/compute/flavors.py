@@ -12,6 +12,7 @@ from api.routing import Routes
 from api.writing import write
 from schemas.compute import CreateFlavor, DeleteFlavor, Flavor
 from schemas.errors import InvalidInput, NotFound
+from schemas.units import Text
 
 SORT = {
     "flavorid": "id",
@@ -34,16 +35,16 @@ _Count = Annotated[int, Meta(ge=0, le=2**31)]
 
 
 class _NewFlavor(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
+    name: Text
     ram: _Count
     vcpus: _Count
     disk: _Count
-    id: str | None = None
+    id: Text | None = None
     is_public: bool = field(name="os-flavor-access:is_public", default=True)
     # Taken where they say nothing.
     swap: Literal[0, "", "0"] | None = None
     ephemeral: Literal[0] = field(name="OS-FLV-EXT-DATA:ephemeral", default=0)
-    rxtx_factor: float | int | Literal["1.0", "1"] = 1
+    rxtx_factor: Annotated[float, Meta(ge=0, le=1000)] = 1
 
 
 class _NewFlavorBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,7 +123,7 @@ async def show(call: Call) -> Answer:
 async def create(call: Call) -> Answer:
     """POST /flavors."""
     wish = (await call.decode(_new_flavor)).flavor
-    if float(wish.rxtx_factor) != 1:
+    if wish.rxtx_factor != 1:
         raise InvalidInput("rxtx_factor other than 1 is not offered")
     reply = await write(
         call,

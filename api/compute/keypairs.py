@@ -7,7 +7,7 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.compute.views import keypair_view
 from api.errors import NotOffered
@@ -27,13 +27,14 @@ from api.times import micros_naive
 from api.writing import write
 from schemas.compute import CreateKeypair, DeleteKeypair, Keypair
 from schemas.errors import InvalidInput, NotFound
+from schemas.units import Text
 
 _NAME = re.compile(r"[A-Za-z0-9 _.@-]{1,255}\Z")
 
 
 class _NewKeypair(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    public_key: str | None = None
+    name: Text
+    public_key: Annotated[str, Meta(max_length=16384)] | None = None
 
 
 class _NewKeypairBody(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,22 +1,30 @@
 """Servers: created, listed, shown, renamed, deleted."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from api.compute.views import addresses_view, server_brief, server_view
 from api.errors import NotOffered
 from api.exchange import Answer, Call, encode, json_answer
 from api.pagination import PAGED, Page, flag, next_href, page_of, sort_of
 from api.routing import Routes
-from api.sealing_inbound import seal_user_data
+from api.sealing_inbound import USER_DATA_CHARS_MAX, seal_user_data
 from api.times import parse_time
 from api.writing import write
 from projections.answers import ServerView
-from schemas.compute import CreateServer, DeleteServer, NetworkRequest, RenameServer, Server
+from schemas.compute import (
+    CreateServer,
+    DeleteServer,
+    Metadata,
+    NetworkRequest,
+    RenameServer,
+    Server,
+)
 from schemas.errors import Forbidden, InvalidInput, NotFound
+from schemas.units import Text
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
@@ -45,41 +53,46 @@ READ_HOST, READ_DELETED = "compute:servers:read_host", "compute:servers:read_del
 STATUSES = frozenset({"BUILD", "ACTIVE", "SHUTOFF", "REBOOT", "HARD_REBOOT", "ERROR"})
 
 
+Digits = Annotated[str, Meta(max_length=20)]
+Count = Annotated[int, Meta(ge=0, le=1000)]
+Hints = Annotated[dict[str, Any], Meta(max_length=64)]
+
+
 class _Network(Struct, frozen=True, forbid_unknown_fields=True):
-    uuid: str | None = None
-    port: str | None = None
-    fixed_ip: str | None = None
+    uuid: Text | None = None
+    port: Text | None = None
+    fixed_ip: Text | None = None
 
 
 class _Group(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
+    name: Text
 
 
 class _Device(Struct, frozen=True, forbid_unknown_fields=True):
     """The one block device that says no more than imageRef: boot from a copy of the image."""
 
-    uuid: str
-    boot_index: int | str = 0
+    uuid: Text
+    boot_index: Annotated[int, Meta(ge=-1, le=255)] | Digits = 0
     source_type: Literal["image"] = "image"
     destination_type: Literal["local"] = "local"
     delete_on_termination: bool = True
 
 
 class _NewServer(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    flavor_ref: str = field(name="flavorRef")
-    image_ref: str = field(name="imageRef", default="")
-    networks: tuple[_Network, ...] | None = None
-    metadata: dict[str, str] = {}
-    key_name: str | None = None
-    security_groups: tuple[_Group, ...] | None = None
-    user_data: str | None = None
+    name: Text
+    flavor_ref: Text = field(name="flavorRef")
+    image_ref: Text = field(name="imageRef", default="")
+    networks: Annotated[tuple[_Network, ...], Meta(max_length=16)] | None = None
+    metadata: Metadata = {}
+    key_name: Text | None = None
+    security_groups: Annotated[tuple[_Group, ...], Meta(max_length=16)] | None = None
+    user_data: Annotated[str, Meta(max_length=USER_DATA_CHARS_MAX)] | None = None
     config_drive: bool | Literal["", "True", "true", "False", "false"] | None = None
-    availability_zone: str | None = None
+    availability_zone: Text | None = None
     disk_config: Literal["AUTO", "MANUAL"] = field(name="OS-DCF:diskConfig", default="MANUAL")
-    min_count: int | str = 1
-    max_count: int | str = 1
-    block_device_mapping_v2: tuple[_Device, ...] = ()
+    min_count: Count | Digits = 1
+    max_count: Count | Digits = 1
+    block_device_mapping_v2: Annotated[tuple[_Device, ...], Meta(max_length=16)] = ()
     access_ipv4: Literal[""] | None = field(name="accessIPv4", default=None)
     access_ipv6: Literal[""] | None = field(name="accessIPv6", default=None)
     return_reservation_id: Literal[False] = False
@@ -87,11 +100,11 @@ class _NewServer(Struct, frozen=True, forbid_unknown_fields=True):
 
 class _NewServerBody(Struct, frozen=True, forbid_unknown_fields=True):
     server: _NewServer
-    hints: dict[str, Any] = field(name="os:scheduler_hints", default_factory=dict)
+    hints: Hints = field(name="os:scheduler_hints", default_factory=dict)
 
 
 class _Change(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str | None = None
+    name: Text | None = None
 
 
 class _ChangeBody(Struct, frozen=True, forbid_unknown_fields=True):

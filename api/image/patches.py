@@ -1,9 +1,9 @@
 """Changes to images: JSON patches in the two media types that clients send."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.errors import UnsupportedMediaType
 from api.exchange import Answer, Call, decode_body, json_answer
@@ -13,6 +13,7 @@ from api.routing import Routes
 from api.writing import write
 from schemas.errors import Conflict, Forbidden, InvalidInput
 from schemas.image import Image, UpdateImage
+from schemas.units import LongText
 
 V21 = "application/openstack-images-v2.1-json-patch"
 V20 = "application/openstack-images-v2.0-json-patch"
@@ -32,12 +33,14 @@ _FIXED = READ_ONLY | {"id", "owner", "disk_format", "container_format", "os_hidd
 
 class _Step21(Struct, frozen=True, forbid_unknown_fields=True):
     op: Op
-    path: str
+    path: LongText
     value: Any = msgspec.UNSET
 
 
-_steps21 = msgspec.json.Decoder(list[_Step21])
-_steps20 = msgspec.json.Decoder(list[dict[str, Any]])
+STEPS_MAX = 1000
+
+_steps21 = msgspec.json.Decoder(Annotated[list[_Step21], Meta(max_length=STEPS_MAX)])
+_steps20 = msgspec.json.Decoder(Annotated[list[dict[str, Any]], Meta(max_length=STEPS_MAX)])
 
 
 class _Values(Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,4 +127,4 @@ def _step(op: Op, path: str, value: object) -> tuple[Op, str, Any]:
 
 def add(routes: Routes) -> None:
     """Route what this module answers; changes in the older form are read too."""
-    routes.add("PATCH", "/v2/images/{}", patch, "UpdateImage", shape=list[_Step21], takes=(V21,))
+    routes.add("PATCH", "/v2/images/{}", patch, "UpdateImage", shape=_steps21.type, takes=(V21,))

@@ -1,10 +1,10 @@
 """Images without their bytes: created, listed, shown, deleted."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.errors import NotOffered
 from api.exchange import Answer, Call, json_answer
@@ -14,7 +14,16 @@ from api.routing import Routes
 from api.writing import write
 from projections.answers import MarkerNotFound
 from schemas.errors import Forbidden, InvalidInput, NotFound
-from schemas.image import CreateImage, DeleteImage, DiskFormat, Image, UpdateImage, Visibility
+from schemas.image import (
+    CreateImage,
+    DeleteImage,
+    DiskFormat,
+    Image,
+    MinMib,
+    UpdateImage,
+    Visibility,
+)
+from schemas.units import DiskGib, Text
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 
@@ -39,17 +48,17 @@ LISTED_BY = (
 
 
 class _NewImage(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str | None = None
-    name: str | None = None
+    id: Text | None = None
+    name: Text | None = None
     visibility: Visibility = "shared"
     protected: bool = False
     os_hidden: bool = False
-    container_format: str | None = "bare"
-    disk_format: str | None = None
-    min_disk: int = 0
-    min_ram: int = 0
-    tags: tuple[str, ...] = ()
-    owner: str | None = None
+    container_format: Text | None = "bare"
+    disk_format: Text | None = None
+    min_disk: DiskGib = 0
+    min_ram: MinMib = 0
+    tags: Annotated[tuple[Text, ...], Meta(max_length=128)] = ()
+    owner: Text | None = None
 
 
 _object = msgspec.json.Decoder(dict[str, Any])

@@ -1,9 +1,9 @@
 """Networks and their subnets."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from api.errors import NotOffered
 from api.exchange import Answer, Call
@@ -22,19 +22,20 @@ from schemas.network import (
     Network,
     Subnet,
 )
+from schemas.units import Cidr, IpAddress, Text
 
 _BY_READER = frozenset({"id", "name", "project_id", "tenant_id", "shared"})
 _SUBNETS_BY_READER = frozenset({"id", "name", "project_id", "tenant_id", "network_id"})
 
 
 class _NewNetwork(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str = ""
-    description: str = ""
+    name: Text = ""
+    description: Text = ""
     admin_state_up: bool = True
     shared: bool = False
-    mtu: int | None = None
-    project_id: str | None = None
-    tenant_id: str | None = None
+    mtu: Annotated[int, Meta(ge=0, le=65536)] | None = None
+    project_id: Text | None = None
+    tenant_id: Text | None = None
     # Taken where they say no more than what is so anyhow.
     port_security_enabled: Literal[True] = True
     external: Literal[False] = field(name="router:external", default=False)
@@ -43,22 +44,22 @@ class _NewNetwork(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Pool(Struct, frozen=True, forbid_unknown_fields=True):
-    start: str
-    end: str
+    start: IpAddress
+    end: IpAddress
 
 
 class _NewSubnet(Struct, frozen=True, forbid_unknown_fields=True):
-    network_id: str
-    cidr: str
-    name: str = ""
+    network_id: Text
+    cidr: Cidr
+    name: Text = ""
     ip_version: Literal[4, "4"] = 4
-    gateway_ip: str | UnsetType | None = UNSET
+    gateway_ip: IpAddress | UnsetType | None = UNSET
     enable_dhcp: bool = True
-    allocation_pools: tuple[_Pool, ...] | None = None
-    dns_nameservers: tuple[str, ...] | None = None
-    description: str = ""
-    project_id: str | None = None
-    tenant_id: str | None = None
+    allocation_pools: Annotated[tuple[_Pool, ...], Meta(max_length=32)] | None = None
+    dns_nameservers: Annotated[tuple[IpAddress, ...], Meta(max_length=5)] | None = None
+    description: Text = ""
+    project_id: Text | None = None
+    tenant_id: Text | None = None
     host_routes: tuple[()] | None = None
     ipv6_address_mode: None = None
     ipv6_ra_mode: None = None

@@ -1,9 +1,9 @@
 """Ports and security groups."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from api.errors import NotOffered
 from api.exchange import Answer, Call
@@ -23,6 +23,7 @@ from api.routing import Routes
 from api.writing import write
 from schemas.errors import NotFound
 from schemas.network import CreatePort, DeletePort, FixedIpRequest, Port, SecurityGroup
+from schemas.units import IpAddress, Text
 
 _BY_READER = frozenset(
     {"id", "name", "project_id", "tenant_id", "network_id", "device_id", "device_owner"}
@@ -34,21 +35,24 @@ READ_BINDING = "network:ports:read_binding"
 _GROUPS_BY_READER = frozenset({"id", "name", "project_id", "tenant_id"})
 
 
+Profile = Annotated[dict[str, Any], Meta(max_length=64)]
+
+
 class _FixedIp(Struct, frozen=True, forbid_unknown_fields=True):
-    subnet_id: str | None = None
-    ip_address: str | None = None
+    subnet_id: Text | None = None
+    ip_address: IpAddress | None = None
 
 
 class _NewPort(Struct, frozen=True, forbid_unknown_fields=True):
-    network_id: str
-    name: str = ""
-    description: str = ""
+    network_id: Text
+    name: Text = ""
+    description: Text = ""
     admin_state_up: bool = True
-    mac_address: str | None = None
-    fixed_ips: tuple[_FixedIp, ...] | None = None
-    security_groups: tuple[str, ...] | None = None
-    project_id: str | None = None
-    tenant_id: str | None = None
+    mac_address: Text | None = None
+    fixed_ips: Annotated[tuple[_FixedIp, ...], Meta(max_length=8)] | None = None
+    security_groups: Annotated[tuple[Text, ...], Meta(max_length=16)] | None = None
+    project_id: Text | None = None
+    tenant_id: Text | None = None
     # Taken where they say no more than what is so anyhow.
     device_id: Literal[""] = ""
     device_owner: Literal[""] = ""
@@ -56,7 +60,7 @@ class _NewPort(Struct, frozen=True, forbid_unknown_fields=True):
     allowed_address_pairs: tuple[()] = ()
     extra_dhcp_opts: tuple[()] = ()
     vnic_type: Literal["normal"] = field(name="binding:vnic_type", default="normal")
-    profile: dict[str, Any] = field(name="binding:profile", default_factory=dict)
+    profile: Profile = field(name="binding:profile", default_factory=dict)
 
 
 class _NewPortBody(Struct, frozen=True, forbid_unknown_fields=True):

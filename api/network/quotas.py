@@ -10,6 +10,7 @@ from api.quota import Limit, number, readable_project
 from api.routing import Routes
 from api.writing import write
 from schemas.quota import ResetQuota, SetQuota
+from schemas.units import Text
 
 READ, READ_DEFAULTS = "network:quotas:read", "network:quota_defaults:read"
 NAMES: dict[str, str] = {
@@ -29,8 +30,8 @@ class _Quota(Struct, frozen=True, forbid_unknown_fields=True):
     security_group_rule: Limit | UnsetType = UNSET
     check_limit: bool = False
     force: bool = False  # the same, the other way round
-    project_id: str | None = None  # taken where clients repeat what the path says
-    tenant_id: str | None = None
+    project_id: Text | None = None  # taken where clients repeat what the path says
+    tenant_id: Text | None = None
 
 
 class _QuotaBody(Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 import jsonschema
 import pytest
@@ -116,6 +117,44 @@ def test_described_bodies_are_those_that_are_read():
     for bad in ({"type": "Nonsense"}, {"type": "StopServer"}, {"server_id": "x"}):
         with pytest.raises(jsonschema.ValidationError):
             actions.validate(bad)
+
+
+def unbounded(schema: dict, where: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yield what of a body could be as long or as large as the whole body may be."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        if name not in seen:
+            yield from unbounded(DOCUMENT["components"]["schemas"][name], name, seen | {name})
+        return
+    for one in schema.get("anyOf", ()):
+        yield from unbounded(one, where, seen)
+    match schema.get("type"):
+        case "string" if "enum" not in schema and "maxLength" not in schema:
+            if set("*+") & set(schema.get("pattern", "*")):
+                yield where
+        case "integer" | "number" if not {"minimum", "maximum"} <= schema.keys():
+            yield where
+        case "array":
+            if "maxItems" not in schema:
+                yield where
+            yield from unbounded(schema.get("items") or {}, f"{where}[]", seen)
+        case "object":
+            for key, value in schema.get("properties", {}).items():
+                yield from unbounded(value, f"{where}.{key}", seen)
+            if "properties" not in schema and "maxProperties" not in schema:
+                yield where
+            yield from unbounded(schema.get("additionalProperties") or {}, f"{where}{{}}", seen)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [key for key in OPERATIONS if "requestBody" in OPERATIONS[key]]
+)
+def test_every_value_of_a_body_has_a_limit(method: str, path: str):
+    """Those of actions are in schemas/, which the engine judges by."""
+    if path == "/v1/actions":
+        return
+    for content in OPERATIONS[method, path]["requestBody"]["content"].values():
+        assert list(unbounded(content.get("schema", {}), path)) == []
 
 
 ERRORS = [
