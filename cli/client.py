@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0
 READ_BYTES_MAX = 256 * 2**20
+AGENT = {"User-Agent": "cumulog"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Client:
         Raises:
             Problem: the API refused, or cannot be reached.
         """
-        sent = {"Accept": "application/json", "X-Auth-Token": self.token(), **(headers or {})}
+        sent = {**AGENT, "Accept": "application/json", "X-Auth-Token": self.token()}
+        sent |= headers or {}
         payload = None
         if body is not None:
             payload = json.dumps(body).encode()
@@ -87,6 +89,7 @@ class Client:
     def upload(self, path: str, content: IO[bytes], size: int) -> None:
         """Send a file's bytes by PUT."""
         headers = {
+            **AGENT,
             "X-Auth-Token": self.token(),
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size),
@@ -99,7 +102,8 @@ class Client:
         Raises:
             Problem: the API refused, or the stream broke.
         """
-        sent = {"Accept": "text/event-stream", "X-Auth-Token": self.token(), **(headers or {})}
+        sent = {**AGENT, "Accept": "text/event-stream", "X-Auth-Token": self.token()}
+        sent |= headers or {}
         connection = self._connect()
         if connection.sock is None:
             self._guarded(connection.connect)
@@ -123,7 +127,7 @@ class Client:
         Raises:
             Problem: the API refused, or the stream broke.
         """
-        sent = {"X-Auth-Token": self.token()}
+        sent = {**AGENT, "X-Auth-Token": self.token()}
         connection = self._connect()
         self._guarded(lambda: connection.request("GET", self._prefix + path, headers=sent))
         answer = self._guarded(connection.getresponse)
@@ -161,7 +165,7 @@ class Client:
         if cloud.project:
             auth["scope"] = {"project": {"name": cloud.project, "domain": domain}}
         payload = json.dumps({"auth": auth}).encode()
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers = {**AGENT, "Content-Type": "application/json", "Accept": "application/json"}
         reply = _checked(*self._exchange("POST", "/identity/v3/auth/tokens", payload, headers))
         self._issued = reply.body.get("token", {})
         return reply.headers["x-subject-token"]

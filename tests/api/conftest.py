@@ -12,6 +12,7 @@ import yaml
 
 from engine.domain.quota import DEFAULTS
 from schemas.quota import UNLIMITED
+from tests.api_coverage import TESTS_AGENT
 from tests.cli.running import Up, eventually
 
 _names = itertools.count(1)
@@ -49,7 +50,9 @@ class Api:
         raw: bytes | Iterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Reply:
-        sent = {"X-Auth-Token": self.token} if self.token else {}
+        sent = {"User-Agent": TESTS_AGENT}
+        if self.token:
+            sent["X-Auth-Token"] = self.token
         if body is not None:
             raw = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.api_coverage import ASKED_FOR, note
+
 CUMULOG = str(Path(sys.executable).with_name("cumulog"))
 READY_S = 120.0
 
@@ -73,6 +75,8 @@ class Up:
         """Signal it, and return its exit code."""
         assert self.process is not None
         if self.process.poll() is None:
+            if (record := os.environ.get(ASKED_FOR)) and self.ready_file.is_file():
+                note(self.state_dir, self.ready()["urls"]["api"], Path(record))
             self.process.send_signal(number)
         self.output += self.process.communicate(timeout=60)[0]
         return self.process.returncode
