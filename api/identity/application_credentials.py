@@ -1,10 +1,10 @@
 """Application credentials: made by users for their programs, with a secret that is shown once."""
 
 import secrets
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.delegation import RoleRef, role_ids, role_refs, time_given
@@ -22,27 +22,28 @@ from schemas.identity import (
     DeleteApplicationCredential,
     NewAccessRule,
 )
+from schemas.units import LongText, Text
 
 READ = "identity:application_credentials:read"
 SECRET_BYTES = 64
 
 
 class _Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str | None = None
-    service: str | None = None
-    method: str | None = None
-    path: str | None = None
+    id: Text | None = None
+    service: Text | None = None
+    method: Text | None = None
+    path: LongText | None = None
 
 
 class _New(Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    secret: str | None = None
-    description: str | None = None
-    expires_at: str | None = None
-    roles: tuple[RoleRef, ...] | None = None
+    name: Text
+    secret: LongText | None = None
+    description: LongText | None = None
+    expires_at: Text | None = None
+    roles: Annotated[tuple[RoleRef, ...], Meta(max_length=128)] | None = None
     unrestricted: bool | None = None
-    access_rules: tuple[_Rule, ...] | None = None
-    project_id: str | None = None
+    access_rules: Annotated[tuple[_Rule, ...], Meta(max_length=128)] | None = None
+    project_id: Text | None = None
 
 
 class _NewBody(Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,45 +28,46 @@ from schemas.identity import (
     UpdateRegion,
     UpdateService,
 )
+from schemas.units import LongText, Text
 
 READ, READ_REGIONS = "identity:catalog:read", "identity:regions:read"
 
 
 class _NewRegion(Struct, frozen=True):
-    id: str | None = None
-    description: str | None = None
-    parent_region_id: str | None = None
+    id: Text | None = None
+    description: LongText | None = None
+    parent_region_id: Text | None = None
 
 
 class _NewService(Struct, frozen=True):
-    type: str
-    name: str | None = None
-    description: str | None = None
+    type: Text
+    name: Text | None = None
+    description: LongText | None = None
     enabled: bool = True
 
 
 class _ServiceChange(Struct, frozen=True):
-    type: str | None = None
-    name: str | None = None
-    description: str | None = None
+    type: Text | None = None
+    name: Text | None = None
+    description: LongText | None = None
     enabled: bool | None = None
 
 
 class _NewEndpoint(Struct, frozen=True):
-    service_id: str
-    interface: str
-    url: str
-    region_id: str | None = None
-    region: str | None = None  # its name before there were regions
+    service_id: Text
+    interface: Text
+    url: LongText
+    region_id: Text | None = None
+    region: Text | None = None  # its name before there were regions
     enabled: bool = True
 
 
 class _EndpointChange(Struct, frozen=True):
-    service_id: str | None = None
-    interface: str | None = None
-    url: str | None = None
-    region_id: str | None = None
-    region: str | None = None
+    service_id: Text | None = None
+    interface: Text | None = None
+    url: LongText | None = None
+    region_id: Text | None = None
+    region: Text | None = None
     enabled: bool | None = None
 
 

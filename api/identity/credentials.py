@@ -6,11 +6,11 @@ its user and for administrators.
 
 import secrets
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import uuid_utils
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.lists import link, listing
@@ -20,17 +20,21 @@ from api.writing import write
 from engine.domain.context import Reach
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import CreateCredential, Credential, DeleteCredential, UpdateCredential, User
+from schemas.units import Text
 
 READ = "identity:credentials:read"
 EC2 = "ec2"
 BLOB_CHARS_MAX = 16_384
 
 
+Blob = Annotated[str, Meta(max_length=BLOB_CHARS_MAX)]
+
+
 class _New(Struct, frozen=True, forbid_unknown_fields=True):
-    type: str
-    blob: str
-    user_id: str | None = None
-    project_id: str | None = None
+    type: Text
+    blob: Blob
+    user_id: Text | None = None
+    project_id: Text | None = None
 
 
 class _NewBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,10 +42,10 @@ class _NewBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Change(Struct, frozen=True, forbid_unknown_fields=True):
-    blob: str | None = None
-    type: str | None = None
-    user_id: str | None = None
-    project_id: str | None = None
+    blob: Blob | None = None
+    type: Text | None = None
+    user_id: Text | None = None
+    project_id: Text | None = None
 
 
 class _ChangeBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +53,7 @@ class _ChangeBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _NewEc2(Struct, frozen=True, forbid_unknown_fields=True):
-    tenant_id: str
+    tenant_id: Text
 
 
 class Ec2Blob(Struct, frozen=True):
@@ -139,8 +143,6 @@ async def create_credential(call: Call) -> Answer:
     """POST /credentials."""
     wish = (await call.decode(_new)).credential
     user = _user(call, wish.user_id or call.principal.user_id, "CreateCredential")
-    if len(wish.blob) > BLOB_CHARS_MAX:
-        raise InvalidInput(f"a blob has at most {BLOB_CHARS_MAX} characters")
     access = _ec2_blob(wish.blob).access if wish.type == EC2 else ""
     reply = await write(
         call,
@@ -169,8 +171,6 @@ async def change_credential(call: Call) -> Answer:
         raise InvalidInput("a credential keeps its type and its user")
     blob = access = None
     if wish.blob is not None:
-        if len(wish.blob) > BLOB_CHARS_MAX:
-            raise InvalidInput(f"a blob has at most {BLOB_CHARS_MAX} characters")
         if credential.type == EC2:
             access = _ec2_blob(wish.blob).access
         user = _user(call, credential.user_id, "UpdateCredential")

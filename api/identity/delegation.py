@@ -8,15 +8,15 @@ from msgspec import Struct
 from api.exchange import Call
 from api.times import parse_time
 from schemas.errors import InvalidInput
-from schemas.units import Micros
+from schemas.units import Micros, Text
 
 
 class RoleRef(Struct, frozen=True):
     """A role, by id, or by name and, if it is a domain's own, that domain."""
 
-    id: str | None = None
-    name: str | None = None
-    domain_id: str | None = None
+    id: Text | None = None
+    name: Text | None = None
+    domain_id: Text | None = None
 
 
 def role_ids(call: Call, refs: Iterable[RoleRef]) -> tuple[str, ...]:

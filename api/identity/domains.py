@@ -1,7 +1,9 @@
 """Domains."""
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.attributes import Attributes
@@ -13,22 +15,23 @@ from api.routing import Routes
 from api.writing import write
 from schemas.errors import NotFound
 from schemas.identity import CreateDomain, DeleteDomain, Domain, UpdateDomain
+from schemas.units import LongText, Text
 
 
 class _NewDomain(Struct, frozen=True):
-    name: str
-    description: str | None = None
+    name: Text
+    description: LongText | None = None
     enabled: bool = True
-    tags: tuple[str, ...] = ()
-    options: dict[str, msgspec.Raw] = {}
+    tags: Annotated[tuple[Text, ...], Meta(max_length=128)] = ()
+    options: Annotated[dict[str, msgspec.Raw], Meta(max_length=64)] = {}
 
 
 class _DomainChange(Struct, frozen=True):
-    name: str | None = None
-    description: str | None = None
+    name: Text | None = None
+    description: LongText | None = None
     enabled: bool | None = None
-    tags: tuple[str, ...] | None = None
-    options: dict[str, msgspec.Raw] = {}
+    tags: Annotated[tuple[Text, ...], Meta(max_length=128)] | None = None
+    options: Annotated[dict[str, msgspec.Raw], Meta(max_length=64)] = {}
 
 
 _new = Attributes("domain", _NewDomain)

@@ -19,20 +19,21 @@ from schemas.identity import (
     UpdateGroup,
 )
 from schemas.ids import DEFAULT_DOMAIN
+from schemas.units import LongText, Text
 
 READ = "identity:groups:read"
 
 
 class _NewGroup(Struct, frozen=True):
-    name: str
-    domain_id: str | None = None
-    description: str | None = None
+    name: Text
+    domain_id: Text | None = None
+    description: LongText | None = None
 
 
 class _GroupChange(Struct, frozen=True):
-    name: str | None = None
-    domain_id: str | None = None
-    description: str | None = None
+    name: Text | None = None
+    domain_id: Text | None = None
+    description: LongText | None = None
 
 
 _new = Attributes("group", _NewGroup)

@@ -21,12 +21,12 @@ from api.tokens import Token
 from api.writing import write
 from schemas.errors import InvalidInput, NotFound, Unauthorized
 from schemas.identity import UpdateUser, User
-from schemas.units import MINUTE
+from schemas.units import MINUTE, LongText
 
 
 class _Change(Struct, frozen=True, forbid_unknown_fields=True):
-    original_password: str
-    password: str
+    original_password: LongText
+    password: LongText
 
 
 class _ChangeBody(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,11 +1,11 @@
 """Projects, which lie in domains and in one another."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import uuid_utils
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.attributes import Attributes
@@ -19,28 +19,29 @@ from engine.domain.identity.directory import ancestors, roles_on
 from schemas.errors import InvalidInput, NotFound
 from schemas.identity import CreateProject, DeleteProject, Project, UpdateProject
 from schemas.ids import DEFAULT_DOMAIN
+from schemas.units import LongText, Text
 
 
 class _NewProject(Struct, frozen=True):
-    name: str
-    description: str | None = None
-    domain_id: str | None = None
-    parent_id: str | None = None
+    name: Text
+    description: LongText | None = None
+    domain_id: Text | None = None
+    parent_id: Text | None = None
     enabled: bool = True
     is_domain: bool | None = None
-    tags: tuple[str, ...] = ()
-    options: dict[str, msgspec.Raw] = {}
+    tags: Annotated[tuple[Text, ...], Meta(max_length=128)] = ()
+    options: Annotated[dict[str, msgspec.Raw], Meta(max_length=64)] = {}
 
 
 class _ProjectChange(Struct, frozen=True):
-    name: str | None = None
-    description: str | None = None
-    domain_id: str | None = None
-    parent_id: str | None = None
+    name: Text | None = None
+    description: LongText | None = None
+    domain_id: Text | None = None
+    parent_id: Text | None = None
     enabled: bool | None = None
     is_domain: bool | None = None
-    tags: tuple[str, ...] | None = None
-    options: dict[str, msgspec.Raw] = {}
+    tags: Annotated[tuple[Text, ...], Meta(max_length=128)] | None = None
+    options: Annotated[dict[str, msgspec.Raw], Meta(max_length=64)] = {}
 
 
 _new = Attributes("project", _NewProject)

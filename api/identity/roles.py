@@ -1,10 +1,10 @@
 """Roles, and which imply which."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.attributes import Attributes
@@ -23,23 +23,24 @@ from schemas.identity import (
     Role,
     UpdateRole,
 )
+from schemas.units import LongText, Text
 
 READ = "identity:roles:read"
 READ_OF_DOMAIN = "identity:domain_roles:read"
 
 
 class _NewRole(Struct, frozen=True):
-    name: str
-    domain_id: str | None = None
-    description: str | None = None
-    options: dict[str, msgspec.Raw] = {}
+    name: Text
+    domain_id: Text | None = None
+    description: LongText | None = None
+    options: Annotated[dict[str, msgspec.Raw], Meta(max_length=64)] = {}
 
 
 class _RoleChange(Struct, frozen=True):
-    name: str | None = None
-    domain_id: str | None = None
-    description: str | None = None
-    options: dict[str, msgspec.Raw] = {}
+    name: Text | None = None
+    domain_id: Text | None = None
+    description: LongText | None = None
+    options: Annotated[dict[str, msgspec.Raw], Meta(max_length=64)] = {}
 
 
 _new = Attributes("role", _NewRole)

@@ -16,16 +16,17 @@ from api.identity.signing_in import DomainRef, find_domain_id
 from engine.domain.identity.directory import roles_on
 from schemas.errors import InvalidInput, Unauthorized
 from schemas.identity import SYSTEM, Domain, Project, Trust
+from schemas.units import Text
 
 
 class _ProjectRef(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str | None = None
-    name: str | None = None
+    id: Text | None = None
+    name: Text | None = None
     domain: DomainRef | None = None
 
 
 class _TrustRef(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
+    id: Text
 
 
 class _System(Struct, frozen=True, forbid_unknown_fields=True):

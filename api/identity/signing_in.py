@@ -6,10 +6,10 @@ here. A user with several factors gets a token only for all that one of its rule
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.auth import now
 from api.exchange import Call
@@ -18,6 +18,7 @@ from api.identity.totp import is_code_of
 from api.sealing_inbound import password_ends_at, password_hash, secret_hash
 from schemas.errors import Forbidden, InvalidInput, Unauthorized
 from schemas.identity import ApplicationCredential, PasswordPolicy, User
+from schemas.units import LongText, Text
 
 # For one-time codes, where an operator has set no rule: RFC 6238, 5.2 asks for one.
 OF_CODES = PasswordPolicy(lockout_attempts=10, lockout_s=300)
@@ -25,25 +26,28 @@ OF_CODES = PasswordPolicy(lockout_attempts=10, lockout_s=300)
 log = structlog.get_logger(__name__)
 
 
+TokenText = Annotated[str, Meta(max_length=8192)]
+
+
 class DomainRef(Struct, frozen=True, forbid_unknown_fields=True):
     """A domain, by id or by name."""
 
-    id: str | None = None
-    name: str | None = None
+    id: Text | None = None
+    name: Text | None = None
 
 
 class UserRef(Struct, frozen=True, forbid_unknown_fields=True):
     """A user, by id or by name and domain."""
 
-    id: str | None = None
-    name: str | None = None
+    id: Text | None = None
+    name: Text | None = None
     domain: DomainRef | None = None
 
 
 class _PasswordUser(Struct, frozen=True, forbid_unknown_fields=True):
-    password: str
-    id: str | None = None
-    name: str | None = None
+    password: LongText
+    id: Text | None = None
+    name: Text | None = None
     domain: DomainRef | None = None
 
 
@@ -52,9 +56,9 @@ class _Password(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _TotpUser(Struct, frozen=True, forbid_unknown_fields=True):
-    passcode: str
-    id: str | None = None
-    name: str | None = None
+    passcode: Text
+    id: Text | None = None
+    name: Text | None = None
     domain: DomainRef | None = None
 
 
@@ -63,20 +67,20 @@ class _Totp(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Token(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
+    id: TokenText
 
 
 class _ApplicationCredential(Struct, frozen=True, forbid_unknown_fields=True):
-    secret: str
-    id: str | None = None
-    name: str | None = None
+    secret: LongText
+    id: Text | None = None
+    name: Text | None = None
     user: UserRef | None = None
 
 
 class Identity(Struct, frozen=True, forbid_unknown_fields=True):
     """What is sent to sign in: the methods, and the data of each beside them."""
 
-    methods: tuple[str, ...]
+    methods: Annotated[tuple[Text, ...], Meta(max_length=8)]
     password: _Password | None = None
     token: _Token | None = None
     application_credential: _ApplicationCredential | None = None

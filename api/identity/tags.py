@@ -1,7 +1,9 @@
 """Tags of projects."""
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.lists import link
@@ -10,10 +12,11 @@ from api.routing import Routes
 from api.writing import write
 from schemas.errors import NotFound
 from schemas.identity import Project, UpdateProject
+from schemas.units import Text
 
 
 class _Tags(Struct, frozen=True, forbid_unknown_fields=True):
-    tags: tuple[str, ...]
+    tags: Annotated[tuple[Text, ...], Meta(max_length=128)]
 
 
 _tags = msgspec.json.Decoder(_Tags)

@@ -1,9 +1,9 @@
 """Trusts: users let others act for them (``OS-TRUST``)."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.delegation import RoleRef, role_ids, time_given
@@ -14,22 +14,26 @@ from api.times import micros_z
 from api.writing import write
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import CreateTrust, DeleteTrust, Trust
+from schemas.units import Text
 
 READ = "identity:trusts:read"
 REDELEGATIONS_MAX = 3  # as in Keystone
 
 
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
 class _New(Struct, frozen=True, forbid_unknown_fields=True):
-    trustor_user_id: str
-    trustee_user_id: str
+    trustor_user_id: Text
+    trustee_user_id: Text
     impersonation: bool
-    project_id: str | None = None
-    roles: tuple[RoleRef, ...] = ()
-    expires_at: str | None = None
-    remaining_uses: int | None = None
+    project_id: Text | None = None
+    roles: Annotated[tuple[RoleRef, ...], Meta(max_length=128)] = ()
+    expires_at: Text | None = None
+    remaining_uses: Count | None = None
     allow_redelegation: bool = False
-    redelegation_count: int | None = None
-    redelegated_trust_id: str | None = None
+    redelegation_count: Count | None = None
+    redelegated_trust_id: Text | None = None
 
 
 class _NewBody(Struct, frozen=True, forbid_unknown_fields=True):

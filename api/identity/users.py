@@ -1,9 +1,9 @@
 """Users. How they change their own passwords is in ``passwords``."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.attributes import Attributes
@@ -16,28 +16,29 @@ from api.writing import write
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import CreateUser, DeleteUser, UpdateUser, User, UserOptions
 from schemas.ids import DEFAULT_DOMAIN
+from schemas.units import LongText, Text
 
 
 class _NewUser(Struct, frozen=True):
-    name: str
-    password: str | None = None
-    domain_id: str | None = None
-    default_project_id: str | None = None
-    email: str | None = None
-    description: str | None = None
+    name: Text
+    password: LongText | None = None
+    domain_id: Text | None = None
+    default_project_id: Text | None = None
+    email: Text | None = None
+    description: LongText | None = None
     enabled: bool = True
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], Meta(max_length=64)] = {}
 
 
 class _UserChange(Struct, frozen=True):
-    name: str | None = None
-    password: str | None = None
-    domain_id: str | None = None
-    default_project_id: str | None = None
-    email: str | None = None
-    description: str | None = None
+    name: Text | None = None
+    password: LongText | None = None
+    domain_id: Text | None = None
+    default_project_id: Text | None = None
+    email: Text | None = None
+    description: LongText | None = None
     enabled: bool | None = None
-    options: dict[str, Any] | None = None
+    options: Annotated[dict[str, Any], Meta(max_length=64)] | None = None
 
 
 _new = Attributes("user", _NewUser)

@@ -23,7 +23,7 @@ from projections.courier.run import DeadAsk, StateAsk
 from projections.courier.signature import new_secret, secret_bytes
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.sealed import Sealed
-from schemas.units import Ordinal
+from schemas.units import Ordinal, Text
 from schemas.webhook import (
     CreateWebhook,
     DeleteWebhook,
@@ -46,7 +46,7 @@ class Wish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: WebhookName
     url: Url
     types: Types = ()
-    secret: str | None = None
+    secret: Text | None = None
     enabled: bool = True
 
 
@@ -56,7 +56,7 @@ class Change(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: WebhookName | None = None
     url: Url | None = None
     types: Types | None = None
-    secret: str | None = None
+    secret: Text | None = None
     enabled: bool | None = None
 
 
