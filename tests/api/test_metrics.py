@@ -14,7 +14,7 @@ from tests.api.conftest import Api, Cloud
 from tests.cli.running import Up, eventually
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-PROCESSES = {"engine", "projector", "archiver", "agent", "api"}
+PROCESSES = {"engine", "projector", "archiver", "courier", "agent", "api"}
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from cli.state import CONTENT, State, make_cell, make_directories
 from cli.up import Options, _driver, url
 from tests.cli.running import CUMULOG, Up, alive, clean_environment, eventually, run
 
-PROCESSES = {"up", "nats", "engine", "projector", "archiver", "agent", "api"}
+PROCESSES = {"up", "nats", "engine", "projector", "archiver", "courier", "agent", "api"}
 
 
 def all_is_well(cloud: Up) -> bool:
