@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
+import uuid_utils
 
 from engine.bus.access import append_access
 from engine.bus.client import Bus, BusError
@@ -41,6 +42,7 @@ ALLOWANCE_PER_S = 128
 WAITING_BYTES_MAX = 8 * 2**20
 # About what an entry takes besides its texts.
 ENTRY_BYTES = 220
+GUEST_BYTES = 400
 AGENT_MAX = 128
 ABOUT_MAX = 64
 
@@ -61,9 +63,7 @@ class AccessLog:
         self._began: Micros = clock()
         self._entries: dict[_Key, AccessEntry] = {}
         self._held: dict[_Key, int] = {}  # entries of each user, and of each address of nobody's
-        self._nobody = 0
-        self._gathered = 0
-        self._bytes = 0
+        self._users = self._nobody = self._gathered = self._bytes = 0
         self._allowance = float(ALLOWANCE_MAX)
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._waiting_bytes = 0
@@ -96,115 +96,184 @@ class AccessLog:
     def note(self, call: "Call", status: int, seconds: float) -> None:
         """Count one answered request."""
         principal, route = call.caller, call.route
-        path = route.path if route is not None else None
+        path = route.path if route is not None else ""
+        address, agent = call.address, call.agent
         if principal is None:
-            key: _Key = (call.address, call.agent, call.api, path, call.method, status, call.reason)
+            key: _Key = (address, agent, path, call.method, status, call.reason, call.api)
         else:
             key = (
                 principal.user_id,
                 principal.project_id,
                 path,
-                call.method,
                 call.args,
+                call.method,
                 status,
-                call.address,
-                call.agent,
+                address,
+                agent,
                 principal.roles,
-                call.version,
                 call.rule,
                 call.ordinal,
-                call.dry_run,
+                call.version,
                 call.api,
+                call.repeated or call.dry_run,
             )
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._new(key, call, status)
+            entry = self._new(key, call, status, address, agent)
+        took_us = int(seconds * 1e6)
+        entry.count += 1
+        entry.total_us += took_us
+        if took_us > entry.max_us:  # noqa: PLR1730  # twice as fast as max
+            entry.max_us = took_us
+
+    def note_guest(
+        self,
+        method: str,
+        status: int,
+        seconds: float,
+        *,
+        address: str,
+        network_id: str,
+        server_id: str = "",
+        project_id: str = "",
+    ) -> None:
+        """Count one answer to a guest, which shows no credential and is known by where it asks.
+
+        What it asks for is not told: it may choose any path.
+        """
+        key: _Key = ("guest", network_id, address, server_id, status)
+        entry = self._entries.get(key)
+        if entry is None:
+            owner: _Key = ("guest", project_id)
+            held = self._held.get(owner, 0)
+            room = self._users < ENTRIES_MAX and self._bytes + GUEST_BYTES <= BYTES_MAX
+            entry = AccessEntry(
+                at=self._clock(),
+                request_id=f"req-{uuid_utils.uuid7()}",
+                status=status,
+                count=0,
+                api="metadata",
+                project_id=project_id,
+            )
+            if room and held < OF_USER_MAX:
+                entry.method, entry.address = method[:16], address[:64]
+                entry.about = (server_id, network_id) if server_id else (network_id[:ABOUT_MAX],)
+                self._held[owner] = held + 1
+                self._users += 1
+                self._bytes += GUEST_BYTES
+            elif room:
+                key = (*owner, status)
+                entry = self._entries.get(key, entry)
+                entry.gathered = "owner"
+            else:
+                key = ("users", status)
+                entry = self._entries.get(key, entry)
+                entry.gathered, entry.project_id = "users", ""
+            self._entries[key] = entry
         took_us = int(seconds * 1e6)
         entry.count += 1
         entry.total_us += took_us
         entry.max_us = max(entry.max_us, took_us)
 
-    def _new(self, key: _Key, call: "Call", status: int) -> AccessEntry:
+    def _new(self, key: _Key, call: "Call", status: int, address: str, agent: str) -> AccessEntry:
         """Return an entry of its own for what has none yet, or one that gathers."""
         principal, route = call.caller, call.route
-        entry = AccessEntry(
+        if len(agent) > AGENT_MAX:
+            agent = agent[:AGENT_MAX]
+        if route is None:
+            path = method = ""  # whoever asks chooses these
+        else:
+            path, method = route.path, call.method
+        if principal is None:
+            size = ENTRY_BYTES + len(path) + len(agent) + len(call.reason)
+            owner: _Key = (address,)
+            held = self._held.get(owner, 0)
+            if self._nobody >= NOBODY_MAX or held >= OF_ADDRESS_MAX or size > self._allowance:
+                return self._gather(owner, call, status, address)
+            self._nobody += 1
+            self._allowance -= size
+            entry = AccessEntry(
+                at=self._clock(),
+                request_id=call.request_id,
+                status=status,
+                count=0,
+                api=call.api,
+                version=call.version,
+                method=method,
+                route=path,
+                address=address,
+                agent=agent,
+                reason=call.reason,
+            )
+        else:
+            about = call.args
+            size = ENTRY_BYTES + len(path) + len(agent) + len(call.rule)
+            for word in about:
+                size += len(word)
+                if len(word) > ABOUT_MAX:
+                    about = tuple([word[:ABOUT_MAX] for word in call.args])
+            owner = (principal.user_id, principal.project_id)
+            held = self._held.get(owner, 0)
+            if self._users >= ENTRIES_MAX or held >= OF_USER_MAX or self._bytes + size > BYTES_MAX:
+                return self._gather(owner, call, status, address)
+            self._users += 1
+            self._bytes += size
+            entry = AccessEntry(
+                at=self._clock(),
+                request_id=call.request_id,
+                status=status,
+                count=0,
+                api=call.api,
+                version=call.version,
+                method=method,
+                route=path,
+                about=about,
+                user_id=principal.user_id,
+                project_id=principal.project_id,
+                roles=principal.roles,
+                address=address,
+                agent=agent,
+                action=_action(call),
+                rule=call.rule,
+                reason=call.reason,
+                ordinal=call.ordinal,
+                repeated=call.repeated,
+                dry_run=call.dry_run,
+            )
+        self._held[owner] = held + 1
+        self._entries[key] = entry
+        return entry
+
+    def _gather(self, owner: _Key, call: "Call", status: int, address: str) -> AccessEntry:
+        """Return the entry that gathers what is over a limit, of the owner or of all."""
+        key: _Key = ("owner", *owner, status)
+        entry = self._entries.get(key)
+        if entry is not None:
+            return entry
+        principal = call.caller
+        user_id = project_id = ""
+        gathered: Gathered = "owner"
+        if principal is not None:
+            user_id, project_id, address = principal.user_id, principal.project_id, ""
+        if self._gathered >= GATHERED_MAX or (principal is None and self._allowance < ENTRY_BYTES):
+            gathered = "nobody" if principal is None else "users"
+            user_id = project_id = address = ""
+            key = (gathered, status)
+            entry = self._entries.get(key)
+            if entry is not None:
+                return entry
+        else:
+            self._gathered += 1
+        if principal is None:
+            self._allowance -= ENTRY_BYTES
+        entry = self._entries[key] = AccessEntry(
             at=self._clock(),
             request_id=call.request_id,
             status=status,
             count=0,
-            api=call.api,
-            version=call.version,
-            # Whoever asks chooses these, route or not.
-            method=call.method if route else "",
-            route=route.path if route else "",
-            address=call.address,
-            agent=call.agent[:AGENT_MAX],
-            action=_action(call),
-            rule=call.rule,
-            reason=call.reason,
-            ordinal=call.ordinal,
-            repeated=call.repeated,
-            dry_run=call.dry_run,
-        )
-        size = ENTRY_BYTES + len(entry.route) + len(entry.agent) + len(entry.reason)
-        if principal is None:
-            owner: _Key = (call.address,)
-            room = (
-                self._nobody < NOBODY_MAX
-                and self._held.get(owner, 0) < OF_ADDRESS_MAX
-                and size <= self._allowance
-            )
-        else:
-            entry.user_id, entry.project_id = principal.user_id, principal.project_id
-            entry.roles = principal.roles
-            entry.about = tuple(word[:ABOUT_MAX] for word in call.args)
-            size += sum(map(len, entry.about))
-            owner = (principal.user_id, principal.project_id)
-            room = (
-                len(self._entries) - self._nobody < ENTRIES_MAX
-                and self._held.get(owner, 0) < OF_USER_MAX
-                and self._bytes + size <= BYTES_MAX
-            )
-        if not room:
-            return self._gather(entry, owner)
-        self._held[owner] = self._held.get(owner, 0) + 1
-        if principal is None:
-            self._nobody += 1
-            self._allowance -= size
-        else:
-            self._bytes += size
-        self._entries[key] = entry
-        return entry
-
-    def _gather(self, entry: AccessEntry, owner: _Key) -> AccessEntry:
-        """Return the entry that gathers what is over a limit."""
-        key: _Key = ("owner", *owner, entry.status)
-        kept = self._entries.get(key)
-        if kept is not None:
-            return kept
-        gathered: Gathered = "owner"
-        is_user = entry.user_id != ""
-        user_id, project_id, address = entry.user_id, entry.project_id, entry.address
-        if self._gathered >= GATHERED_MAX or (not is_user and self._allowance < ENTRY_BYTES):
-            gathered = "users" if is_user else "nobody"
-            user_id = project_id = address = ""
-            key = (gathered, entry.status)
-            kept = self._entries.get(key)
-            if kept is not None:
-                return kept
-        else:
-            self._gathered += 1
-        if not is_user:
-            self._nobody += 1
-            self._allowance -= ENTRY_BYTES
-        entry = self._entries[key] = AccessEntry(
-            at=entry.at,
-            request_id=entry.request_id,
-            status=entry.status,
-            count=0,
             user_id=user_id,
             project_id=project_id,
-            address="" if is_user else address,
+            address=address,
             gathered=gathered,
         )
         return entry
@@ -223,7 +292,7 @@ class AccessLog:
         entries = tuple(self._entries.values())
         self._entries = {}
         self._held.clear()
-        self._nobody = self._gathered = self._bytes = 0
+        self._users = self._nobody = self._gathered = self._bytes = 0
         data = encode(
             AccessBatch(
                 edge=self._edge,

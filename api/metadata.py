@@ -6,6 +6,7 @@ on that network, and only by way of the host that this port is bound to.
 """
 
 import re
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ async def serve(edge: Edge) -> Subscription:
     async def answer(message: Message) -> None:
         host_id = message.subject.rpartition(".")[2]
         try:
-            reply = await metadata(edge, host_id, _decode(message.payload))
+            reply = await _told(edge, host_id, _decode(message.payload))
         except msgspec.MsgspecError as error:
             reply = MetadataReply(status=400, body=f"{error}\n".encode())
         except Exception:
@@ -71,11 +72,28 @@ async def serve(edge: Edge) -> Subscription:
     )
 
 
-async def metadata(edge: Edge, host_id: str, ask: MetadataAsk) -> MetadataReply:
+async def _told(edge: Edge, host_id: str, ask: MetadataAsk) -> MetadataReply:
+    """Answer a guest, and tell of it as of every request."""
+    started = perf_counter()
+    guest = find_guest(edge, host_id, ask)
+    reply = await metadata(edge, guest, ask)
+    server = guest.server if guest is not None else None
+    edge.access.note_guest(
+        ask.method,
+        reply.status,
+        perf_counter() - started,
+        address=ask.address,
+        network_id=ask.network_id,
+        server_id=server.server_id if server else "",
+        project_id=server.project_id if server else "",
+    )
+    return reply
+
+
+async def metadata(edge: Edge, guest: Guest | None, ask: MetadataAsk) -> MetadataReply:
     """Return what to tell a guest."""
     if ask.method not in {"GET", "HEAD"}:
         return MetadataReply(status=405, body=b"read only\n")
-    guest = find_guest(edge, host_id, ask)
     if guest is None:
         return _nothing()
     path = ask.path.partition("?")[0].strip("/")

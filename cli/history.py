@@ -147,7 +147,8 @@ def _asked(row: Row) -> str:
         return str(row["tag"])
     if row["gathered"]:
         return "…"  # more than were told apart
-    called = f"{row['method'] or '?'} {row['api']} {row['route'] or '(no such path)'}"
+    where = row["route"] or ("(by a guest)" if row["api"] == "metadata" else "(no such path)")
+    called = f"{row['method'] or '?'} {row['api']} {where}"
     return f"{called} (dry run)" if row["dry_run"] else called
 
 

@@ -23,7 +23,7 @@ BYTES_MAX = 1 * 2**30
 type Gathered = Literal["", "owner", "users", "nobody"]
 
 
-class AccessEntry(Struct, kw_only=True, omit_defaults=True):
+class AccessEntry(Struct, kw_only=True, omit_defaults=True, gc=False):
     """Requests that were alike, within one second at one edge.
 
     ``route`` is a template (``/v2.1/servers/{}``), "" where there is none; ``about`` is what stood

@@ -8,6 +8,7 @@ import pytest_asyncio
 from api import access
 from api.access import AccessLog
 from api.exchange import Call
+from api.forwarded import Proxies
 from api.routing import Route
 from engine.bus.access import append_access, ensure_access_stream, first_access, read_access
 from engine.log.stream import call as ask_stream
@@ -59,7 +60,7 @@ def a_call(address="10.0.0.1", agent="curl/8", *, user="", project="", about=("s
         "client": (address, 1),
         "headers": [(b"user-agent", agent.encode())],
     }
-    edge = SimpleNamespace(config=Config(state_dir="/nowhere"))
+    edge = SimpleNamespace(config=Config(state_dir="/nowhere"), proxies=Proxies(()))
     call = Call(edge, "compute", scope, None)
     call.route, call.args = route, about
     if user:

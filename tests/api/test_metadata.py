@@ -11,6 +11,7 @@ import pytest
 from engine.bus.client import Bus
 from schemas.work import MetadataAsk, MetadataReply
 from tests.api.conftest import Cloud, fresh
+from tests.cli.running import eventually
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,17 @@ async def test_a_question_that_cannot_be_read_is_answered(cloud: Cloud):
         raw = await bus.request(bus.subjects.metadata("host-1"), b"nonsense", timeout_s=10)
 
     assert msgspec.json.decode(raw, type=MetadataReply).status == 400
+
+
+async def test_what_guests_ask_is_told_to_their_project(cloud: Cloud, guest: dict):
+    assert (await ask(cloud, guest, "/openstack/latest/meta_data.json")).status == 200
+    path = f"/v1/audit?show=reads&resource_id={guest['server']['id']}"
+
+    def told() -> bool:
+        rows = cloud.demo("GET", path).body["requests"]
+        return any(
+            (row["api"], row["status"], row["address"]) == ("metadata", 200, guest["address"])
+            for row in rows
+        )
+
+    eventually(told, "the guest's question is told")
