@@ -147,7 +147,9 @@ async def create_credential(call: Call) -> Answer:
     credential = call.edge.reader.application_credential(ident)
     if credential is None:
         raise NotFound(f"there is no application credential {ident!r}")
-    view = {**_view(call, credential), "secret": secret}
+    view = _view(call, credential)
+    if not call.repeated:  # it is told once, and this one was made in vain
+        view["secret"] = secret
     return json_answer({"application_credential": view}, 201)
 
 

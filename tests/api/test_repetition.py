@@ -3,7 +3,7 @@
 import http.client
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -146,6 +146,147 @@ def _server(cloud: Cloud) -> str:
     return cloud.settled(cloud.admin, made["id"])["id"]
 
 
+def made(cloud: Cloud, path: str, key: str, **wish: object) -> str:
+    """Make something of identity, and return its id."""
+    return cloud.admin.made(f"{IDENTITY}/{path}", {key: {"name": fresh(key), **wish}})["id"]
+
+
+def _domain(cloud: Cloud) -> str:
+    return made(cloud, "domains", "domain", enabled=False)
+
+
+def _group(cloud: Cloud) -> str:
+    return made(cloud, "groups", "group", domain_id="default")
+
+
+def _member(cloud: Cloud, *, joined: bool) -> str:
+    path = f"{IDENTITY}/groups/{_group(cloud)}/users/{_user(cloud)}"
+    assert not joined or cloud.admin("PUT", path).status == 204
+    return path
+
+
+def _service(cloud: Cloud) -> str:
+    return made(cloud, "services", "service", type="metering")
+
+
+def _endpoint(cloud: Cloud) -> dict:
+    return {"service_id": _service(cloud), "interface": "public", "url": "http://a.example"}
+
+
+def _region(cloud: Cloud) -> str:
+    body = {"region": {"id": fresh("region")}}
+    return cloud.admin.made(f"{IDENTITY}/regions", body)["id"]
+
+
+def _new_role(cloud: Cloud) -> str:
+    return made(cloud, "roles", "role")
+
+
+def _implication(cloud: Cloud, *, there: bool) -> str:
+    path = f"{IDENTITY}/roles/{_new_role(cloud)}/implies/{_new_role(cloud)}"
+    assert not there or cloud.admin("PUT", path).status == 201
+    return path
+
+
+def _tag(cloud: Cloud, *, there: bool) -> str:
+    path = f"{IDENTITY}/projects/{_project(cloud)}/tags/x"
+    assert not there or cloud.admin("PUT", path).status == 201
+    return path
+
+
+def _credential(cloud: Cloud) -> str:
+    wish = {"credential": _cert(cloud)}
+    return cloud.admin.made(f"{IDENTITY}/credentials", wish)["id"]
+
+
+def _cert(cloud: Cloud) -> dict:
+    return {"type": "cert", "blob": "text", "user_id": admin_id(cloud)}
+
+
+def _app_credential(cloud: Cloud) -> dict:
+    path = f"{IDENTITY}/users/{admin_id(cloud)}/application_credentials"
+    rule = {"service": "compute", "method": "GET", "path": f"/v2.1/{fresh('x')}"}
+    wish = {"application_credential": {"name": fresh("c"), "access_rules": [rule]}}
+    return cloud.admin.made(path, wish)
+
+
+def _unused_rule(cloud: Cloud) -> str:
+    made = _app_credential(cloud)
+    path = f"{IDENTITY}/users/{admin_id(cloud)}/application_credentials/{made['id']}"
+    assert cloud.admin("DELETE", path).status == 204
+    return f"{IDENTITY}/users/{admin_id(cloud)}/access_rules/{made['access_rules'][0]['id']}"
+
+
+def _admin_project(cloud: Cloud) -> str:
+    token = {"X-Subject-Token": cloud.admin.token}
+    shown = cloud.admin("GET", f"{IDENTITY}/auth/tokens", headers=token)
+    return shown.body["token"]["project"]["id"]
+
+
+def _ec2(cloud: Cloud) -> str:
+    path = f"{IDENTITY}/users/{admin_id(cloud)}/credentials/OS-EC2"
+    reply = cloud.admin("POST", path, {"tenant_id": _admin_project(cloud)})
+    assert reply.status == 201, reply
+    return f"{path}/{reply.body['credential']['access']}"
+
+
+def _new_trust(cloud: Cloud) -> dict:
+    return {
+        "trust": {
+            "trustor_user_id": admin_id(cloud),
+            "trustee_user_id": _user(cloud),
+            "project_id": _admin_project(cloud),
+            "impersonation": False,
+            "roles": [{"name": "member"}],
+        }
+    }
+
+
+def _trust(cloud: Cloud) -> str:
+    return cloud.admin.made(f"{IDENTITY}/OS-TRUST/trusts", _new_trust(cloud))["id"]
+
+
+def _webhook(cloud: Cloud) -> str:
+    reply = cloud.admin("POST", "/v1/webhooks", _new_webhook())
+    assert reply.status == 201, reply
+    return f"/v1/webhooks/{reply.body['webhook']['id']}"
+
+
+def _new_webhook() -> dict:
+    return {"name": fresh("w"), "url": "https://1.1.1.1/hook", "enabled": False}
+
+
+# Whose role, on what: paths of grants beside those of users on projects.
+HOLDERS = {"users": _user, "groups": _group}
+TARGETS = {
+    "projects/{}": lambda c: f"projects/{_project(c)}",
+    "domains/{}": lambda c: f"domains/{_domain(c)}",
+    "system": lambda _: "system",
+}
+
+
+def grants() -> Iterator[tuple[str, Example]]:
+    """Yield an example of each way to give and to take a role."""
+    inherited = "/inherited_to_projects"
+    for target, holder, (before, after), method in itertools.product(
+        TARGETS, HOLDERS, (("", ""), ("OS-INHERIT/", inherited)), ("PUT", "DELETE")
+    ):
+        if (target == "system" and before) or (target, holder, before) == (
+            "projects/{}", "users", "",
+        ):  # fmt: skip
+            continue
+
+        def wish(
+            cloud: Cloud, target=target, holder=holder, before=before, after=after, method=method
+        ) -> Wish:
+            held = f"{HOLDERS[holder](cloud)}/roles/{_role(cloud)}"
+            path = f"{IDENTITY}/{before}{TARGETS[target](cloud)}/{holder}/{held}{after}"
+            assert method == "PUT" or cloud.admin("PUT", path).status == 204
+            return path, None
+
+        yield f"{method} /identity/v3/{before}{target}/{holder}/{{}}/roles/{{}}{after}", wish
+
+
 EXAMPLES: dict[str, Example] = {
     "POST /identity/v3/projects": lambda _: (
         f"{IDENTITY}/projects", {"project": {"name": fresh("p")}}),
@@ -197,6 +338,74 @@ EXAMPLES: dict[str, Example] = {
     "PUT /network/v2.0/quotas/{}": lambda c: (
         f"{NETWORK}/quotas/{_project(c)}", {"quota": {"port": 7}}),
     "DELETE /network/v2.0/quotas/{}": lambda c: (f"{NETWORK}/quotas/{_project(c)}", None),
+    "POST /identity/v3/domains": lambda _: (
+        f"{IDENTITY}/domains", {"domain": {"name": fresh("d")}}),
+    "PATCH /identity/v3/domains/{}": lambda c: (
+        f"{IDENTITY}/domains/{_domain(c)}", {"domain": {"description": "changed"}}),
+    "DELETE /identity/v3/domains/{}": lambda c: (f"{IDENTITY}/domains/{_domain(c)}", None),
+    "POST /identity/v3/groups": lambda _: (
+        f"{IDENTITY}/groups", {"group": {"name": fresh("g"), "domain_id": "default"}}),
+    "PATCH /identity/v3/groups/{}": lambda c: (
+        f"{IDENTITY}/groups/{_group(c)}", {"group": {"description": "changed"}}),
+    "DELETE /identity/v3/groups/{}": lambda c: (f"{IDENTITY}/groups/{_group(c)}", None),
+    "PUT /identity/v3/groups/{}/users/{}": lambda c: (_member(c, joined=False), None),
+    "DELETE /identity/v3/groups/{}/users/{}": lambda c: (_member(c, joined=True), None),
+    "POST /identity/v3/services": lambda _: (
+        f"{IDENTITY}/services", {"service": {"name": fresh("s"), "type": "metering"}}),
+    "PATCH /identity/v3/services/{}": lambda c: (
+        f"{IDENTITY}/services/{_service(c)}", {"service": {"description": "changed"}}),
+    "DELETE /identity/v3/services/{}": lambda c: (f"{IDENTITY}/services/{_service(c)}", None),
+    "POST /identity/v3/endpoints": lambda c: (
+        f"{IDENTITY}/endpoints", {"endpoint": _endpoint(c)}),
+    "PATCH /identity/v3/endpoints/{}": lambda c: (
+        f"{IDENTITY}/endpoints/{made(c, 'endpoints', 'endpoint', **_endpoint(c))}",
+        {"endpoint": {"url": "http://b.example"}}),
+    "DELETE /identity/v3/endpoints/{}": lambda c: (
+        f"{IDENTITY}/endpoints/{made(c, 'endpoints', 'endpoint', **_endpoint(c))}", None),
+    "POST /identity/v3/regions": lambda _: (
+        f"{IDENTITY}/regions", {"region": {"id": fresh("r")}}),
+    "PUT /identity/v3/regions/{}": lambda _: (
+        f"{IDENTITY}/regions/{fresh('r')}", {"region": {"description": "new"}}),
+    "PATCH /identity/v3/regions/{}": lambda c: (
+        f"{IDENTITY}/regions/{_region(c)}", {"region": {"description": "changed"}}),
+    "DELETE /identity/v3/regions/{}": lambda c: (f"{IDENTITY}/regions/{_region(c)}", None),
+    "POST /identity/v3/roles": lambda _: (f"{IDENTITY}/roles", {"role": {"name": fresh("r")}}),
+    "PATCH /identity/v3/roles/{}": lambda c: (
+        f"{IDENTITY}/roles/{_new_role(c)}", {"role": {"description": "changed"}}),
+    "DELETE /identity/v3/roles/{}": lambda c: (f"{IDENTITY}/roles/{_new_role(c)}", None),
+    "PUT /identity/v3/roles/{}/implies/{}": lambda c: (_implication(c, there=False), None),
+    "DELETE /identity/v3/roles/{}/implies/{}": lambda c: (_implication(c, there=True), None),
+    "PUT /identity/v3/projects/{}/tags": lambda c: (
+        f"{IDENTITY}/projects/{_project(c)}/tags", {"tags": ["a", "b"]}),
+    "DELETE /identity/v3/projects/{}/tags": lambda c: (
+        _tag(c, there=True).removesuffix("/x"), None),
+    "PUT /identity/v3/projects/{}/tags/{}": lambda c: (_tag(c, there=False), None),
+    "DELETE /identity/v3/projects/{}/tags/{}": lambda c: (_tag(c, there=True), None),
+    "POST /identity/v3/credentials": lambda c: (
+        f"{IDENTITY}/credentials", {"credential": _cert(c)}),
+    "PATCH /identity/v3/credentials/{}": lambda c: (
+        f"{IDENTITY}/credentials/{_credential(c)}", {"credential": {"blob": "other"}}),
+    "DELETE /identity/v3/credentials/{}": lambda c: (
+        f"{IDENTITY}/credentials/{_credential(c)}", None),
+    "POST /identity/v3/users/{}/credentials/OS-EC2": lambda c: (
+        _ec2(c).rpartition("/")[0], {"tenant_id": _admin_project(c)}),
+    "DELETE /identity/v3/users/{}/credentials/OS-EC2/{}": lambda c: (_ec2(c), None),
+    "POST /identity/v3/users/{}/application_credentials": lambda c: (
+        f"{IDENTITY}/users/{admin_id(c)}/application_credentials",
+        {"application_credential": {"name": fresh("c")}}),
+    "DELETE /identity/v3/users/{}/application_credentials/{}": lambda c: (
+        f"{IDENTITY}/users/{admin_id(c)}/application_credentials/{_app_credential(c)['id']}",
+        None),
+    "DELETE /identity/v3/users/{}/access_rules/{}": lambda c: (_unused_rule(c), None),
+    "POST /identity/v3/OS-TRUST/trusts": lambda c: (
+        f"{IDENTITY}/OS-TRUST/trusts", _new_trust(c)),
+    "DELETE /identity/v3/OS-TRUST/trusts/{}": lambda c: (
+        f"{IDENTITY}/OS-TRUST/trusts/{_trust(c)}", None),
+    "POST /v1/webhooks": lambda _: ("/v1/webhooks", _new_webhook()),
+    "PATCH /v1/webhooks/{}": lambda c: (_webhook(c), {"name": fresh("w")}),
+    "POST /v1/webhooks/{}/redeliver": lambda c: (f"{_webhook(c)}/redeliver", {"after": 0}),
+    "DELETE /v1/webhooks/{}": lambda c: (_webhook(c), None),
+    **dict(grants()),
 }  # fmt: skip
 
 
@@ -208,6 +417,19 @@ def ids_in(value: object) -> list[object]:
     if isinstance(value, list):
         return [i for v in value for i in ids_in(v)]
     return []
+
+
+def words_in(value: object) -> list[str]:
+    """Return all keys in a body."""
+    if isinstance(value, dict):
+        return [*value, *(word for v in value.values() for word in words_in(v))]
+    if isinstance(value, list):
+        return [word for v in value for word in words_in(v)]
+    return []
+
+
+# Keystone shows the secret of an EC2 key whenever it is asked for it.
+SHOWN_AGAIN = {"POST /identity/v3/users/{}/credentials/OS-EC2": {"secret"}}
 
 
 @pytest.mark.parametrize("route", EXAMPLES)
@@ -225,7 +447,8 @@ def test_the_same_again_is_the_same_reply_and_nothing_new(cloud: Cloud, route: s
     assert again.status == first.status, again
     if first.raw:
         assert ids_in(again.body) == ids_in(first.body)
-        assert "private_key" not in str(again.body)
+        once = {"private_key", "secret"} & set(words_in(first.body)) - SHOWN_AGAIN.get(route, set())
+        assert not once & set(words_in(again.body))
     records = admin("GET", f"/v1/events?after={before}").body["events"]
     ours = [e for e in records if e["user_id"] == admin_id(cloud) and e["kind"] == "request"]
     assert ours == [], after
