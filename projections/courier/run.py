@@ -6,6 +6,7 @@ receiver keeps nobody else waiting: there are more slots than one project may ho
 
 import asyncio
 import contextlib
+import os
 import ssl
 import time
 from collections import defaultdict
@@ -65,6 +66,10 @@ _decode_dead_ask = msgspec.json.Decoder(DeadAsk).decode
 
 async def run(config: Config) -> None:
     """Be the cell's courier until SIGTERM or SIGINT."""
+    # Names are resolved in threads, of libuv's where uvloop runs: as many as there are deliveries,
+    # and none for long, so that those who have slow name servers wait for themselves alone.
+    os.environ.setdefault("UV_THREADPOOL_SIZE", str(SLOTS))
+    os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:2")
     bus = await Bus.connect(
         config.nats_url,
         user=config.nats_user,

@@ -156,7 +156,8 @@ class Sender:
                 if asked.after is None:
                     shared.book.send_again(ident)
                 else:
-                    progress.after = min(asked.after, event.ordinal)
+                    # Back only: what was not sent yet is not passed over.
+                    progress.after = min(asked.after, progress.after)
                     shared.book.rewind(ident, progress)
             shared.book.save(ident, progress)
 
@@ -168,8 +169,10 @@ class Sender:
             if found and found[0].ordinal == again:
                 return found[0]
             book.revive(self.webhook_id, again, progress)  # there is no such event any more
+        # Without a filter the next one is the one; with one, it may be far.
+        limit = BATCH if webhook.types else 1
         while True:
-            found = reader.events(after=progress.after, limit=BATCH, project_id=webhook.project_id)
+            found = reader.events(after=progress.after, limit=limit, project_id=webhook.project_id)
             for event in found:
                 if not webhook.types or cloudevents.type_of(event).startswith(webhook.types):
                     return event

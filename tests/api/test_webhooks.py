@@ -376,6 +376,62 @@ def test_one_that_is_disabled_or_deleted_is_sent_nothing(api: Api, receiver: Rec
     assert api("GET", path).status == 404
 
 
+def test_a_project_that_is_disabled_is_told_nothing_until_it_is_enabled(
+    cloud: Cloud, api: Api, receiver: Receiver
+):
+    webhook = hook(api, receiver.url, "network.network.created")
+    first = network(api)
+    eventually(lambda: receiver.names() == [first], "it is delivered")
+    project_id = webhook["project_id"]
+    path = f"/identity/v3/projects/{project_id}"
+    assert cloud.admin("PATCH", path, {"project": {"enabled": False}}).status == 200
+    asked = {"after": 0}
+    again = f"{WEBHOOKS}/{webhook['id']}/redeliver"
+    assert cloud.admin("POST", again, asked).status == 202
+    with receiving() as other:
+        witness = cloud.stranger()
+        hook(witness, other.url, "network.network.created")
+        seen = network(witness)
+        eventually(lambda: other.names() == [seen], "another project is told")
+    assert receiver.names() == [first]
+
+    assert cloud.admin("PATCH", path, {"project": {"enabled": True}}).status == 200
+    eventually(lambda: receiver.names() == [first, first], "it is told what it missed")
+
+
+def test_webhooks_go_with_their_project(cloud: Cloud, api: Api, receiver: Receiver):
+    webhook = hook(api, receiver.url, "network.network.created")
+    first = network(api)
+    eventually(lambda: receiver.names() == [first], "it is delivered")
+    path = f"/identity/v3/projects/{webhook['project_id']}"
+    assert cloud.admin("DELETE", path).status == 204
+    assert cloud.admin("GET", f"{WEBHOOKS}/{webhook['id']}").status == 404
+
+
+def test_going_ahead_of_what_was_sent_passes_nothing_over(api: Api, receiver: Receiver):
+    opened, taken = threading.Event(), set()
+
+    def answer(request: Received) -> int:
+        if not opened.is_set():
+            return 503
+        taken.add(request.ordinal)
+        return 204
+
+    receiver.answer = answer
+    webhook = hook(api, receiver.url, "network.network.created")
+    network(api)
+    eventually(lambda: receiver.received, "it is tried")
+    first = receiver.received[0].ordinal
+    again = f"{WEBHOOKS}/{webhook['id']}/redeliver"
+    assert api("POST", again, {"after": 10**9}).status == 202
+    opened.set()
+    last = network(api)
+    eventually(lambda: last in receiver.names(), "the last is delivered")
+    path = f"{WEBHOOKS}/{webhook['id']}/dead-letters"
+    dead = {d["ordinal"] for d in api("GET", path).body["dead_letters"]}
+    assert first in taken | dead
+
+
 def test_a_secret_is_told_once_and_can_be_replaced(cloud: Cloud, api: Api, receiver: Receiver):
     webhook = hook(api, receiver.url)
     path = f"{WEBHOOKS}/{webhook['id']}"
