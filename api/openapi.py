@@ -20,15 +20,19 @@ _REF = "#/components/schemas/{name}"
 
 # What stands in a path where it says {}, after such a word; others are ids of what the word says.
 _NAMED = {
+    "OS-EC2": "access_key",
     "audit": "request_id",
-    "credentials": "credential_id",
     "extensions": "alias",
-    "flavors": "flavor_id",
+    "implies": "implied_role_id",
     "ips": "network_name",
     "metadata": "key",
     "os-instance-actions": "request_id",
     "os-keypairs": "keypair_name",
+    "os-quota-class-sets": "class_name",
+    "os-quota-sets": "project_id",
     "proof": "request_id_or_ordinal",
+    "quotas": "project_id",
+    "security_compliance": "option",
     "tags": "tag",
     "why": "resource_id",
 }

@@ -77,12 +77,19 @@ def calm(reply: Reply, *more: int) -> None:
     json.loads(text)
 
 
+# What every project has where it has nothing of its own: the same for whatever is named.
+DEFAULTS = re.compile(r"/(os-quota-sets|quotas)/\{\}/defaults?(\.json)?\Z")
+
+
 @pytest.mark.parametrize(("method", "path"), WITH_IDS, ids=[f"{m} {p}" for m, p in WITH_IDS])
 def test_ids_that_are_none(cloud: Cloud, method: str, path: str):
     body = {} if method in {"POST", "PUT", "PATCH"} else None
     for odd in IDS.values():
         reply = cloud.admin(method, path.replace("{}", odd), body)
-        calm(reply, 415, 501)  # a body or a call that is not there at all
+        if DEFAULTS.search(path):
+            assert reply.status in {200, 400, 404}
+        else:
+            calm(reply, 415, 501)  # a body or a call that is not there at all
 
 
 DEEP = 100_000

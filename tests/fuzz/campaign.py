@@ -174,6 +174,31 @@ def filled(value: Any, ids: dict[str, list[str]], pick: random.Random) -> Any:
             return value
 
 
+# Of its own: a domain that is disabled, or a role that is deleted, would end both personas.
+IDENTITY: dict[str, dict[str, object]] = {
+    "domain": {},
+    "project": {},
+    "user": {"password": "a-password"},
+    "group": {},
+    "role": {},
+    "region": {},
+    "service": {"type": "fuzz"},
+    "credential": {"type": "fuzz", "blob": "x"},
+}
+UNNAMED = {"region", "credential"}
+
+
+def made_of(admin: Api, kind: str) -> list[str]:
+    """Make some of a kind of identity's things, and return their ids."""
+    return [
+        admin.made(
+            f"/identity/v3/{kind}s",
+            {kind: IDENTITY[kind] | ({} if kind in UNNAMED else {"name": fresh("fuzz")})},
+        )["id"]
+        for _ in range(KEPT)
+    ]
+
+
 def made(cloud: Cloud) -> Things:
     """Make some of each thing for this run, and return their ids."""
     demo, admin, net = cloud.demo, cloud.admin, "/network/v2.0"
@@ -196,9 +221,15 @@ def made(cloud: Cloud) -> Things:
         for _ in range(KEPT)
     ]
     group = demo("GET", f"{net}/security-groups").body["security_groups"][0]
-    project = admin.made("/identity/v3/projects", {"project": {"name": fresh("fuzz")}})
-    user = admin.made("/identity/v3/users", {"user": {"name": fresh("fuzz"), "password": "pw"}})
-    roles = admin("GET", "/identity/v3/roles").body["roles"]
+    identity = {kind: made_of(admin, kind) for kind in IDENTITY}
+    service = identity["service"][0]
+    endpoints = [
+        admin.made(
+            "/identity/v3/endpoints",
+            {"endpoint": {"service_id": service, "interface": "public", "url": "http://fuzz"}},
+        )["id"]
+        for _ in range(KEPT)
+    ]
     request = demo("GET", f"/v1/why/{servers[0]['id']}").body["events"][0]["request_id"]
     operation = demo("GET", "/v1/operations?limit=1").body["operations"][0]["operation"]
     ids = {
@@ -208,14 +239,13 @@ def made(cloud: Cloud) -> Things:
         "port_id": [p["id"] for p in ports],
         "image_id": [i["id"] for i in images],
         "flavor_id": [f["id"] for f in flavors],
-        "project_id": [project["id"]],
-        "user_id": [user["id"]],
-        "role_id": [r["id"] for r in roles if r["name"] != "admin"],
+        **{f"{kind}_id": found for kind, found in identity.items()},
+        "implied_role_id": identity["role"],
+        "endpoint_id": endpoints,
         "security_group_id": [group["id"]],
         "request_id": [request],
         "operation_id": [operation["operation_id"]],
         "keypair_name": [p["name"] for p in pairs],
-        "domain_id": ["default"],
         "resource_id": [s["id"] for s in servers],
     }
     image_ids = [cloud.image_id(), *ids["image_id"]]
