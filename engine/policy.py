@@ -148,4 +148,4 @@ def explained(policy: Policy, action: str) -> str:
     parsed = [parse(entry) for entry in entries]
     if all(who.internal for who in parsed):
         return f"{action} is for the {parsed[0].scope} only"
-    return f"{action} needs {' or '.join(entries)}"
+    return f"the policy keeps {action} for {' or '.join(entries)}"
