@@ -29,7 +29,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from engine.bus.client import Bus, BusError, Message
+from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, Bus, BusError, Message
 from engine.bus.metrics import Reading, answer_for
 from engine.bus.service import ask_engine
 from engine.log.checkpoint import CheckpointBroken
@@ -48,6 +48,7 @@ from projections.runner import read_model_path, stopped
 from projections.segment import HistoryBroken, NotProjected
 from schemas.config import Config
 from schemas.errors import InvalidInput, NotFound, Rejected, Unavailable
+from schemas.trace import trace_id
 from schemas.units import SECOND, Micros, Ordinal
 
 log = structlog.get_logger(__name__)
@@ -277,10 +278,18 @@ class Archiver:
         return list(segments)
 
     async def _on_question(self, message: Message) -> None:
+        # Each is answered in a task of its own, so what is bound is bound for it alone.
+        headers = message.headers
+        structlog.contextvars.bind_contextvars(
+            request_id=headers.get(REQUEST_HEADER, "")[:64],
+            trace_id=trace_id(headers.get(TRACE_HEADER, "")),
+        )
         name = message.subject.rpartition(".")[2]
         question = self._questions.get(name, self._unknown)
+        began = time.monotonic()
         try:
             answer = _encode(await question(message.payload))
+            log.debug("answered", question=name, ms=round((time.monotonic() - began) * 1000, 3))
         except Rejected as error:
             answer = _refusal(error)
         except (LogError, BusError, NotProjected) as error:

@@ -12,7 +12,7 @@ from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
 from api.native.log import moment
 from api.routing import Routes
-from engine.bus.client import BusError, NoResponders
+from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, BusError, NoResponders
 from schemas.envelope import Refused
 from schemas.errors import InvalidInput, Unavailable
 
@@ -32,7 +32,10 @@ async def ask(call: Call, question: str, payload: dict[str, Any], timeout_s: flo
     bus = call.edge.bus
     try:
         raw = await bus.request(
-            bus.subjects.history(question), msgspec.json.encode(payload), timeout_s=timeout_s
+            bus.subjects.history(question),
+            msgspec.json.encode(payload),
+            timeout_s=timeout_s,
+            headers={TRACE_HEADER: call.trace, REQUEST_HEADER: call.request_id},
         )
     except NoResponders as error:
         raise Unavailable("the archiver is not running") from error

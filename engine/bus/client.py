@@ -36,7 +36,9 @@ from engine.log.addresses import addresses, trust
 from schemas.subjects import Subjects
 
 __all__ = [
+    "REQUEST_HEADER",
     "STATUS",
+    "TRACE_HEADER",
     "Bus",
     "BusError",
     "BusTimeout",
@@ -50,6 +52,9 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
+# On questions that are asked for somebody: for which request, and in which trace.
+REQUEST_HEADER = "Cumulog-Request"
+TRACE_HEADER = "traceparent"
 CONNECT_S = 30.0
 RECONNECT_WAIT_S = 0.1
 PENDING_BYTES_MAX = 32 * 1024 * 1024
@@ -179,14 +184,21 @@ class Bus:
         except LOST as error:
             raise BusError(f"cannot publish to {subject}: {error}") from error
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
         """Ask and return the answer.
 
         Raises:
             BusTimeout, Disconnected: it may have been carried out, or not.
             NoResponders, NotPermitted: it was not carried out.
         """
-        answer = (await self.ask(subject, payload, timeout_s=timeout_s)).payload
+        answer = (await self.ask(subject, payload, timeout_s=timeout_s, headers=headers)).payload
         if not answer.startswith(MAGIC):
             return answer
         try:

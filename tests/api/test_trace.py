@@ -72,6 +72,20 @@ def test_a_servers_trace_leads_from_the_client_to_the_hosts_report(talkative: Cl
     assert f"trace {TRACE}" in shown.output
 
 
+def test_a_question_about_history_is_followed_to_the_archiver(talkative: Cloud):
+    reply = talkative.demo("GET", "/v1/usage", headers=SENT)
+    assert reply.status == 200
+    request_id = reply.headers["x-openstack-request-id"]
+
+    def told() -> list[dict]:
+        return [x for x in lines(talkative, "archiver") if x.get("request_id") == request_id]
+
+    eventually(told, "the archiver's line is written")
+    assert [(x["event"], x["question"], x["trace_id"]) for x in told()] == [
+        ("answered", "usage", TRACE)
+    ]
+
+
 def test_a_request_without_a_trace_begins_one(talkative: Cloud):
     for sent in ({}, {"traceparent": "00-broken"}, {"tracestate": "rojo=1"}):
         made = {"network": {"name": fresh("net")}}
