@@ -149,6 +149,8 @@ class Authenticator:
             raise Unauthorized("the token's user has ended its tokens")
         if reader.token_revoked(token.audit_id):
             raise Unauthorized("the token was revoked")
+        if token.idp_id:
+            self._need_provider(token)
         project, domain = self._scope(token)
         target = SYSTEM if token.system else token.project_id or token.domain_id
         if token.trust_id:
@@ -162,6 +164,12 @@ class Authenticator:
         if target and not held:
             raise Unauthorized("the token's user has no role in its scope any more")
         return Principal(token, user, ordered(held), project=project, domain=domain, rules=rules)
+
+    def _need_provider(self, token: Token) -> None:
+        provider = self._reader.identity_provider(token.idp_id)
+        protocol = self._reader.protocol(token.idp_id, token.protocol_id)
+        if provider is None or not provider.enabled or protocol is None:
+            raise Unauthorized("the token's identity provider is gone or disabled")
 
     def _enabled(self, user_id: str) -> User:
         user = self._reader.user(user_id)

@@ -20,6 +20,7 @@ from api.freshness import Freshness
 from api.limits import Limits
 from api.lockouts import Lockouts
 from api.metrics import DURATIONS
+from api.oidc import Providers
 from api.passwords import Passwords
 from api.tokens import TokenRing
 from api.used_codes import UsedCodes
@@ -57,6 +58,7 @@ class Edge(Struct, kw_only=True):
     connections: Connections
     lockouts: Lockouts = field(default_factory=Lockouts)
     used_codes: UsedCodes = field(default_factory=UsedCodes)
+    providers: Providers = field(default_factory=Providers)
     rendered: Rendered = field(default_factory=Rendered)
     freshness: Freshness = field(default_factory=Freshness)
     policies: Policies = field(default_factory=Policies)

@@ -116,6 +116,7 @@ async def serve(config: Config, stop: Stop) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         await edge.access.close()
         await edge.waiter.close()
+        await edge.providers.close()
         await bus.close()
         edge.reader.close()
 

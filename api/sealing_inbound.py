@@ -55,6 +55,11 @@ async def seal_text(edge: Edge, text: str, owner: User) -> Sealed:
     return await _seal(edge, _key_of(owner), text.encode())
 
 
+async def seal_client_secret(edge: Edge, secret: str) -> Sealed:
+    """Return what this cloud shows to an identity provider, sealed under a key of its own."""
+    return await _seal(edge, f"idp-{uuid_utils.uuid4().hex}", secret.encode())
+
+
 async def open_text(edge: Edge, value: Sealed) -> str | None:
     """Return a text that was sealed; None if its key was destroyed."""
     try:
@@ -155,6 +160,12 @@ async def seal_action(
             raise InvalidInput(f"{name} is given as text; this cloud seals it itself")
     if action.get("key_id"):
         raise InvalidInput("key_id is not given: this cloud chooses the keys of what it seals")
+    oidc = action.get("oidc")
+    if isinstance(oidc, dict) and (secret := oidc.get("client_secret")) is not None:
+        if not isinstance(secret, str):
+            raise InvalidInput("client_secret is given as text; this cloud seals it itself")
+        sealed = await seal_client_secret(edge, secret)
+        return {**action, "oidc": {**oidc, "client_secret": msgspec.to_builtins(sealed)}}
     if kind in {"CreateUser", "UpdateUser"} and isinstance(action.get("password"), str):
         user_id = action.get("user_id")
         owner = edge.reader.user(user_id) if isinstance(user_id, str) else None

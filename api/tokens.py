@@ -35,6 +35,8 @@ class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent_audit_id: str = ""  # of the token that it was got with
     application_credential_id: str = ""
     trust_id: str = ""
+    idp_id: str = ""  # the identity provider that has vouched for the user, and how it spoke
+    protocol_id: str = ""
 
 
 class Receipt(Struct, frozen=True, kw_only=True, tag="receipt", tag_field="is"):

@@ -91,18 +91,18 @@ def _compiled(who: Who) -> Test:
         case "cloud":
             return lambda scope, roles: scope in {"system", "project"} and role in roles
         case "user":
-            return lambda scope, _: scope not in {"engine", "agent"}
-        case "engine" | "agent":
+            return lambda scope, _: scope not in {"engine", "agent", "edge"}
+        case "engine" | "agent" | "edge":
             return lambda scope, _: scope == who.scope
         case _:
             return lambda scope, roles: scope == who.scope and role in roles
 
 
 def scope_of(actor: Actor) -> str:
-    """Return what rules match an actor by: a user's scope ("" if none), engine or agent."""
+    """Return what rules match an actor by: a user's scope ("" if none), engine, agent or edge."""
     if actor.kind == "user":
         return actor.scope
-    return "agent" if actor.kind == "agent" else "engine"
+    return "engine" if actor.kind == "system" else actor.kind
 
 
 def merged(table: PolicyTable) -> Policy:

@@ -35,7 +35,7 @@ from schemas.envelope import (
     decode_request,
     encode,
 )
-from schemas.identity import Bootstrap
+from schemas.identity import Bootstrap, SignInFederated
 from schemas.ids import SYSTEM_USER
 from schemas.metrics import encode_told
 from schemas.operation import Operation, PassDeadline
@@ -184,8 +184,21 @@ class Engine:
         return child(operation.trace, request_id) if operation is not None else ""
 
     async def _on_api(self, message: Message) -> None:
-        """Requests of people. The edge has verified the token; who it is about is checked here."""
-        await self._take(message, lambda request: request.actor.kind == "user")
+        """Requests of people. The edge has verified the token; who it is about is checked here.
+
+        In its own name an edge says only that somebody was vouched for by an identity provider.
+        """
+        await self._take(
+            message,
+            lambda request: (
+                request.actor.kind == "user"
+                or (
+                    request.actor.kind == "edge"
+                    and isinstance(request.action, SignInFederated)
+                    and request.key is None
+                )
+            ),
+        )
 
     async def _on_agent(self, message: Message) -> None:
         """Reports of a host, which is the one its subject names, whatever the body says."""

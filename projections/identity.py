@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from projections import credential, quota
+from projections import credential, federation, quota
 from projections.store import Table, Writer, drop_where
 from schemas import identity as s
 from schemas.compute import Keypair
@@ -184,6 +184,7 @@ def _user_deleted(writer: Writer, fact: s.UserDeleted, _ordinal: Ordinal, _at: M
     drop_where(writer, MEMBERSHIPS, "user_id", fact.user_id)
     drop_where(writer, KEYPAIRS, "user_id", fact.user_id)
     credential.user_gone(writer, fact.user_id)
+    federation.user_gone(writer, fact.user_id)
     writer.drop(USERS, fact.user_id)
 
 
@@ -295,5 +296,6 @@ _APPLY: dict[type, Apply] = {
     s.TokenRevoked: _token_revoked,
     s.PasswordPolicySet: _password_policy_set,
     **credential.APPLY,
+    **federation.APPLY,
 }
 APPLY = {fact: _noted(apply) for fact, apply in _APPLY.items()}

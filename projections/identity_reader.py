@@ -1,10 +1,12 @@
 """Reads of identity: who there is, which roles they have, which tokens were ended."""
 
 from collections.abc import Sequence
+from time import time_ns
 
 from projections.catalog import ENDPOINTS, REGIONS, SERVICES
 from projections.connection import Connections
 from projections.credential import ACCESS_RULES, APPLICATION_CREDENTIALS, CREDENTIALS, TRUSTS
+from projections.federation import FEDERATED, MAPPINGS, PROTOCOLS, PROVIDERS
 from projections.identity import (
     DOMAINS,
     GRANTS,
@@ -17,17 +19,21 @@ from projections.identity import (
     USERS,
     Implication,
 )
-from projections.query import BY_NAME, Query
+from projections.query import BY_NAME, Query, json_list
 from schemas.identity import (
     AccessRule,
     ApplicationCredential,
     Credential,
     Domain,
     Endpoint,
+    FederatedUser,
     Grant,
     Group,
+    IdentityProvider,
+    Mapping,
     PasswordPolicy,
     Project,
+    Protocol,
     Region,
     Role,
     Service,
@@ -36,7 +42,7 @@ from schemas.identity import (
 )
 
 # Grants of a user and of its groups.
-_HELD = "holder IN (SELECT ? UNION ALL SELECT group_id FROM memberships WHERE user_id = ?)"
+_HELD = "holder IN (SELECT value FROM json_each(?))"
 _DOMAINS_OF = f"SELECT domain_id FROM grants WHERE {_HELD} AND inherited = 0"  # noqa: S608
 # What a user has a role on: what it was given there, and what is inherited from above.
 _PROJECTS_OF = f"""
@@ -54,10 +60,6 @@ WITH RECURSIVE below(id) AS (
   UNION SELECT projects.id FROM projects JOIN below ON projects.parent_id = below.id)
 SELECT id FROM below
 """
-
-
-def _both(user_id: str) -> tuple[str, str]:
-    return user_id, user_id
 
 
 class IdentityReader(Connections):
@@ -78,7 +80,7 @@ class IdentityReader(Connections):
         """Return domains by name; ``user_id`` means those on which that user has a role."""
         query = Query(DOMAINS).among(id=ids).equal(name=name, enabled=enabled)
         if user_id is not None:
-            query.where(f"id IN ({_DOMAINS_OF})", *_both(user_id))
+            query.where(f"id IN ({_DOMAINS_OF})", self._holders(user_id))
         return self.page(query, BY_NAME)
 
     def project(self, project_id: str) -> Project | None:
@@ -104,7 +106,8 @@ class IdentityReader(Connections):
         if parent_id is not None:
             query.where("(parent_id = ? OR parent_id = '' AND domain_id = ?)", parent_id, parent_id)
         if user_id is not None:
-            query.where(f"id IN ({_PROJECTS_OF})", *_both(user_id), *_both(user_id))
+            holders = self._holders(user_id)
+            query.where(f"id IN ({_PROJECTS_OF})", holders, holders)
         return self.page(query, BY_NAME)
 
     def subtree(self, project_id: str) -> list[Project]:
@@ -157,9 +160,23 @@ class IdentityReader(Connections):
     # What roles are told from: see ``engine.domain.identity.directory.Directory``.
 
     def groups_of(self, user_id: str) -> list[str]:
-        """Return the ids of a user's groups."""
+        """Return the ids of a user's groups, those that its identity provider says included."""
         sql = "SELECT group_id FROM memberships WHERE user_id = ?"
-        return [group_id for (group_id,) in self.db().execute(sql, (user_id,))]
+        groups = [group_id for (group_id,) in self.db().execute(sql, (user_id,))]
+        told = self.federated(user_id)
+        return groups if told is None else [*groups, *told.group_ids]
+
+    def _holders(self, user_id: str) -> str:
+        """Return who has what a user has, itself and its groups, as JSON."""
+        return json_list((user_id, *self.groups_of(user_id)))
+
+    def federated(self, user_id: str) -> FederatedUser | None:
+        """Return what a user's identity provider says of it; None if that does not count now."""
+        told = self.one(FEDERATED, user_id)
+        if told is None or told.until * 1000 <= time_ns():
+            return None
+        provider = self.identity_provider(told.idp_id)
+        return told if provider is not None and provider.enabled else None
 
     def granted(self, holder: str, target: str, *, inherited: bool) -> list[str]:
         """Return the ids of roles that a user or group was given on a target."""
@@ -181,7 +198,7 @@ class IdentityReader(Connections):
         """Return groups by name; ``user_id`` means those that the user is in."""
         query = Query(GROUPS).equal(domain_id=domain_id, name=name)
         if user_id is not None:
-            query.where("id IN (SELECT group_id FROM memberships WHERE user_id = ?)", user_id)
+            query.among(id=self.groups_of(user_id))
         return self.page(query, BY_NAME)
 
     def group(self, group_id: str) -> Group | None:
@@ -257,6 +274,36 @@ class IdentityReader(Connections):
     def endpoints(self) -> list[Endpoint]:
         """Return endpoints by id."""
         return self.page(Query(ENDPOINTS), (("id", False),))
+
+    # Other identity providers
+
+    def identity_provider(self, idp_id: str) -> IdentityProvider | None:
+        """Return an identity provider."""
+        return self.one(PROVIDERS, idp_id)
+
+    def identity_providers(self) -> list[IdentityProvider]:
+        """Return identity providers by id."""
+        return self.page(Query(PROVIDERS), (("id", False),))
+
+    def mapping(self, mapping_id: str) -> Mapping | None:
+        """Return a mapping."""
+        return self.one(MAPPINGS, mapping_id)
+
+    def mappings(self) -> list[Mapping]:
+        """Return mappings by id."""
+        return self.page(Query(MAPPINGS), (("id", False),))
+
+    def protocol(self, idp_id: str, protocol_id: str) -> Protocol | None:
+        """Return a protocol of an identity provider."""
+        found = self.protocols(idp_id=idp_id, protocol_id=protocol_id)
+        return found[0] if found else None
+
+    def protocols(
+        self, *, idp_id: str | None = None, protocol_id: str | None = None
+    ) -> list[Protocol]:
+        """Return protocols by provider and id."""
+        query = Query(PROTOCOLS, "idp_id || ' ' || id").equal(idp_id=idp_id, id=protocol_id)
+        return self.page(query, (("idp_id", False), ("id", False)))
 
     # Tokens
 

@@ -20,6 +20,7 @@ from projections import (
     catalog,
     compute,
     credential,
+    federation,
     host,
     identity,
     image,
@@ -39,6 +40,7 @@ from schemas.units import Micros, Ordinal
 
 AREAS: tuple[ModuleType, ...] = (
     credential,
+    federation,
     identity,  # which notes what those before it change of who may what
     catalog,
     compute,

@@ -65,6 +65,9 @@ class Config(Struct, frozen=True, kw_only=True):
     cors_origins: tuple[str, ...] = ()  # of pages that may read answers; never "*"
     head_bytes_max: int = 64 * 2**10
     url_bytes_max: int = 16 * 2**10
+    # Where a token may be posted to after signing in by an identity provider: dashboards' own
+    # addresses for that, whole, as https://dashboard.example.org/auth/websso/.
+    trusted_dashboards: tuple[str, ...] = ()
     # How old the key that signs tokens may become (0: it is rotated by hand). A token is good for
     # 12 hours, and as long as its key is among the last three.
     token_keys_hours: float = 0.0

@@ -59,11 +59,13 @@ type Fact = (
 class Actor(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who asks. For an agent, ``host_id`` is taken from its subject, never from a body.
 
+    An edge asks in its own name (``user_id`` is its node's) only for whom nobody knows yet.
+
     A user's token has the scope of a project, of a domain, of the system, or none. It may have been
     given for an application credential or a trust, which then bound its roles.
     """
 
-    kind: Literal["user", "agent", "system"]
+    kind: Literal["user", "agent", "system", "edge"]
     user_id: str = ""
     project_id: str = ""
     domain_id: str = ""  # of the scope, not the user's own

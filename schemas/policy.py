@@ -6,7 +6,7 @@ a list of whom it is for; what is not listed is refused. An entry is one of::
     ROLE in SCOPE [over TARGET]     somebody whose token has the role in that scope
     user over self                  anybody signed in, about their own things
     user over any                   anybody signed in, whatever their token's scope
-    engine, agent                   the engine's clock; a host's agent, about its own host
+    engine, agent, edge             the engine's clock; a host's agent, about its own host; an edge
 
 ``SCOPE`` is system, domain, project, or cloud: the system, or any project (the role admin given on
 a project rules the whole cloud, as in OpenStack's default policies). ``TARGET`` says whose things:
@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-type Scope = Literal["cloud", "system", "domain", "project", "user", "engine", "agent"]
+type Scope = Literal["cloud", "system", "domain", "project", "user", "engine", "agent", "edge"]
 type Target = Literal["any", "domain", "project", "self"]
 
 Entry = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -51,6 +51,7 @@ _FIXED: dict[str, tuple[Scope, Target]] = {
     "user over any": ("user", "any"),
     "engine": ("engine", "any"),
     "agent": ("agent", "any"),
+    "edge": ("edge", "any"),
 }
 
 
@@ -65,7 +66,7 @@ class Who(Struct, frozen=True):
     @property
     def internal(self) -> bool:
         """Whether it speaks of the cloud's own processes, which no operator lets in or out."""
-        return self.scope in {"engine", "agent"}
+        return self.scope in {"engine", "agent", "edge"}
 
 
 class BadEntry(ValueError):

@@ -28,6 +28,9 @@ class Proof(Struct, frozen=True, kw_only=True):
     expires_at: Micros | None = None
     parent_audit_id: str = ""  # of the token that it was proven with
     application_credential: ApplicationCredential | None = None
+    # The identity provider that has vouched for the user, and how it spoke.
+    idp_id: str = ""
+    protocol_id: str = ""
 
 
 class FactorsMissing(Unauthorized):

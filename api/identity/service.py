@@ -8,6 +8,8 @@ from api.identity import (
     catalog,
     credentials,
     domains,
+    federated,
+    federation,
     grants,
     groups,
     passwords,
@@ -17,6 +19,7 @@ from api.identity import (
     tokens,
     trusts,
     users,
+    websso,
 )
 from api.routing import PUBLIC, Routes, Surface
 
@@ -35,6 +38,9 @@ PARTS = (
     credentials,
     trusts,
     catalog,
+    federation,
+    federated,
+    websso,
 )
 
 

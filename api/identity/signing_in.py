@@ -133,6 +133,8 @@ def _joined(proofs: list[Proof]) -> Proof:
         application_credential=next(
             (p.application_credential for p in proofs if p.application_credential), None
         ),
+        idp_id=next((p.idp_id for p in proofs if p.idp_id), ""),
+        protocol_id=next((p.protocol_id for p in proofs if p.protocol_id), ""),
     )
 
 
@@ -204,6 +206,8 @@ async def _by_token(call: Call, data: _Token) -> Proof:
         methods=tuple(dict.fromkeys((*token.methods, "token"))),
         expires_at=token.expires_at,
         parent_audit_id=token.audit_id,
+        idp_id=token.idp_id,
+        protocol_id=token.protocol_id,
     )
 
 

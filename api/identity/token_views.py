@@ -28,6 +28,13 @@ def token_view(
         "expires_at": micros_z(token.expires_at),
         "issued_at": micros_z(token.issued_at),
     }
+    if token.idp_id:
+        told = reader.federated(user.user_id)
+        view["user"]["OS-FEDERATION"] = {
+            "identity_provider": {"id": token.idp_id},
+            "protocol": {"id": token.protocol_id},
+            "groups": [{"id": ident} for ident in (() if told is None else told.group_ids)],
+        }
     scope = _scope(principal, reader)
     if scope:
         view |= scope

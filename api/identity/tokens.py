@@ -56,20 +56,44 @@ async def create(call: Call) -> Answer:
     user = proof.user
     if scope.trust is not None:
         user = await _use(call, proof, scope.trust)
-    token = _token(user, proof, scope)
-    try:
-        principal = call.principal = call.edge.authenticator.look_up(token)
-    except Unauthorized as error:
-        raise Unauthorized(WRONG) from error
+    return await give(call, proof, scope, user)
+
+
+async def give(call: Call, proof: Proof, scope: Scope, user: User | None = None) -> Answer:
+    """Answer with a token for who has proven to be a user, or for the user it acts as.
+
+    Raises:
+        Unauthorized: it would not count.
+    """
+    token = made(call, proof, scope, user)
+    principal = call.principal
     view = token_view(principal, call.edge.reader, call.base, with_catalog=_with_catalog(call))
     text = call.edge.ring.seal(token).encode("ascii")
     return json_answer(view, 201, headers=_token_headers(text))
 
 
-def _token(user: User, proof: Proof, scope: Scope) -> Token:
+def made(call: Call, proof: Proof, scope: Scope, user: User | None = None) -> Token:
+    """Return a token that counts, and let its holder be the caller.
+
+    What an identity provider has said of a user bounds all of the user's tokens.
+
+    Raises:
+        Unauthorized: it would not count.
+    """
+    user = proof.user if user is None else user
+    told = call.edge.reader.federated(user.user_id)
+    token = _token(user, proof, scope, None if told is None else told.until)
+    try:
+        call.principal = call.edge.authenticator.look_up(token)
+    except Unauthorized as error:
+        raise Unauthorized(WRONG) from error
+    return token
+
+
+def _token(user: User, proof: Proof, scope: Scope, until: Micros | None = None) -> Token:
     issued_at = max(now(), user.tokens_valid_from)
     credential, trust = proof.application_credential, scope.trust
-    ends = [proof.expires_at, None if trust is None else trust.expires_at]
+    ends = [proof.expires_at, None if trust is None else trust.expires_at, until]
     if not proof.parent_audit_id:
         ends.append(issued_at + LIFETIME)
     return Token(
@@ -86,6 +110,8 @@ def _token(user: User, proof: Proof, scope: Scope) -> Token:
         if credential is None
         else credential.application_credential_id,
         trust_id="" if trust is None else trust.trust_id,
+        idp_id=proof.idp_id,
+        protocol_id=proof.protocol_id,
     )
 
 

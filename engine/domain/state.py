@@ -21,9 +21,13 @@ from schemas.identity import (
     Credential,
     Domain,
     Endpoint,
+    FederatedUser,
     Group,
+    IdentityProvider,
+    Mapping,
     PasswordPolicy,
     Project,
+    Protocol,
     Region,
     Role,
     Service,
@@ -137,6 +141,10 @@ class State(Struct, kw_only=True):
     regions: dict[str, Region] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    identity_providers: dict[str, IdentityProvider] = field(default_factory=dict)
+    mappings: dict[str, Mapping] = field(default_factory=dict)
+    protocols: dict[str, dict[str, Protocol]] = field(default_factory=dict)  # of providers
+    federated: dict[str, FederatedUser] = field(default_factory=dict)  # by user
     password_policy: PasswordPolicy = PasswordPolicy()
     revoked_tokens: dict[str, Micros] = field(default_factory=dict)
     flavors: dict[str, Flavor] = field(default_factory=dict)

@@ -37,6 +37,7 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield from _domains(world)
     yield from _stand_ins(world)
     yield from _catalog(world)
+    yield from _federation(world)
     demo = world.actors["demo"]
     capacity = h.Capacity(vcpus=8, memory_mib=8192, disk_gib=100)
     register = h.RegisterHost(
@@ -210,6 +211,37 @@ def _catalog(world: World) -> Iterator[tuple[Actor, Any]]:
     yield admin, i.DeleteService(service_id="none")
     yield admin, i.DeleteService(service_id=service)
     yield admin, i.DeleteRegion(region_id="north")
+
+
+def _federation(world: World) -> Iterator[tuple[Actor, Any]]:
+    """A provider whose users come and go."""
+    admin, demo, edge = world.admin, world.actors["demo"], Actor(kind="edge", user_id="node-1")
+    oidc = i.NewOidc(issuer="https://idp.example.org", client_id="cloud", client_secret=SECRET)
+    create = i.CreateIdentityProvider(idp_id="corp", remote_ids=("corp",), oidc=oidc)
+    yield admin, create
+    yield admin, create
+    yield admin, i.UpdateIdentityProvider(idp_id="corp", description="all of us")
+    yield demo, i.UpdateIdentityProvider(idp_id="corp", enabled=False)
+    local = (i.Local(user=i.LocalUser(name="{0}")),)
+    rules = (i.MappingRule(local=local, remote=(i.Remote(type="name"),)),)
+    yield admin, i.CreateMapping(mapping_id="names", rules=rules)
+    yield demo, i.CreateMapping(mapping_id="names", rules=rules)
+    yield admin, i.UpdateMapping(mapping_id="names", rules=rules)
+    yield admin, i.UpdateMapping(mapping_id="none", rules=rules)
+    names = {"idp_id": "corp", "protocol_id": "openid"}
+    yield admin, i.CreateProtocol(**names, mapping_id="names")
+    yield admin, i.CreateProtocol(**names, mapping_id="names")
+    yield admin, i.UpdateProtocol(**names, mapping_id="names")
+    yield admin, i.UpdateProtocol(**names, mapping_id="none")
+    told = i.SignInFederated(**names, unique_id="1", claims={"name": ("ann",)})
+    yield edge, told
+    yield admin, told
+    yield admin, i.DeleteMapping(mapping_id="names")
+    yield admin, i.DeleteProtocol(**names)
+    yield admin, i.DeleteProtocol(**names)
+    yield admin, i.DeleteMapping(mapping_id="names")
+    yield admin, i.DeleteIdentityProvider(idp_id="corp")
+    yield admin, i.DeleteIdentityProvider(idp_id="corp")
 
 
 def _prices(world: World) -> Iterator[tuple[Actor, Any]]:

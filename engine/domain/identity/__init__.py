@@ -43,6 +43,57 @@ from engine.domain.identity.domain import delete_domain as delete_domain
 from engine.domain.identity.domain import domain_deleted as domain_deleted
 from engine.domain.identity.domain import domain_saved as domain_saved
 from engine.domain.identity.domain import update_domain as update_domain
+from engine.domain.identity.federation import (
+    create_identity_provider as create_identity_provider,
+)
+from engine.domain.identity.federation import (
+    create_mapping as create_mapping,
+)
+from engine.domain.identity.federation import (
+    create_protocol as create_protocol,
+)
+from engine.domain.identity.federation import (
+    delete_identity_provider as delete_identity_provider,
+)
+from engine.domain.identity.federation import (
+    delete_mapping as delete_mapping,
+)
+from engine.domain.identity.federation import (
+    delete_protocol as delete_protocol,
+)
+from engine.domain.identity.federation import (
+    federated_user_signed_in as federated_user_signed_in,
+)
+from engine.domain.identity.federation import (
+    identity_provider_deleted as identity_provider_deleted,
+)
+from engine.domain.identity.federation import (
+    identity_provider_saved as identity_provider_saved,
+)
+from engine.domain.identity.federation import (
+    mapping_deleted as mapping_deleted,
+)
+from engine.domain.identity.federation import (
+    mapping_saved as mapping_saved,
+)
+from engine.domain.identity.federation import (
+    protocol_deleted as protocol_deleted,
+)
+from engine.domain.identity.federation import (
+    protocol_saved as protocol_saved,
+)
+from engine.domain.identity.federation import (
+    sign_in_federated as sign_in_federated,
+)
+from engine.domain.identity.federation import (
+    update_identity_provider as update_identity_provider,
+)
+from engine.domain.identity.federation import (
+    update_mapping as update_mapping,
+)
+from engine.domain.identity.federation import (
+    update_protocol as update_protocol,
+)
 from engine.domain.identity.group import add_group_member as add_group_member
 from engine.domain.identity.group import create_group as create_group
 from engine.domain.identity.group import delete_group as delete_group

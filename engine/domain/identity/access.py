@@ -24,8 +24,20 @@ class StateDirectory:
         return self._state.projects.get(project_id)
 
     def groups_of(self, user_id: str) -> Iterable[str]:
-        """Return the ids of a user's groups."""
-        return self._state.memberships.get(user_id, ())
+        """Return the ids of a user's groups, those that its identity provider says included.
+
+        Time is that of the last commit: a provider's word may count a little longer here than
+        for edges, which have a clock and ask first.
+        """
+        state = self._state
+        own = state.memberships.get(user_id, ())
+        federated = state.federated.get(user_id)
+        if federated is None or federated.until <= state.at:
+            return own
+        provider = state.identity_providers.get(federated.idp_id)
+        if provider is None or not provider.enabled:
+            return own
+        return (*own, *federated.group_ids)
 
     def granted(self, holder: str, target: str, *, inherited: bool) -> Iterable[str]:
         """Return the ids of roles that a user or group was given on a target."""

@@ -9,7 +9,7 @@ from engine.domain.identity.project import project_goes
 from engine.domain.state import Cell
 from schemas import identity as s
 from schemas.envelope import Fact
-from schemas.errors import Duplicate, Forbidden
+from schemas.errors import Duplicate, Forbidden, InUse
 from schemas.ids import DEFAULT_DOMAIN
 from schemas.units import Micros
 
@@ -56,6 +56,9 @@ def delete_domain(cell: Cell, ctx: Context, action: s.DeleteDomain) -> Decision:
     if domain.enabled:
         raise Forbidden("an enabled domain cannot be deleted; disable it first")
     state, index = cell.state, cell.index
+    for provider in state.identity_providers.values():
+        if provider.domain_id == domain.domain_id:
+            raise InUse(f"it is the domain of the identity provider {provider.idp_id}")
     projects = index.domain_projects.get(domain.domain_id, set())
     facts: list[Fact] = []
     for project_id in sorted(projects, key=lambda p: (-_depth(cell, p), p)):

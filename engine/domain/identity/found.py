@@ -95,7 +95,7 @@ def rules_the_cloud(cell: Cell, holder: str) -> bool:
     """Return whether a user (by whatever way) or a group has the role admin anywhere."""
     state = cell.state
     directory = StateDirectory(state)
-    for one in (holder, *state.memberships.get(holder, ())):
+    for one in (holder, *directory.groups_of(holder)):
         for grants in (state.grants, state.inherited_grants):
             for role_ids in grants.get(one, {}).values():
                 if "admin" in expanded(directory, role_ids):

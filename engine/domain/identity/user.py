@@ -179,6 +179,7 @@ def user_deleted(cell: Cell, fact: s.UserDeleted, at: Micros) -> None:
     forget_holder(cell, user.user_id)
     forget_credentials_of_user(cell, user.user_id)
     state.keypairs.pop(user.user_id, None)
+    state.federated.pop(user.user_id, None)
 
 
 def token_revoked(cell: Cell, fact: s.TokenRevoked, at: Micros) -> None:
