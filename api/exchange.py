@@ -88,6 +88,7 @@ class Call:
 
     __slots__ = (
         "_allowed",
+        "_gone",
         "_headers",
         "_origin",
         "_query",
@@ -149,6 +150,7 @@ class Call:
         self._scope = scope
         self._headers: dict[bytes, bytes] | None = None
         self._origin: Origin | None = None
+        self._gone: asyncio.Task[None] | None = None
         self._query: list[tuple[str, str]] | None = None
         self._trace = ""
 
@@ -367,8 +369,16 @@ class Call:
                     limit -= len(message.get("body", b""))
                     self.consumed = not message.get("more_body", False)
 
-    async def gone(self) -> None:
-        """Return once the client has gone away, or was answered."""
+    def gone(self) -> asyncio.Task[None]:
+        """Return what is done once the client has gone away; whoever sends the answer ends it.
+
+        There is one for all: of two who listen, the HTTP server tells the second at once.
+        """
+        if self._gone is None:
+            self._gone = asyncio.create_task(self._until_gone())
+        return self._gone
+
+    async def _until_gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 

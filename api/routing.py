@@ -406,7 +406,7 @@ class Service:
 
     async def _stream(self, call: Call, chunks: AsyncGenerator[bytes], send: Send) -> None:
         """Send pieces as fast as the client takes them, for as long as it takes any."""
-        gone = asyncio.create_task(call.gone())
+        gone = call.gone()
         unread_s = self._edge.config.unread_s
         try:
             async for chunk in chunks:

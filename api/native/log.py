@@ -131,7 +131,7 @@ async def _feed(
     """Yield server-sent events until the client leaves, its token ends, or we close."""
     edge = call.edge
     edge.streams[call.principal.user_id] += 1
-    gone = asyncio.create_task(_gone(call))
+    gone = call.gone()
     closing = asyncio.create_task(edge.closing.wait())
     try:
         yield b": connected\n\n"
@@ -161,15 +161,9 @@ async def _feed(
                 break
     finally:
         edge.streams -= Counter((call.principal.user_id,))  # and forgets who has none
-        for task in (gone, closing):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-
-async def _gone(call: Call) -> None:
-    while (await call.receive())["type"] != "http.disconnect":
-        pass
+        closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
 
 
 def _told(call: Call, found: list[Event], as_cloud_events: bool) -> Iterator[bytes]:

@@ -213,6 +213,7 @@ def test_the_feed_follows_the_log(cloud: Cloud):
     seen = []
     while len(seen) < 6:
         line = stream.readline().decode()
+        assert line, "the stream ended"
         if line.startswith("data: "):
             seen.append(json.loads(line[6:]))
     connection.close()
