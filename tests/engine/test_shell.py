@@ -14,7 +14,7 @@ from msgspec import structs
 from engine import turns
 from engine.bus.client import Bus
 from engine.bus.lease import Lease, LeaseBucket
-from engine.bus.service import ask_engine, desired_state, submit
+from engine.bus.service import ask_engine, desired_state, submit, submit_as_courier
 from engine.domain.fold import fold
 from engine.domain.state import digest
 from engine.log import server
@@ -26,11 +26,12 @@ from engine.turns import LeadershipLost
 from schemas.config import Config
 from schemas.envelope import Accepted, Actor, Request, decode_commit, decode_outcome
 from schemas.errors import Unavailable
-from schemas.host import Capacity, RegisterHost
+from schemas.host import Capacity, MarkHost, RegisterHost
 from schemas.identity import Bootstrap, CreateProject
 from schemas.network import CreateNetwork
 from schemas.units import MINUTE
-from tests.engine.world import SECRET
+from schemas.webhook import GiveUpWebhook
+from tests.engine.world import SECRET, SYSTEM
 
 CAPACITY = Capacity(vcpus=4, memory_mib=1024, disk_gib=10)
 
@@ -326,6 +327,25 @@ async def test_an_agent_cannot_speak_for_a_user_or_use_up_a_key(cell, forged):
 
     assert outcome.verdict.code == "InvalidInput"
     assert len(await cell.messages()) == before
+
+
+GIVE_UP = GiveUpWebhook(webhook_id="w", cause="gone", updated_at=0)
+
+
+@pytest.mark.parametrize(
+    ("action", "forged", "code"),
+    [
+        (GIVE_UP, {"actor": SYSTEM}, ""),
+        (GIVE_UP, {"actor": SYSTEM, "key": "k"}, "InvalidInput"),
+        (GIVE_UP, {"actor": Actor(kind="agent", host_id="host-1")}, "InvalidInput"),
+        (MarkHost(host_id="host-1", status="down", reason="x"), {"actor": SYSTEM}, "InvalidInput"),
+        (CreateProject(name="p"), {"actor": SYSTEM}, "InvalidInput"),
+    ],
+)
+async def test_the_courier_may_give_up_webhooks_and_nothing_else(cell, action, forged, code):
+    outcome = await submit_as_courier(cell.bus, cell.request(action, **forged))
+
+    assert getattr(outcome.verdict, "code", "") == code
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"action": {"type": "Nothing"}}'])
