@@ -63,7 +63,7 @@ class Config(Struct, frozen=True, kw_only=True):
     tls_authority: str = ""  # who vouches for it, where clients of this machine do not know
     tls_minimum: Literal["1.2", "1.3"] = "1.2"
     cors_origins: tuple[str, ...] = ()  # of pages that may read answers; never "*"
-    head_bytes_max: int = 64 * 2**10
+    head_bytes_max: int = 128 * 2**10  # and of a body, what is read at once
     url_bytes_max: int = 16 * 2**10
     # Where a token may be posted to after signing in by an identity provider: dashboards' own
     # addresses for that, whole, as https://dashboard.example.org/auth/websso/.

@@ -119,8 +119,8 @@ def test_a_head_that_says_two_things_or_no_host_is_refused(edge: EdgeProcess, he
     [
         (b"GET /compute/%b HTTP/1.1\r\n" % (b"a" * 20_000), 414),
         (b"GET /compute?%b HTTP/1.1\r\n" % (b"a" * 20_000), 414),
-        (b"GET /compute/%b HTTP/1.1\r\n" % (b"a" * 70_000), 431),
-        (b"GET /compute HTTP/1.1\r\nX: %b\r\n" % (b"a" * 70_000), 431),
+        (b"GET /compute/%b HTTP/1.1\r\n" % (b"a" * 140_000), 431),
+        (b"GET /compute HTTP/1.1\r\nX: %b\r\n" % (b"a" * 140_000), 431),
         (b"GET /compute HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(101)), 431),
         (b"GET /compute HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(90)), 200),
         (b"GET /compute?%b HTTP/1.1\r\n" % (b"a" * 16_000), 200),
