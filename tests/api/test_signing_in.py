@@ -1,11 +1,16 @@
 """Signing in over HTTP: what passwords must be, who is kept out, several factors, receipts."""
 
+import base64
 import json
+import secrets
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from tests.api.conftest import Cloud, Reply, credentials, fresh
+from tests.api.conftest import Api, Cloud, Reply, credentials, fresh
 from tests.cli.running import run
 
 TOKENS = "/identity/v3/auth/tokens"
@@ -176,3 +181,93 @@ def test_an_operator_sets_the_policy_from_the_command_line(cloud: Cloud, policy:
     assert json.loads(shown.output) == json.loads(done.output)
     told = json.loads(shown.output)
     assert (told["length_min"], told["history"], told["change_upon_first_use"]) == (9, 2, True)
+
+
+class Codes:
+    """What a person holds: a secret that gives a code for now."""
+
+    def __init__(self, cloud: Cloud, who: dict) -> None:
+        secret = secrets.token_bytes(20)
+        self.who = who
+        self.totp = TOTP(secret, 6, SHA1(), 30)
+        self.blob = base64.b32encode(secret).decode()
+        wish = {"type": "totp", "blob": self.blob, "user_id": who["id"]}
+        cloud.admin.made("/identity/v3/credentials", {"credential": wish})
+
+    def now(self, steps: int = 0) -> str:
+        return self.totp.generate(int(time.time()) + 30 * steps).decode()
+
+    def identity(self, code: str) -> dict:
+        return {"totp": {"user": {"id": self.who["id"], "passcode": code}}}
+
+
+def by(cloud: Cloud, *methods: str, receipt: str = "", **identity: object) -> Reply:
+    body = {"auth": {"identity": {"methods": methods, **identity}}}
+    headers = {"Openstack-Auth-Receipt": receipt} if receipt else {}
+    return cloud.anyone("POST", TOKENS, body, headers=headers)
+
+
+def password(who: dict, text: str = "first-1") -> dict:
+    return {"password": {"user": {"id": who["id"], "password": text}}}
+
+
+def test_a_code_signs_in_once(cloud: Cloud):
+    ann, bob = user(cloud), user(cloud)
+    codes = Codes(cloud, ann)
+    code = codes.now()
+
+    first, again = (by(cloud, "totp", **codes.identity(code)) for _ in range(2))
+    other = by(cloud, "totp", totp={"user": {"id": bob["id"], "passcode": codes.now(1)}})
+
+    assert first.status == 201, first
+    assert first.body["token"]["methods"] == ["totp"]
+    assert (again.status, other.status) == (401, 401)
+    for wrong in ("", "12345", "abcdef", "١٢٣٤٥٦", "1" * 100):
+        assert by(cloud, "totp", **codes.identity(wrong)).status == 401
+    events = cloud.admin("GET", f"/v1/events?user_id={ann['id']}").raw
+    assert codes.blob.encode() not in events
+
+
+def test_guessing_codes_is_bounded_without_a_rule(cloud: Cloud):
+    ann = user(cloud)
+    codes = Codes(cloud, ann)
+    for _ in range(10):
+        assert by(cloud, "totp", **codes.identity("000000")).status == 401
+
+    assert by(cloud, "totp", **codes.identity(codes.now())).status == 401
+    assert sign_in(cloud, ann, "first-1").status == 201, "a password may still be shown"
+
+
+def test_several_factors_are_proven_at_once_or_with_a_receipt(cloud: Cloud):
+    ann = user(cloud)
+    codes = Codes(cloud, ann)
+    options(
+        cloud,
+        ann,
+        multi_factor_auth_enabled=True,
+        multi_factor_auth_rules=[["password", "totp"]],
+    )
+
+    half = by(cloud, "password", **password(ann))
+    wrong = by(cloud, "password", **password(ann, "not it"))
+    assert (half.status, wrong.status) == (401, 401)
+    receipt = half.headers["openstack-auth-receipt"]
+    assert half.body["required_auth_methods"] == [["password", "totp"]]
+    assert half.body["receipt"]["methods"] == ["password"]
+    assert "openstack-auth-receipt" not in wrong.headers
+    assert Api(cloud.url, receipt)("GET", "/v1/status").status == 401, "a receipt is no token"
+
+    bad = by(cloud, "totp", receipt=receipt, **codes.identity("000000"))
+    other = user(cloud)
+    stolen = by(cloud, "password", receipt=receipt, **password(other))
+    no_receipt = by(cloud, "totp", receipt="x" * 100, **codes.identity(codes.now(-1)))
+    done = by(cloud, "totp", receipt=receipt, **codes.identity(codes.now()))
+
+    assert (bad.status, stolen.status, no_receipt.status) == (401, 401, 401)
+    assert done.status == 201, done
+    assert set(done.body["token"]["methods"]) == {"password", "totp"}
+    both = by(cloud, "password", "totp", **password(ann), **codes.identity(codes.now(1)))
+    assert both.status == 201, both
+    token = both.headers["x-subject-token"]
+    rescoped = by(cloud, "token", token={"id": token})
+    assert rescoped.status == 201, "a token has what it was got with"
