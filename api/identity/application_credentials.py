@@ -130,7 +130,8 @@ async def create_credential(call: Call) -> Answer:
     if wish.project_id not in {None, call.principal.project_id}:
         raise Forbidden("an application credential is made with a token of its project")
     secret = wish.secret or secrets.token_urlsafe(SECRET_BYTES)
-    rules = wish.access_rules
+    # The openstack command sends an empty list where none are wanted, and so Keystone takes it.
+    rules = wish.access_rules or None
     reply = await write(
         call,
         CreateApplicationCredential(

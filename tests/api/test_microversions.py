@@ -12,6 +12,7 @@ from api.discovery import COMPUTE
 from api.errors import NotAcceptable, render_compute
 from api.exchange import Call, json_answer
 from api.forwarded import Proxies
+from api.freshness import Freshness
 from api.limits import Limits
 from api.microversions import Versions, written
 from api.routing import PUBLIC, Routes, Service, Surface
@@ -36,6 +37,8 @@ class _Edge:
     active: ClassVar[Counter[str]] = Counter()
     closing = asyncio.Event()
     decisions: ClassVar[Counter[str]] = Counter()
+    freshness: ClassVar[Freshness] = Freshness(lambda: 0)
+    freshness.proven(0)
     limits = Limits(config)
     proxies = Proxies(config.trusted_proxies)
 
