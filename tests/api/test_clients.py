@@ -168,7 +168,28 @@ def test_an_operators_day(operator: Cli):
     operator("server list --all-projects")
     operator("service list")
     operator("endpoint list")
-    assert "cannot be changed" in _failure(operator, "role create cli-role")
+    assert "built in" in _failure(operator, "role delete member")
+    for line in (
+        "domain show default",
+        "group create cli-group",
+        "group delete cli-group",
+        "role create cli-role",
+        "implied role create --implied-role reader cli-role",
+        "role delete cli-role",
+        "application credential create cli-credential",
+        "application credential delete cli-credential",
+        "ec2 credentials create",
+        "ec2 credentials list",
+        "credential list",
+        "trust list",
+        "access rule list",
+        "region show RegionOne",
+        "service show identity",
+        "endpoint list --service identity",
+        "catalog show identity",
+        "role assignment list --names --effective",
+    ):
+        operator(line)
 
 
 def test_quotas_as_an_operator_sets_them(operator: Cli, member: Cli):
