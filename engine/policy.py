@@ -98,6 +98,11 @@ def _compiled(who: Who) -> Test:
             return lambda scope, roles: scope == who.scope and role in roles
 
 
+def matches(who: Who, scope: str, roles: frozenset[str]) -> bool:
+    """Return whether an entry lets somebody in, by the scope and the roles it has there."""
+    return _compiled(who)(scope, roles)
+
+
 def scope_of(actor: Actor) -> str:
     """Return what rules match an actor by: a user's scope ("" if none), engine, agent or edge."""
     if actor.kind == "user":

@@ -299,6 +299,10 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         """Return what follows ordinal ``after``, in order: the feed."""
         return audit.events(self.db(), after, limit, project_id, resource_id)
 
+    def first_at(self, at: int) -> int:
+        """Return the ordinal of the first event at or after a time; one past the last if none."""
+        return audit.first_at(self.db(), at)
+
     def audit_log(
         self,
         *,

@@ -1,5 +1,7 @@
 """The policy's rules that an operator has set, over the default table."""
 
+from collections.abc import Mapping
+
 from engine.domain.context import Context
 from engine.domain.state import Cell
 from schemas import policy as s
@@ -15,8 +17,21 @@ RULES_MAX = 1000
 def set_policy(cell: Cell, ctx: Context, action: s.SetPolicy) -> Decision:
     """Replace rules; the whole table that results is in the fact."""
     table = cell.state.policy
+    changed = replaced(table, action.rules)
+    if changed == table:
+        return [], {"version": table.version}
+    return [s.PolicySet(table=changed)], {"version": changed.version}
+
+
+def replaced(table: s.PolicyTable, given: Mapping[str, tuple[str, ...] | None]) -> s.PolicyTable:
+    """Return a table with rules replaced; the same if that changes nothing.
+
+    Raises:
+        InvalidInput: a rule or one of its entries is none that an operator sets.
+        Conflict: nobody could change the policy any more.
+    """
     rules = dict(table.rules)
-    for name, entries in action.rules.items():
+    for name, entries in given.items():
         default = s.DEFAULT.get(name)
         if default is None:
             raise InvalidInput(f"there is no action {name!r} in the policy")
@@ -34,9 +49,8 @@ def set_policy(cell: Cell, ctx: Context, action: s.SetPolicy) -> Decision:
             "SetPolicy must stay open to administrators, or nobody could change it again"
         )
     if rules == table.rules:
-        return [], {"version": table.version}
-    changed = s.PolicyTable(version=table.version + 1, rules=dict(sorted(rules.items())))
-    return [s.PolicySet(table=changed)], {"version": changed.version}
+        return table
+    return s.PolicyTable(version=table.version + 1, rules=dict(sorted(rules.items())))
 
 
 def _understood(entries: tuple[str, ...]) -> tuple[str, ...]:
