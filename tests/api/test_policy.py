@@ -104,8 +104,8 @@ def test_a_check_says_who_gains_and_who_loses_and_changes_nothing(cloud: Cloud, 
     assert by_action.keys() == rules.keys()
     assert "member in project (over project)" in by_action["DeleteServer"]["loses"]
     assert by_action["DeleteServer"]["gains"] == []
-    assert "admin in system (over any, domain, project, self)" in (
-        by_action["DeleteServer"]["loses"]
+    assert (
+        "admin in system (over any, domain, project, self)" in (by_action["DeleteServer"]["loses"])
     )
     assert "reader in project (over project)" in by_action["compute:hosts:read"]["gains"]
     assert auditor("GET", POLICY).body == before

@@ -39,9 +39,7 @@ def event(ordinal: int, actor: Actor, action: str, policy: Policy = DEFAULTS, **
         at=ordinal,
         outcome="accepted" if accepted else "refused",
         code=told.get("code", ""),
-        body=msgspec.Raw(
-            msgspec.json.encode({"request": {"actor": actor}, "verdict": verdict})
-        ),
+        body=msgspec.Raw(msgspec.json.encode({"request": {"actor": actor}, "verdict": verdict})),
     )
 
 
