@@ -26,7 +26,7 @@ def test_help_lists_every_command():
     done = run("--help")
 
     assert done.code == 0
-    assert set(COMMANDS) <= set(re.findall(r"^  (\w+)", done.output, re.MULTILINE))
+    assert set(COMMANDS) <= set(re.findall(r"^  ([\w-]+)", done.output, re.MULTILINE))
 
 
 def test_an_unknown_command_is_wrong_usage_and_names_its_neighbours():
