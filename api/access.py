@@ -60,6 +60,7 @@ class AccessLog:
         self._clock = clock
         self._boot = secrets.token_hex(8)
         self._number = 0
+        self._stopping = False
         self._began: Micros = clock()
         self._entries: dict[_Key, AccessEntry] = {}
         self._held: dict[_Key, int] = {}  # entries of each user, and of each address of nobody's
@@ -77,6 +78,12 @@ class AccessLog:
         """Say that this edge has begun, and go on telling until ``close``."""
         self._tell()
         self._tasks = [asyncio.create_task(work) for work in (self._tick(), self._send())]
+
+    def stop(self) -> None:
+        """Say that this edge was told to stop, while it answers what is under way."""
+        if not self._stopping:
+            self._stopping = True
+            self._tell()
 
     async def close(self) -> None:
         """Tell the rest, say that it is the last, and wait for the broker a moment."""
@@ -303,6 +310,7 @@ class AccessLog:
                 entries=entries,
                 lost=self.lost,
                 lost_since=self._lost_since,
+                stopping=self._stopping,
                 last=last,
             )
         )

@@ -246,6 +246,7 @@ async def _serve_http(edge: Edge, stop: Stop) -> None:
     try:
         await asyncio.wait({serving, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
         edge.closing.set()
+        edge.access.stop()
         if watching.done():
             watching.result()
         await _drain(server, stop, config.drain_s)

@@ -25,14 +25,17 @@ from projections.store import open_file, open_reader
 from schemas.access import AccessBatch, AccessEntry, decode
 from schemas.config import Config
 from schemas.errors import Unavailable
+from schemas.units import MINUTE
 
-VERSION = 1
+VERSION = 2
 POLL_S = 0.5
 RETRY_S = 2.0
 # How often what the stream has dropped is dropped here, and how many rows at once.
 PRUNE_S = 60.0
 PRUNED_AT_ONCE = 5_000
 GAPS_MAX = 10_000
+# An edge that was told to stop says when it has: in this time, or it was killed.
+STOPPING_MAX = 10 * MINUTE
 # An entry's key is its message's sequence and its place there.
 PLACES = 1 << 13
 
@@ -57,8 +60,9 @@ _STATEMENTS = (
         "PRIMARY KEY (resource_id, id)) WITHOUT ROWID"
     ),
     (
-        "CREATE TABLE edges (edge TEXT PRIMARY KEY, boot TEXT NOT NULL, number INTEGER NOT NULL, "
-        "until INTEGER NOT NULL, last INTEGER NOT NULL)"
+        "CREATE TABLE boots (edge TEXT NOT NULL, boot TEXT NOT NULL, number INTEGER NOT NULL, "
+        "began INTEGER NOT NULL, until INTEGER NOT NULL, stopping INTEGER NOT NULL, "
+        "last INTEGER NOT NULL, PRIMARY KEY (edge, boot))"
     ),
     (
         "CREATE TABLE gaps (id INTEGER PRIMARY KEY, edge TEXT NOT NULL, what TEXT NOT NULL, "
@@ -251,6 +255,10 @@ class Keeper:
             named = [(word, key) for key, body in keys for word in _decode_entry(body).about]
             db.executemany("DELETE FROM about WHERE resource_id = ? AND id = ?", named)
             db.executemany("DELETE FROM access WHERE id = ?", [(key,) for key, _ in keys])
+            db.execute(
+                "DELETE FROM boots WHERE until < (SELECT min(at) FROM access) AND began < "
+                "(SELECT max(began) FROM boots AS newer WHERE newer.edge = boots.edge)"
+            )
             db.execute("DELETE FROM gaps WHERE id <= (SELECT max(id) FROM gaps) - ?", (GAPS_MAX,))
         return len(keys) == PRUNED_AT_ONCE
 
@@ -263,8 +271,13 @@ def _take(db: sqlite3.Connection, seq: int, batch: AccessBatch) -> None:
             (gap.edge, gap.what, gap.since, gap.until, gap.requests, gap.messages),
         )
     db.execute(
-        "INSERT OR REPLACE INTO edges VALUES (?, ?, ?, ?, ?)",
-        (batch.edge, batch.boot, batch.number, batch.until, batch.last),
+        "INSERT INTO boots VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "number = excluded.number, until = excluded.until, stopping = excluded.stopping, "
+        "last = excluded.last",
+        (
+            *(batch.edge, batch.boot, batch.number, batch.at, batch.until),
+            *(batch.stopping, batch.last),
+        ),
     )
     rows: list[tuple[Any, ...]] = []
     about: list[tuple[str, int]] = []
@@ -291,21 +304,18 @@ def _take(db: sqlite3.Connection, seq: int, batch: AccessBatch) -> None:
 
 
 def _gaps_before(db: sqlite3.Connection, batch: AccessBatch) -> Iterator[Gap]:
-    """Yield what is missing between an edge's message and the one before it."""
+    """Yield what is missing between a start's message and the one before it."""
     known = db.execute(
-        "SELECT boot, number, until, last FROM edges WHERE edge = ?", (batch.edge,)
+        "SELECT number, until FROM boots WHERE edge = ? AND boot = ?", (batch.edge, batch.boot)
     ).fetchone()
-    if known is not None:  # else what came before was dropped, or there was nothing
-        boot, number, until, last = known
-        if boot != batch.boot:
-            if not last:
-                yield Gap(edge=batch.edge, what="ended", since=until, until=batch.at)
-            number = 0
-        if batch.number > number + 1:
-            missing = batch.number - number - 1
-            yield Gap(
-                edge=batch.edge, what="missing", since=until, until=batch.at, messages=missing
-            )
+    if known is None:
+        (edges,) = db.execute("SELECT count(*) FROM boots WHERE edge = ?", (batch.edge,)).fetchone()
+        # Of an edge that is new here, what came before was dropped, or there was nothing.
+        known = (0, batch.at) if edges else (batch.number - 1, batch.at)
+    number, until = known
+    if batch.number > number + 1:
+        missing = batch.number - number - 1
+        yield Gap(edge=batch.edge, what="missing", since=until, until=batch.at, messages=missing)
     if batch.lost:
         yield Gap(
             edge=batch.edge,
@@ -314,6 +324,24 @@ def _gaps_before(db: sqlite3.Connection, batch: AccessBatch) -> Iterator[Gap]:
             until=batch.at,
             requests=batch.lost,
         )
+
+
+# A start that did not say its last, although another has begun after it.
+_ENDED = """
+SELECT one.edge, one.until, min(next.began), one.stopping, max(next.until)
+FROM boots AS one JOIN boots AS next ON next.edge = one.edge AND next.began > one.began
+WHERE NOT one.last GROUP BY one.edge, one.boot
+"""
+
+
+def _ended(db: sqlite3.Connection) -> Iterator[Gap]:
+    """Yield the ends of edges that were killed.
+
+    Looked for when it is asked, since an edge that is replaced says its last after the next began.
+    """
+    for edge, until, began, stopping, now in db.execute(_ENDED):
+        if not stopping or now - until > STOPPING_MAX:
+            yield Gap(edge=edge, what="ended", since=until, until=max(began, until))
 
 
 @contextlib.contextmanager
@@ -386,17 +414,19 @@ class AccessReader:
                 )
                 for edge, what, since, until, requests, messages in rows
             ]
+            gaps += _ended(db)
             (oldest,) = db.execute("SELECT min(at) FROM access").fetchone()
-        return gaps, oldest or 0
+        gaps.sort(key=lambda gap: gap.until, reverse=True)
+        return gaps[:limit], oldest or 0
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        try:
-            db = open_reader(self._path)
-        except sqlite3.OperationalError:
-            raise Unavailable("this node does not keep who asked what yet") from None
-        with contextlib.closing(db):
-            (version,) = db.execute("PRAGMA user_version").fetchone()
+        with contextlib.ExitStack() as opened:
+            try:
+                db = opened.enter_context(contextlib.closing(open_reader(self._path)))
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+            except sqlite3.OperationalError:  # it is not there, or just being made
+                raise Unavailable("this node does not keep who asked what yet") from None
             if version != VERSION:
                 raise Unavailable("who asked what is being read anew for this version")
             yield db

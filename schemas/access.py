@@ -63,8 +63,9 @@ class AccessBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``number`` counts the messages of one start (``boot``) of the edge from 1, so that a missing one
     is seen. ``lost`` counts requests that were answered before and are in no message, the first of
-    them at ``lost_since``. After the ``last`` one the edge stopped in order; without it, what it
-    answered in its last second may be missing.
+    them at ``lost_since``. One that is ``stopping`` was told to, and may have a successor beside it
+    already; after the ``last`` one it has stopped in order. Without that, what it answered in its
+    last second may be missing.
     """
 
     edge: str
@@ -75,6 +76,7 @@ class AccessBatch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     entries: tuple[AccessEntry, ...] = ()
     lost: int = 0
     lost_since: Micros = 0
+    stopping: bool = False
     last: bool = False
 
 

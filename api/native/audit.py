@@ -124,7 +124,7 @@ def cursor_of(text: str) -> Cursor:
         InvalidInput: it is neither.
     """
     parts = text.split("-") if text else ["0"]
-    if len(parts) not in {1, 3} or not all(p.isdecimal() and len(p) <= 19 for p in parts):
+    if len(parts) not in {1, 3} or not all(p.isdecimal() and len(p) <= 18 for p in parts):
         raise InvalidInput("before must be what the page before said as next_before")
     ordinal, at, entry = (*map(int, parts), 0, 0)[:3]
     return Cursor(ordinal=ordinal, at=at, entry=entry)

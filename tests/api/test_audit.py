@@ -1,12 +1,14 @@
 """Every request leaves a trace: reads, those who are not let in, refusals; and what is missing."""
 
 import os
+import random
+import secrets
 import signal
 
 import pytest
 
 from tests.api.conftest import Api, Cloud, credentials, fresh
-from tests.cli.running import Up, eventually
+from tests.cli.running import Up, alive, eventually
 
 SERVERS = "/compute/v2.1/servers"
 
@@ -191,7 +193,16 @@ def test_pages_of_both_kinds_follow_each_other(cloud: Cloud, demo: Api):
 
 
 @pytest.mark.parametrize(
-    "query", ["show=some", "before=x", "before=1-2", "before=-1", "denied=maybe", "since=then"]
+    "query",
+    [
+        "show=some",
+        "before=x",
+        "before=1-2",
+        "before=-1",
+        "before=9999999999999999999",
+        "denied=maybe",
+        "since=then",
+    ],
 )
 def test_questions_that_make_no_sense_are_refused(demo: Api, query: str):
     assert demo("GET", f"/v1/audit?{query}").status == 400
@@ -253,6 +264,43 @@ def test_an_edge_that_is_killed_leaves_a_gap_that_is_seen(alone: Cloud):
     assert len(entries(alone.admin, asked(kept))) == 1
     new = alone.demo("GET", SERVERS)
     assert entries(alone.admin, asked(new))
+
+
+def test_an_edge_that_is_replaced_leaves_no_gap(alone: Cloud):
+    before = alone.up.pids()["api"]
+    assert alone.up.process is not None
+    alone.up.process.send_signal(signal.SIGHUP)
+    eventually(lambda: alone.up.pids()["api"] != before, "another edge has begun")
+    eventually(lambda: not alive(before), "the one before has ended")
+    reply = alone.demo("GET", SERVERS, headers=alone_of_its_kind())
+
+    assert entries(alone.admin, asked(reply))
+    assert alone.admin("GET", "/v1/audit/gaps").body["gaps"] == []
+
+
+def test_a_flood_of_strangers_takes_nobodys_place_and_stays_out_of_the_log(alone: Cloud):
+    ordinal = alone.admin("GET", "/v1/status").body["engine"]["ordinal"]
+    statuses = [
+        Api(alone.url, secrets.token_hex(100))(
+            "POST",
+            f"/{random.choice(['compute/v2.1', 'image/v2', 'v1'])}/{secrets.token_hex(20)}",
+            {},
+            headers={"User-Agent": secrets.token_hex(40)},
+        ).status
+        for _ in range(600)
+    ]
+    reply = alone.demo("GET", SERVERS, headers=alone_of_its_kind())
+
+    assert entries(alone.admin, asked(reply))
+    assert set(statuses) <= {401, 429}
+    rows = alone.admin("GET", "/v1/audit?show=reads&limit=1000").body["requests"]
+    strangers = [row for row in rows if row["user_id"] == "" and row["status"] in {401, 429}]
+    assert sum(row["count"] for row in strangers) == 600
+    assert len(strangers) < 600
+    assert any(row["gathered"] == "owner" for row in strangers)
+    assert {row["route"] for row in strangers} == {""}
+    requests = alone.admin("GET", f"/v1/events?after={ordinal}").body["events"]
+    assert [e for e in requests if e["user_id"] not in {"", "system"}] == []
 
 
 def reaches(cloud: Cloud) -> bool:

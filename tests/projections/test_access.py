@@ -26,8 +26,8 @@ class Node:
         self.path = path
         self.reader = AccessReader(path)
 
-    async def tell(self, number, *entries, boot="boot-1", edge=EDGE, **more):
-        at = number * SECOND
+    async def tell(self, number, *entries, boot="boot-1", edge=EDGE, at=None, **more):
+        at = at or number * SECOND
         batch = AccessBatch(
             edge=edge, boot=boot, number=number, at=at, until=at + SECOND, entries=entries, **more
         )
@@ -107,18 +107,46 @@ async def test_what_is_missing_is_noted(node):
     await node.tell(3, an_entry("a"))  # what came before was dropped by the stream's limits
     await node.tell(5, an_entry("b"))
     await node.tell(6, an_entry("c"), lost=12, lost_since=5 * SECOND)
-    await node.tell(1, boot="boot-2", last=True)
-    await node.tell(1, boot="boot-3")
+    await node.tell(20, boot="boot-2")
     await node.tell(2, boot="boot-1", edge="edge-2")
     await node.keep()
 
     gaps, since = node.reader.gaps(10)
 
-    ended = Gap(edge=EDGE, what="ended", since=7 * SECOND, until=1 * SECOND)
+    begun_late = Gap(edge=EDGE, what="missing", since=20 * SECOND, until=20 * SECOND, messages=19)
+    ended = Gap(edge=EDGE, what="ended", since=7 * SECOND, until=20 * SECOND)
     lost = Gap(edge=EDGE, what="lost", since=5 * SECOND, until=6 * SECOND, requests=12)
     missing = Gap(edge=EDGE, what="missing", since=4 * SECOND, until=5 * SECOND, messages=1)
-    assert gaps == [ended, lost, missing]
+    assert sorted(gaps[:2], key=repr) == sorted([begun_late, ended], key=repr)
+    assert gaps[2:] == [lost, missing]
     assert since == 1 * SECOND
+
+
+async def test_an_edge_that_is_replaced_leaves_no_gap(node):
+    """Its successor begins before it ends, and they may tell in turn for a while."""
+    await node.tell(1, an_entry("a"))
+    await node.tell(1, an_entry("b"), boot="boot-2", at=2 * SECOND)
+    await node.tell(2, an_entry("c"), at=3 * SECOND, stopping=True)
+    await node.tell(2, an_entry("d"), boot="boot-2", at=4 * SECOND)
+    await node.keep()
+    assert node.reader.gaps(10)[0] == []
+
+    await node.tell(3, an_entry("e"), at=5 * SECOND, stopping=True, last=True)
+    await node.tell(3, boot="boot-2", at=1000 * SECOND)
+    await node.keep()
+
+    assert node.reader.gaps(10)[0] == []
+
+
+async def test_an_edge_that_was_told_to_stop_and_never_did_leaves_a_gap(node):
+    await node.tell(1, an_entry("a"), at=1 * SECOND, stopping=True)
+    await node.tell(1, an_entry("b"), boot="boot-2", at=2 * SECOND)
+    await node.tell(2, boot="boot-2", at=1000 * SECOND)
+    await node.keep()
+
+    assert node.reader.gaps(10)[0] == [
+        Gap(edge=EDGE, what="ended", since=2 * SECOND, until=2 * SECOND)
+    ]
 
 
 async def test_a_node_goes_on_where_it_stopped(node):
