@@ -67,11 +67,12 @@ class AccessLog:
         self._users = self._nobody = self._gathered = self._bytes = 0
         self._allowance = float(ALLOWANCE_MAX)
         self._waiting: deque[tuple[str, bytes]] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._woken = asyncio.Event()
         self._empty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.lost = 0  # requests that are in no message so far
+        self.lost = 0  # requests that are in no message, and no message has told of
+        self.lost_total = 0
         self._lost_since: Micros = 0
 
     def start(self) -> None:
@@ -314,16 +315,18 @@ class AccessLog:
                 last=last,
             )
         )
-        if self._waiting_bytes + len(data) > WAITING_BYTES_MAX:
+        if self.waiting_bytes + len(data) > WAITING_BYTES_MAX:
             if not self.lost:
                 self._lost_since = at
                 log.warning("access_lost", since=at)
-            self.lost += sum(entry.count for entry in entries)
+            lost = sum(entry.count for entry in entries)
+            self.lost += lost
+            self.lost_total += lost
             return
         self._number += 1
         self.lost = self._lost_since = 0
         self._waiting.append((f"{self._edge}.{self._boot}.{self._number}", data))
-        self._waiting_bytes += len(data)
+        self.waiting_bytes += len(data)
         self._empty.clear()
         self._woken.set()
 
@@ -349,7 +352,7 @@ class AccessLog:
                 continue
             told = False
             self._waiting.popleft()
-            self._waiting_bytes -= len(data)
+            self.waiting_bytes -= len(data)
 
 
 def _action(call: "Call") -> str:

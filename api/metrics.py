@@ -136,6 +136,8 @@ class Scrape:
             ("cumulog_projection_ordinal", (), edge.position()),
             ("cumulog_bus_connected", (), int(edge.bus.connected)),
             ("cumulog_api_streams", (), edge.streams.total()),
+            ("cumulog_access_lost_total", (), edge.access.lost_total),
+            ("cumulog_access_waiting_bytes", (), edge.access.waiting_bytes),
             ("cumulog_api_connections", (), edge.connections.open),
             ("cumulog_sign_in_lockouts_total", (), edge.lockouts.begun),
             ("cumulog_sign_ins_locked_out_total", (), edge.lockouts.refused),

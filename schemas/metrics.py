@@ -167,6 +167,12 @@ METRICS: dict[str, Metric] = {
         "counter", ("why",), "api", "Connections that the edge closed: idle, too many."
     ),
     "cumulog_api_streams": Metric("gauge", (), "api", "Feeds that are being followed."),
+    "cumulog_access_lost_total": Metric(
+        "counter", (), "api", "Requests that are in no message of ACCESS: the broker was away."
+    ),
+    "cumulog_access_waiting_bytes": Metric(
+        "gauge", (), "api", "Messages for ACCESS that wait for the broker."
+    ),
     "cumulog_bus_connected": Metric("gauge", (), "api", "Whether the edge is on the bus."),
     # Processes
     "cumulog_process_up": Metric(
