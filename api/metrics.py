@@ -139,6 +139,7 @@ class Scrape:
             ("cumulog_access_lost_total", (), edge.access.lost_total),
             ("cumulog_access_waiting_bytes", (), edge.access.waiting_bytes),
             ("cumulog_api_connections", (), edge.connections.open),
+            ("cumulog_password_checks_total", (), edge.passwords.checks),
             ("cumulog_sign_in_lockouts_total", (), edge.lockouts.begun),
             ("cumulog_sign_ins_locked_out_total", (), edge.lockouts.refused),
         ]

@@ -27,6 +27,7 @@ class Passwords:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
+        self.checks = 0  # passwords that were compared with a hash, somebody's or nobody's
         self._nobody = _hasher.hash(secrets.token_hex(16))
 
     async def hash(self, password: str) -> str:
@@ -47,6 +48,7 @@ class Passwords:
             Unavailable: too many are waiting.
         """
         known = encoded is not None and len(password) <= PASSWORD_CHARS_MAX
+        self.checks += 1
         matches = await self._run(
             _matches, encoded if known and encoded else self._nobody, password[:PASSWORD_CHARS_MAX]
         )

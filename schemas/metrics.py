@@ -80,6 +80,9 @@ METRICS: dict[str, Metric] = {
         "engine",
         "Placements of servers: placed, or refused with the code of the refusal.",
     ),
+    "cumulog_password_checks_total": Metric(
+        "counter", (), "api", "Passwords that were checked: those of unknown users count as well."
+    ),
     "cumulog_sign_in_lockouts_total": Metric(
         "counter", (), "api", "Times that a user was locked out for too many failed sign-ins."
     ),

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
+from zlib import crc32
 
 import pytest
 from argon2 import extract_parameters
@@ -26,6 +28,7 @@ from api.routing import Routes
 from api.sealing_inbound import USER_DATA_CHARS_MAX
 from api.tokens import Token, TokenRing
 from api.waiting import Waiter
+from engine.bus.keys import TokenKeys
 from engine.domain.identity.directory import with_ranked
 from schemas.config import Config
 from schemas.errors import InvalidInput
@@ -42,9 +45,10 @@ class Ring:
         self.keys = [Fernet.generate_key()]
         self.reads = 0
 
-    async def __call__(self) -> list[bytes]:
+    async def __call__(self) -> TokenKeys:
         self.reads += 1
-        return list(self.keys)
+        seq = crc32(b"".join(self.keys))  # another ring, another number
+        return TokenKeys(keys=tuple(self.keys), seq=seq, made_at=datetime.now(UTC))
 
 
 async def test_a_token_says_what_was_sealed():
