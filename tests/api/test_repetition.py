@@ -246,6 +246,38 @@ def _trust(cloud: Cloud) -> str:
     return cloud.admin.made(f"{IDENTITY}/OS-TRUST/trusts", _new_trust(cloud))["id"]
 
 
+FEDERATION = f"{IDENTITY}/OS-FEDERATION"
+PROVIDER = {"identity_provider": {"enabled": True}}
+OTHER_PROVIDER = {"identity_provider": {"description": "changed"}}
+
+
+def _mapping() -> dict:
+    remote = [{"type": "name"}]
+    return {"mapping": {"rules": [{"local": [{"user": {"name": "{0}"}}], "remote": remote}]}}
+
+
+def _put(cloud: Cloud, path: str, body: dict) -> str:
+    reply = cloud.admin("PUT", path, body)
+    assert reply.status == 201, reply
+    return path
+
+
+def _provider(cloud: Cloud) -> str:
+    return _put(cloud, f"{FEDERATION}/identity_providers/{fresh('idp')}", PROVIDER)
+
+
+def _mapped(cloud: Cloud) -> str:
+    return _put(cloud, f"{FEDERATION}/mappings/{fresh('m')}", _mapping())
+
+
+def _protocol(cloud: Cloud) -> dict:
+    return {"protocol": {"mapping_id": _mapped(cloud).rpartition("/")[2]}}
+
+
+def _spoken(cloud: Cloud) -> str:
+    return _put(cloud, f"{_provider(cloud)}/protocols/openid", _protocol(cloud))
+
+
 def _webhook(cloud: Cloud) -> str:
     reply = cloud.admin("POST", "/v1/webhooks", _new_webhook())
     assert reply.status == 201, reply
@@ -401,6 +433,21 @@ EXAMPLES: dict[str, Example] = {
         f"{IDENTITY}/OS-TRUST/trusts", _new_trust(c)),
     "DELETE /identity/v3/OS-TRUST/trusts/{}": lambda c: (
         f"{IDENTITY}/OS-TRUST/trusts/{_trust(c)}", None),
+    "PUT /identity/v3/OS-FEDERATION/identity_providers/{}": lambda _: (
+        f"{FEDERATION}/identity_providers/{fresh('idp')}", PROVIDER),
+    "PATCH /identity/v3/OS-FEDERATION/identity_providers/{}": lambda c: (
+        _provider(c), OTHER_PROVIDER),
+    "DELETE /identity/v3/OS-FEDERATION/identity_providers/{}": lambda c: (_provider(c), None),
+    "PUT /identity/v3/OS-FEDERATION/mappings/{}": lambda _: (
+        f"{FEDERATION}/mappings/{fresh('m')}", _mapping()),
+    "PATCH /identity/v3/OS-FEDERATION/mappings/{}": lambda c: (_mapped(c), _mapping()),
+    "DELETE /identity/v3/OS-FEDERATION/mappings/{}": lambda c: (_mapped(c), None),
+    "PUT /identity/v3/OS-FEDERATION/identity_providers/{}/protocols/{}": lambda c: (
+        f"{_provider(c)}/protocols/openid", _protocol(c)),
+    "PATCH /identity/v3/OS-FEDERATION/identity_providers/{}/protocols/{}": lambda c: (
+        _spoken(c), _protocol(c)),
+    "DELETE /identity/v3/OS-FEDERATION/identity_providers/{}/protocols/{}": lambda c: (
+        _spoken(c), None),
     "POST /v1/webhooks": lambda _: ("/v1/webhooks", _new_webhook()),
     "PATCH /v1/webhooks/{}": lambda c: (_webhook(c), {"name": fresh("w")}),
     "POST /v1/webhooks/{}/redeliver": lambda c: (f"{_webhook(c)}/redeliver", {"after": 0}),
