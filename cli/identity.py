@@ -1,4 +1,4 @@
-"""Commands about projects, users and tokens."""
+"""Commands about domains, projects, users, groups and tokens. Those about roles: ``cli.role``."""
 
 from typing import Annotated, Any
 
@@ -10,6 +10,18 @@ from cli.session import Session, command, group
 
 IDENTITY = "/identity/v3"
 
+DOMAINS = Resource(
+    word="domain",
+    path=f"{IDENTITY}/domains",
+    key="domain",
+    keys="domains",
+    columns=[
+        ("ID", "id"),
+        ("NAME", "name"),
+        ("ENABLED", "enabled"),
+        ("DESCRIPTION", "description"),
+    ],
+)
 PROJECTS = Resource(
     word="project",
     path=f"{IDENTITY}/projects",
@@ -18,6 +30,7 @@ PROJECTS = Resource(
     columns=[
         ("ID", "id"),
         ("NAME", "name"),
+        ("DOMAIN", "domain_id"),
         ("ENABLED", "enabled"),
         ("DESCRIPTION", "description"),
     ],
@@ -27,36 +40,118 @@ USERS = Resource(
     path=f"{IDENTITY}/users",
     key="user",
     keys="users",
-    columns=[("ID", "id"), ("NAME", "name"), ("ENABLED", "enabled"), ("EMAIL", "email")],
+    columns=[
+        ("ID", "id"),
+        ("NAME", "name"),
+        ("DOMAIN", "domain_id"),
+        ("ENABLED", "enabled"),
+        ("EMAIL", "email"),
+    ],
+)
+GROUPS = Resource(
+    word="group",
+    path=f"{IDENTITY}/groups",
+    key="group",
+    keys="groups",
+    columns=[
+        ("ID", "id"),
+        ("NAME", "name"),
+        ("DOMAIN", "domain_id"),
+        ("DESCRIPTION", "description"),
+    ],
 )
 ROLES = Resource(
     word="role",
     path=f"{IDENTITY}/roles",
     key="role",
     keys="roles",
-    columns=[("ID", "id"), ("NAME", "name")],
+    columns=[("ID", "id"), ("NAME", "name"), ("DOMAIN", "domain_id")],
 )
 
+domain_app = group("Namespaces of projects, users and groups.")
 project_app = group("What owns resources and is billed for them.")
 user_app = group("Who signs in.")
+group_app = group("Users who get roles together.")
 token_app = group("Tokens for the API.")
-for app, resource in ((project_app, PROJECTS), (user_app, USERS)):
+for app, resource in (
+    (domain_app, DOMAINS),
+    (project_app, PROJECTS),
+    (user_app, USERS),
+    (group_app, GROUPS),
+):
     add_reads(app, resource)
     add_delete(app, resource)
 
+Name = Annotated[str, typer.Argument(help="What to call it.")]
+NewName = Annotated[str | None, typer.Option("--name", help="Call it so from now on.")]
 Description = Annotated[str, typer.Option(help="A sentence about it.")]
+NewDescription = Annotated[str | None, typer.Option("--description", help="A sentence about it.")]
+Enabled = Annotated[bool | None, typer.Option("--enable/--disable", help="Whether it counts.")]
+Domain = Annotated[str, typer.Option(help="In which domain.")]
+User = Annotated[str, typer.Argument(metavar="USER", help="Name or id of a user.")]
+
+
+@command(domain_app, "create")
+def create_domain(session: Session, name: Name, *, description: Description = "") -> None:
+    """Make a domain."""
+    body = {"name": name, "description": description}
+    session.show(session.client.post(DOMAINS.path, {"domain": body})["domain"])
+
+
+def change(session: Session, resource: Resource, reference: str, **given: Any) -> None:
+    """Change what is given of a thing, and show it."""
+    path = f"{resource.path}/{resource.identify(session.client, reference)}"
+    body = {name: value for name, value in given.items() if value is not None}
+    if not body:
+        raise Problem("nothing to change", hint="See the options with --help.", exit_code=USAGE)
+    session.show(session.client.request("PATCH", path, {resource.key: body}).body[resource.key])
+
+
+@command(domain_app, "set")
+def set_domain(
+    session: Session,
+    reference: Reference,
+    *,
+    name: NewName = None,
+    description: NewDescription = None,
+    enabled: Enabled = None,
+) -> None:
+    """Change a domain; nobody of one that is disabled signs in."""
+    change(session, DOMAINS, reference, name=name, description=description, enabled=enabled)
 
 
 @command(project_app, "create")
 def create_project(
     session: Session,
-    name: Annotated[str, typer.Argument(help="What to call it.")],
+    name: Name,
     *,
     description: Description = "",
+    domain: Domain = "default",
+    parent: Annotated[str | None, typer.Option(help="In which project it is to lie.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
 ) -> None:
     """Make a project with its default security group."""
-    body = {"name": name, "description": description, "domain_id": "default"}
-    session.show(session.client.post(PROJECTS.path, {"project": body})["project"])
+    client = session.client
+    body: dict[str, Any] = {"name": name, "description": description, "tags": tag or []}
+    body["domain_id"] = DOMAINS.identify(client, domain)
+    if parent:
+        body["parent_id"] = PROJECTS.identify(client, parent)
+    session.show(client.post(PROJECTS.path, {"project": body})["project"])
+
+
+@command(project_app, "set")
+def set_project(
+    session: Session,
+    reference: Reference,
+    *,
+    name: NewName = None,
+    description: NewDescription = None,
+    enabled: Enabled = None,
+    tag: Annotated[list[str] | None, typer.Option(help="All its tags from now on.")] = None,
+) -> None:
+    """Change a project; tokens of one that is disabled are good for nothing."""
+    given = {"description": description, "enabled": enabled, "tags": tag}
+    change(session, PROJECTS, reference, name=name, **given)
 
 
 @command(user_app, "create")
@@ -70,13 +165,16 @@ def create_user(
     project: Annotated[str | None, typer.Option(help="Give them a role on this project.")] = None,
     role: Annotated[str, typer.Option(help="Which role: member, reader or admin.")] = "member",
     description: Description = "",
+    domain: Domain = "default",
+    email: Annotated[str, typer.Option(help="Where to write to them.")] = "",
 ) -> None:
     """Make a user; the password is read from a file, or asked for on a terminal."""
     client = session.client
     body: dict[str, Any] = {
         "name": name,
         "description": description,
-        "domain_id": "default",
+        "email": email,
+        "domain_id": DOMAINS.identify(client, domain),
         "password": _password(password_file),
     }
     project_id = PROJECTS.identify(client, project) if project else None
@@ -86,6 +184,74 @@ def create_user(
     if project_id:
         grant_role(session, made["id"], project_id, role)
     session.show(made)
+
+
+@command(user_app, "set")
+def set_user(
+    session: Session,
+    reference: Reference,
+    *,
+    name: NewName = None,
+    description: NewDescription = None,
+    enabled: Enabled = None,
+    email: Annotated[str | None, typer.Option(help="Where to write to them.")] = None,
+    password_file: Annotated[
+        str | None, typer.Option(help="A file with a new password, - for standard input.")
+    ] = None,
+) -> None:
+    """Change a user; a new password and --disable end all their tokens."""
+    given = {"description": description, "enabled": enabled, "email": email}
+    if password_file is not None:
+        given["password"] = _password(password_file)
+    change(session, USERS, reference, name=name, **given)
+
+
+@command(group_app, "create")
+def create_group(
+    session: Session, name: Name, *, description: Description = "", domain: Domain = "default"
+) -> None:
+    """Make a group."""
+    body = {"name": name, "description": description}
+    body["domain_id"] = DOMAINS.identify(session.client, domain)
+    session.show(session.client.post(GROUPS.path, {"group": body})["group"])
+
+
+@command(group_app, "set")
+def set_group(
+    session: Session,
+    reference: Reference,
+    *,
+    name: NewName = None,
+    description: NewDescription = None,
+) -> None:
+    """Change a group."""
+    change(session, GROUPS, reference, name=name, description=description)
+
+
+@command(group_app, "members")
+def list_members(session: Session, reference: Reference) -> None:
+    """List the users in a group."""
+    path = f"{GROUPS.path}/{GROUPS.identify(session.client, reference)}/users"
+    session.show_all(session.client.get(path)["users"], USERS.columns)
+
+
+@command(group_app, "add")
+def add_member(session: Session, reference: Reference, user: User) -> None:
+    """Put a user into a group."""
+    session.client.request("PUT", _member(session, reference, user))
+    session.say(f"{user} is in {reference}")
+
+
+@command(group_app, "remove")
+def remove_member(session: Session, reference: Reference, user: User) -> None:
+    """Take a user out of a group."""
+    session.client.delete(_member(session, reference, user))
+    session.say(f"{user} is no longer in {reference}")
+
+
+def _member(session: Session, reference: str, user: str) -> str:
+    group_id = GROUPS.identify(session.client, reference)
+    return f"{GROUPS.path}/{group_id}/users/{USERS.identify(session.client, user)}"
 
 
 @command(user_app, "grant")

@@ -31,6 +31,7 @@ async def bearer(call: Call) -> Answer:
     limits = call.edge.limits
     if call.method != "POST":
         limits.sign_in(call.origin)
+        await call.edge.freshness.need()
     _, protocol, oidc = trusted(call, *call.args)
     found = _BEARER.match(call.header(b"authorization"))
     if found is None:

@@ -125,6 +125,7 @@ async def come_back(call: Call) -> Answer:
     """GET /auth/OS-FEDERATION/callback: from the provider, with a code or a refusal."""
     limits = call.edge.limits
     limits.sign_in(call.origin)
+    await call.edge.freshness.need()
     journey = await _journey(call)
     code = call.param("code")
     if not code:

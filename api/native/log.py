@@ -21,7 +21,7 @@ from projections.answers import Event
 from projections.cloudevents import CloudEvent
 from projections.redaction import shown
 from schemas.config import REGION
-from schemas.errors import InvalidInput, NotFound, Unauthorized
+from schemas.errors import InvalidInput, NotFound, Unauthorized, Unavailable
 from schemas.units import SECOND
 
 PING_S = 15.0
@@ -156,7 +156,7 @@ async def _feed(
             await asyncio.sleep(GATHER_S)
             try:
                 await edge.authenticate(call)
-            except Unauthorized as error:
+            except (Unauthorized, Unavailable) as error:
                 yield b"event: end\ndata: " + _encode(error.reason) + b"\n\n"
                 break
     finally:

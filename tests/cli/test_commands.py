@@ -239,3 +239,51 @@ def test_status_of_a_cloud_that_is_down_says_so(tmp_path, cloud):
     assert done.code == 1
     assert "Not all is well." in done.output
     assert "cannot reach" in done.output
+
+
+def test_domains_groups_and_roles(cloud):
+    cloud.json("domain", "create", "shire")
+    project = cloud.json("project", "create", "bag-end", "--domain", "shire", "--tag", "hole")
+    assert project["tags"] == ["hole"]
+    cloud.json("group", "create", "hobbits", "--domain", "shire")
+    done = cloud.run(
+        *("user", "create", "sam", "--domain", "shire", "--password-file", "-"), text="a good one\n"
+    )
+    assert done.code == 0, done.errors
+    assert cloud.json("user", "set", "sam", "--email", "sam@example.org")["email"]
+    assert cloud.run("group", "add", "hobbits", "sam").output == "sam is in hobbits\n"
+    assert [u["name"] for u in cloud.json("group", "members", "hobbits")] == ["sam"]
+    cloud.json("role", "create", "gardener")
+    assert cloud.run("role", "imply", "gardener", "reader").code == 0
+    given = ("--group", "hobbits", "--domain", "shire", "--inherited")
+    assert cloud.run("role", "grant", "gardener", *given).code == 0
+    held = cloud.json("role", "assignments", "--user", "sam", "--effective")
+    assert {(a["role"], a["on"]) for a in held} == {
+        ("gardener", "project bag-end"),
+        ("reader", "project bag-end"),
+    }
+    assert cloud.run("role", "revoke", "gardener", *given).code == 0
+    assert cloud.run("role", "unimply", "gardener", "reader").code == 0
+    assert cloud.run("group", "remove", "hobbits", "sam").code == 0
+    assert cloud.run("role", "delete", "gardener").code == 0
+    assert cloud.json("project", "set", "bag-end", "--disable")["enabled"] is False
+    assert cloud.run("role", "grant", "reader", "--user", "sam").code == 2
+    assert cloud.run("domain", "set", "shire").code == 2
+    assert cloud.json("domain", "set", "shire", "--disable")["enabled"] is False
+    assert cloud.run("domain", "delete", "shire").output == "deleted domain shire\n"
+
+
+def test_application_credentials(cloud):
+    made = cloud.json(
+        *("application-credential", "create", "robot", "--role", "member"),
+        *("--access-rule", "compute GET /v2.1/servers/**"),
+        cloud=DEMO,
+    )
+
+    assert made["secret"]
+    assert made["access_rules"][0]["path"] == "/v2.1/servers/**"
+    (listed,) = cloud.json("application-credential", "list", cloud=DEMO)
+    assert "secret" not in listed
+    assert cloud.json("application-credential", "show", "robot", cloud=DEMO)["id"] == made["id"]
+    assert cloud.run("application-credential", "delete", "robot", cloud=DEMO).code == 0
+    assert cloud.json("application-credential", "list", cloud=DEMO) == []
