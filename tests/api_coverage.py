@@ -9,6 +9,7 @@ import itertools
 import os
 import sqlite3
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -30,12 +31,12 @@ ASKED_FOR = "CUMULOG_COVERAGE"
 TESTS_AGENT = "cumulog-tests"
 TOLD_S = 60.0
 
-# By the first word of a User-Agent that is one of these, in the order of the table's columns.
+# By what is in a User-Agent, in the order of the table's columns; the command is the SDK as well.
 CLIENTS = {
     "tests": (TESTS_AGENT,),
     "schemathesis": ("schemathesis",),
     "cumulog": ("cumulog",),
-    "openstack": ("openstackclient",),
+    "openstack": ("osc-lib",),
     "openstacksdk": ("openstacksdk",),
 }
 
@@ -92,15 +93,20 @@ def note(state_dir: Path, url: str, path: Path) -> None:
         assert monotonic() < deadline, "the last request is not told of"
         sleep(0.1)
         found = entries(state_dir)
+    write(path, merged(read(path), noted(found)))
+
+
+def noted(found: Iterable[AccessEntry]) -> Statuses:
+    """Return which client was answered what by which route."""
     prefixes = {surface.name: surface.prefix for surface in SURFACES}
     known: Statuses = {}
     for entry in found:
         client = client_of(entry.agent)
-        if client is not None and entry.route:
+        if client is not None and entry.method:  # a route: that of a root is ""
             method = "GET" if entry.method == "HEAD" else entry.method  # one route answers both
             key = f"{method} {prefixes[entry.api]}{entry.route}"
             known.setdefault(key, {}).setdefault(client, []).append(entry.status)
-    write(path, merged(read(path), known))
+    return known
 
 
 def entries(state_dir: Path) -> list[AccessEntry]:

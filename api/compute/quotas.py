@@ -246,7 +246,7 @@ def add(routes: Routes) -> None:
     routes.add("GET", f"{one}/detail", detail, READ, query=user)
     routes.add("GET", f"{one}/defaults", defaults, READ_DEFAULTS)
     routes.add("PUT", one, update, "SetQuota", body=_set, query=user, partly=True)
-    routes.add("DELETE", one, reset, "ResetQuota", query=user, status=202, partly=True)
+    routes.add("DELETE", one, reset, "ResetQuota", query=user, status=202, bare=(202,), partly=True)
     classes = "/v2.1/os-quota-class-sets/{}"
     routes.add("GET", classes, show_class, READ_DEFAULTS)
     routes.add("PUT", classes, update_class, "SetQuotaClass", body=_class)

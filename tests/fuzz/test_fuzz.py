@@ -11,7 +11,7 @@ from tests.fuzz.campaign import Campaign
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 4
+EXAMPLES = 3
 SEED = 20261129
 
 
