@@ -10,26 +10,33 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 from urllib.parse import quote
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from schemas.units import LongText, Text
 
 FRESH = timedelta(minutes=15)
 PRESIGNED_MAX = timedelta(days=7)
 V4 = "AWS4-HMAC-SHA256"
 
 
+# Names and values of a query or of headers.
+Pairs = Annotated[dict[str, LongText], Meta(max_length=1000)]
+
+
 class SignedRequest(Struct, frozen=True):
     """A request as who received it hands it on: Keystone's form of EC2 credentials."""
 
-    access: str
-    signature: str
-    host: str = ""
-    verb: str = "GET"
-    path: str = "/"
-    params: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    body_hash: str = ""  # SHA-256 (hex) of the body; version 4 signs it
+    access: Text
+    signature: Text
+    host: Text = ""
+    verb: Text = "GET"
+    path: LongText = "/"
+    params: Pairs = {}
+    headers: Pairs = {}
+    body_hash: Text = ""  # SHA-256 (hex) of the body; version 4 signs it
 
 
 def is_signed(request: SignedRequest, secret: str, at: datetime) -> bool:

@@ -21,6 +21,7 @@ from api.sealing_inbound import open_text
 from api.signatures import SignedRequest, is_signed, is_signed_for_s3, string_to_sign
 from schemas.errors import InvalidInput, Unauthorized
 from schemas.identity import Credential
+from schemas.units import LongText, Text
 
 USE = "identity:signatures:check"
 METHOD = "ec2credential"
@@ -33,9 +34,9 @@ class _Ec2Body(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _S3(Struct, frozen=True, forbid_unknown_fields=True):
-    access: str
-    signature: str
-    token: str  # what was signed, as base64
+    access: Text
+    signature: Text
+    token: LongText  # what was signed, as base64
 
 
 class _S3Body(Struct, frozen=True, forbid_unknown_fields=True):

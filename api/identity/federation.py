@@ -3,10 +3,10 @@
 Invariant: a client secret is sealed before it leaves this process, and never shown.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.identity.lists import link, listing
@@ -31,28 +31,32 @@ from schemas.identity import (
     UpdateProtocol,
 )
 from schemas.identity.federation import OPENID
+from schemas.units import LongText, Text
 
 READ = "identity:federation:read"
 PLACE = "OS-FEDERATION/identity_providers"
 MAPPINGS = "OS-FEDERATION/mappings"
 
 
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
 class _Oidc(Struct, frozen=True, forbid_unknown_fields=True):
-    issuer: str
-    client_id: str
-    client_secret: str | None = None
-    scopes: tuple[str, ...] = OPENID
-    audiences: tuple[str, ...] = ()
+    issuer: LongText
+    client_id: Text
+    client_secret: LongText | None = None
+    scopes: Annotated[tuple[Text, ...], Meta(max_length=128)] = OPENID
+    audiences: Annotated[tuple[LongText, ...], Meta(max_length=128)] = ()
 
 
 class _Provider(Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool | None = None
-    description: str | None = None
-    remote_ids: tuple[str, ...] | None = None
-    domain_id: str | None = None
-    authorization_ttl: int | None = None
+    description: LongText | None = None
+    remote_ids: Annotated[tuple[Text, ...], Meta(max_length=128)] | None = None
+    domain_id: Text | None = None
+    authorization_ttl: Count | None = None
     oidc: _Oidc | None = None
-    id: str | None = None
+    id: Text | None = None
 
 
 class _ProviderBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,9 +64,9 @@ class _ProviderBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Mapping(Struct, frozen=True, forbid_unknown_fields=True):
-    rules: tuple[MappingRule, ...]
-    id: str | None = None
-    schema_version: str | None = None
+    rules: Annotated[tuple[MappingRule, ...], Meta(max_length=128)]
+    id: Text | None = None
+    schema_version: Text | None = None
 
 
 class _MappingBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,8 +74,8 @@ class _MappingBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Protocol(Struct, frozen=True, forbid_unknown_fields=True):
-    mapping_id: str
-    id: str | None = None
+    mapping_id: Text
+    id: Text | None = None
 
 
 class _ProtocolBody(Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ from schemas.envelope import Actor
 from schemas.errors import InvalidInput, NotFound
 from schemas.identity import RANKED, SYSTEM
 from schemas.policy import DEFAULT, ActionName, Entry, PolicyTable, Who, parse
+from schemas.units import Ordinal, Text
 
 HOLDERS_MAX = 1000
 GRANTORS_MAX = 20
@@ -46,9 +47,9 @@ class Wish(Struct, frozen=True, forbid_unknown_fields=True):
 class WhatIf(Wish, frozen=True, forbid_unknown_fields=True):
     """And the requests to look at: from ``since`` (or the ordinal ``after``) until ``until``."""
 
-    since: str = ""
-    until: str = ""
-    after: Annotated[int, Meta(ge=0)] = 0
+    since: Text = ""
+    until: Text = ""
+    after: Ordinal = 0
 
 
 _wish = msgspec.json.Decoder(Wish)
