@@ -40,9 +40,13 @@ class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
     protocol_id: str = ""
 
 
-class Receipt(Struct, frozen=True, kw_only=True, tag="receipt", tag_field="is"):
-    """What a receipt says: who has proven to be a user by some of the methods that are needed."""
+class Receipt(Struct, frozen=True, kw_only=True):
+    """What a receipt says: who has proven to be a user by some of the methods that are needed.
 
+    Neither can stand for the other: a token has no ``receipt_id``, a receipt no ``audit_id``.
+    """
+
+    receipt_id: str
     user_id: str
     issued_at: Micros
     expires_at: Micros

@@ -5,6 +5,8 @@ gets a token. Who has proven some gets a receipt, which stands for them for a fe
 Invariant: a receipt is no token, and counts only while its user's tokens of that time would.
 """
 
+import secrets
+
 from msgspec import Struct
 
 from api.auth import now
@@ -62,6 +64,7 @@ def receipt_answer(call: Call, proof: Proof) -> Answer:
     """Return the 401 that gives a receipt and says what is missing, as Keystone does."""
     user, issued_at = proof.user, now()
     receipt = Receipt(
+        receipt_id=secrets.token_urlsafe(16),
         user_id=user.user_id,
         issued_at=max(issued_at, user.tokens_valid_from),
         expires_at=issued_at + RECEIPT_LIFETIME,

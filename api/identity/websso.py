@@ -45,7 +45,7 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-class Journey(Struct, frozen=True, kw_only=True, tag="journey", tag_field="is"):
+class Journey(Struct, frozen=True, kw_only=True):
     """What a browser carries, sealed, while its user is with the provider."""
 
     idp_id: str

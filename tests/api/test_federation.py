@@ -290,6 +290,19 @@ def test_providers_mappings_and_protocols_are_kept_as_keystone_does(trust: Trust
     assert admin("PATCH", mapping, {"mapping": {"rules": unsound}}).status == 400
 
 
+def test_nobody_says_in_an_edges_place_who_was_vouched_for(trust: Trust):
+    action = {
+        "type": "SignInFederated",
+        "idp_id": trust.idp,
+        "protocol_id": "openid",
+        "unique_id": "s-1",
+        "claims": {"name": ["ann"], "email": ["a"], "groups": [trust.group]},
+    }
+
+    for api in (trust.cloud.admin, trust.cloud.demo):
+        assert api("POST", "/v1/actions", action).status == 403
+
+
 class Browser:
     """Follows no redirect, keeps one cookie."""
 

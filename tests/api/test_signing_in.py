@@ -261,9 +261,12 @@ def test_several_factors_are_proven_at_once_or_with_a_receipt(cloud: Cloud):
     other = user(cloud)
     stolen = by(cloud, "password", receipt=receipt, **password(other))
     no_receipt = by(cloud, "totp", receipt="x" * 100, **codes.identity(codes.now(-1)))
+    token = sign_in(cloud, other, "first-1").headers["x-subject-token"]
+    a_token = by(cloud, "password", receipt=token, **password(other))
     done = by(cloud, "totp", receipt=receipt, **codes.identity(codes.now()))
 
     assert (bad.status, stolen.status, no_receipt.status) == (401, 401, 401)
+    assert a_token.status == 401, "nor is a token a receipt"
     assert done.status == 201, done
     assert set(done.body["token"]["methods"]) == {"password", "totp"}
     both = by(cloud, "password", "totp", **password(ann), **codes.identity(codes.now(1)))
