@@ -99,6 +99,9 @@ def show(
     changed: Annotated[
         bool, typer.Option("--changed/--effective", help="What differs from the defaults alone.")
     ] = False,
+    as_cedar: Annotated[
+        bool, typer.Option("--cedar", help="As Cedar policies, for those who analyse them.")
+    ] = False,
 ) -> None:
     """Show who may do what, as it is now.
 
@@ -112,6 +115,11 @@ def show(
     }
     if action is not None and not rules and not changed:
         raise Problem(f"there is no action {action}{_near(action, told['rules'])}", exit_code=USAGE)
+    if as_cedar:
+        from engine.cedar import cedar
+
+        print(cedar({name: tuple(rule["entries"]) for name, rule in rules.items()}))
+        return
     if session.output is not Output.TABLE:
         session.show({**told, "rules": rules})
         return

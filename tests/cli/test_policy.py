@@ -87,6 +87,13 @@ def test_a_policy_is_checked_set_and_taken_back(cloud, tmp_path: Path):
     assert "Now it would pass." in cloud.run("why-denied", request_id, cloud=DEMO).output
 
 
+def test_the_table_is_told_as_cedar(cloud):
+    shown = cloud.run("policy", "show", "DeleteServer", "--cedar")
+
+    assert shown.code == 0, shown.errors
+    assert shown.output.count('permit (principal, action == Action::"DeleteServer", ') == 2
+
+
 def test_who_can_names_users_and_their_grants(cloud):
     shown = cloud.run("who-can", "DeleteServer")
 
