@@ -356,7 +356,8 @@ class Service:
         limits.sign_in(call.origin)
         await self._edge.freshness.need()
         answer = await route.handler(call)
-        limits.signed_in(call.origin)
+        if answer.status < 400:
+            limits.signed_in(call.origin)
         return answer
 
     def _failed(self, call: Call, problem: Problem) -> Answer:
