@@ -67,6 +67,14 @@ async def _action(call: Call) -> Action:
     return action
 
 
+# A sealed value that somebody sends may be another's, and would be opened for them.
+_WITH_SECRETS = {
+    "CreateApplicationCredential": "POST /identity/v3/users/{id}/application_credentials",
+    "CreateCredential": "POST /identity/v3/credentials",
+    "UpdateCredential": "PATCH /identity/v3/credentials/{id}",
+}
+
+
 def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
     """Refuse actions whose claims only this edge can make, after checks of its own.
 
@@ -79,6 +87,8 @@ def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
         raise Forbidden("a webhook is made with POST /v1/webhooks, which looks where it leads")
     if kind == "UpdateWebhook" and (body.get("url") or body.get("secret")):
         raise Forbidden("a webhook's url and secret are changed with PATCH /v1/webhooks/{id}")
+    if kind in _WITH_SECRETS and (body.get("blob") or body.get("secret")):
+        raise Forbidden(f"what is secret in {kind} is sealed by {_WITH_SECRETS[kind]}")
     if kind == "UploadImage":
         raise Forbidden("an image's content is sent with PUT /image/v2/images/{id}/file")
     if kind == "UpdateUser" and body.get("password") is not None and _is_own_alone(call):

@@ -39,6 +39,10 @@ async def test_an_expired_token_is_refused_before_anything_is_read(tmp_path: Pat
         await authenticator.principal(ring.seal(token))
     with pytest.raises(Unauthorized, match="needs a token"):
         await authenticator.principal("")
+    with pytest.raises(Unauthorized, match="expired"):
+        await authenticator.principal(ring.seal(token), expired_for=1)
+    with pytest.raises(Unavailable):  # let through, and looked up where there is nothing
+        await authenticator.principal(ring.seal(token), expired_for=3600 * 10**6)
 
 
 def signed_in(story: Story, path: Path) -> tuple[Authenticator, TokenRing, Token, list[int]]:

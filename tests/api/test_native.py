@@ -316,6 +316,23 @@ def test_what_is_sealed_already_is_not_taken(admin: Api, action: dict):
     assert "given as text" in reply.body["detail"]
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"type": "CreateApplicationCredential", "name": "x", "secret": SEALED},
+        {"type": "CreateCredential", "user_id": "x", "kind": "cert", "blob": SEALED},
+        {"type": "UpdateCredential", "credential_id": "x", "blob": SEALED},
+    ],
+    ids=lambda action: action["type"],
+)
+def test_a_credential_is_made_by_the_call_that_seals_it(admin: Api, action: dict):
+    """A sealed value may be another's, and its credential would show it in clear."""
+    reply = admin("POST", ACTIONS, action)
+
+    assert (reply.status, reply.body["code"]) == (403, "Forbidden")
+    assert "/identity/v3/" in reply.body["detail"]
+
+
 def test_a_token_is_ended_for_as_long_as_it_lasts(cloud: Cloud):
     """A revocation that ends before its token would bring the token back."""
     someone = cloud.stranger()
