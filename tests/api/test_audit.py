@@ -50,6 +50,7 @@ def test_a_read_is_told_with_who_whence_which_and_how_long(cloud: Cloud, demo: A
     assert (entry["address"], entry["agent"]) == ("127.0.0.1", "auditor/1")
     assert (entry["api"], entry["version"], entry["method"]) == ("compute", "2.1", "GET")
     assert (entry["route"], entry["tag"]) == ("/v2.1/servers/{}", "compute:servers:read")
+    assert entry["rule"] == "compute:servers:read: reader in project"
     assert entry["about"] == [server]
     assert 0 < entry["max_us"] == entry["total_us"]
     # Its project reads it too, and to read it is a request like any other.

@@ -73,13 +73,14 @@ def test_a_malformed_users_password_is_not_recorded(admin: Api):
     assert SECRET not in json.dumps(recorded(admin, reply))
 
 
-def test_a_missing_role_is_recorded(demo: Api):
+def test_a_missing_role_is_recorded_with_the_rule(demo: Api):
     reply = demo("POST", "/identity/v3/projects", {"project": {"name": fresh("p")}})
     assert reply.status == 403
 
     event = recorded(demo, reply)
 
     assert (event["tag"], event["code"]) == ("CreateProject", "Forbidden")
+    assert event["body"]["verdict"]["rule"].startswith("CreateProject: ")
 
 
 def test_what_the_engine_refuses_is_recorded(cloud: Cloud, demo: Api):
