@@ -239,6 +239,19 @@ def test_tokens(cloud: Cloud, member: OpenStack, tmp_path: Path):
     assert member.json("token issue")["id"] != token["id"]
 
 
+def test_members_see_themselves(member: OpenStack):
+    me = member.json("token issue")
+
+    assert member.json(f"user show {me['user_id']}")["name"] == "demo"
+    assert member.json(f"project show {me['project_id']}")["name"] == "demo"
+    assert "403" in member.refused("user show demo")  # as in Keystone: names need a list
+    assert "demo" in member("project list --my-projects")
+    assert "member" in member("role assignment list --names --auth-user --auth-project")
+    assert "RegionOne" in member("region list")
+    assert {"admin", "reader"} <= {role["Name"] for role in member.json("role list")}
+    member("limits show --absolute")
+
+
 def test_two_users_in_two_projects_and_an_auditor(
     cloud: Cloud, operator: OpenStack, tmp_path: Path
 ):
