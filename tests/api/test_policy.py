@@ -11,6 +11,7 @@ from projections.reader import Reader
 from schemas.policy import DEFAULT, parse
 from tests.api.conftest import Api, Cloud, fresh
 from tests.api.personas import ID, PASSWORD, TOKENS
+from tests.cli.running import eventually
 
 ACTIONS = "/v1/actions"
 POLICY = "/v1/policy"
@@ -157,6 +158,20 @@ def test_what_failed_for_another_reason_is_not_laid_on_the_policy(cloud: Cloud, 
 
     assert (told["by_policy"], told["code"]) == (False, "NotFound")
     assert told["would_have_let_pass"] == []
+
+
+def test_a_refused_read_is_found_in_the_access_log(cloud: Cloud, reader: Account, project: str):
+    reply = reader.api("GET", "/compute/v2.1/os-hypervisors")
+    assert reply.status == 403
+    path = f"{POLICY}/why-denied/{reply.headers['x-openstack-request-id']}"
+    eventually(lambda: reader.api("GET", path).status == 200, "the access log has it")
+
+    told = reader.api("GET", path).body["why_denied"]
+
+    assert (told["source"], told["by_policy"]) == ("access", True)
+    assert told["rule"] == "compute:hosts:read: admin in cloud | reader in system"
+    assert told["scope"] == {"project_id": project}
+    assert cloud.stranger()("GET", path).status == 404
 
 
 def test_nobody_asks_why_of_what_was_not_refused(cloud: Cloud, auditor: Api):
