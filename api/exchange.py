@@ -174,6 +174,17 @@ class Call:
         self.rule, self.reach, self._allowed = reach.rule, reach, action
         return reach
 
+    def need_still(self) -> None:
+        """Ask again for what was allowed last: rules and roles may be others by now.
+
+        Raises:
+            Forbidden: it is not allowed any more, or does not reach the same.
+        """
+        action, reach = self._allowed, self.reach
+        self._allowed = ""
+        if self.allow(action) != reach:
+            raise Forbidden("what may be read has changed; ask anew")
+
     def may(self, action: str) -> bool:
         """Return whether the policy lets the caller do what it calls ``action``, in any reach."""
         principal = self.principal

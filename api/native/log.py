@@ -21,7 +21,7 @@ from projections.answers import Event
 from projections.cloudevents import CloudEvent
 from projections.redaction import shown
 from schemas.config import REGION
-from schemas.errors import InvalidInput, NotFound, Unauthorized, Unavailable
+from schemas.errors import Forbidden, InvalidInput, NotFound, Unauthorized, Unavailable
 from schemas.units import SECOND
 
 PING_S = 15.0
@@ -155,8 +155,9 @@ async def _feed(
                 yield b": still here\n\n"
             await asyncio.sleep(GATHER_S)
             try:
-                await edge.authenticate(call)
-            except (Unauthorized, Unavailable) as error:
+                call.principal, _ = await edge.authenticate(call)
+                call.need_still()
+            except (Forbidden, Unauthorized, Unavailable) as error:
                 yield b"event: end\ndata: " + _encode(error.reason) + b"\n\n"
                 break
     finally:

@@ -1,6 +1,8 @@
 """The policy's own calls: shown, tried, why, who, and what if; and nothing of it is written."""
 
+import http.client
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -93,6 +95,22 @@ def test_a_rule_is_set_by_an_event_and_counts_at_once(
     assert allowed.status == 201, allowed
     told = reader.api("GET", f"/v1/audit/{allowed.headers['x-openstack-request-id']}").body
     assert told["events"][0]["body"]["verdict"]["rule"] == "CreateNetwork: reader in project"
+
+
+def test_a_feed_ends_when_its_rule_does(cloud: Cloud, reader: Account, restored: None):
+    connection = http.client.HTTPConnection(urlsplit(cloud.url).netloc, timeout=60)
+    headers = {"X-Auth-Token": reader.api.token}
+    connection.request("GET", "/v1/events?follow=1", headers=headers)
+    stream = connection.getresponse()
+    assert stream.readline() == b": connected\n"
+
+    rules = {"log:events:read": ["admin in cloud"]}
+    assert cloud.admin("POST", ACTIONS, {"type": "SetPolicy", "rules": rules}).status == 200
+
+    told = stream.read().decode()
+    connection.close()
+    assert "event: end\ndata: " in told
+    assert "policy.set.v1" not in told
 
 
 def test_a_check_says_who_gains_and_who_loses_and_changes_nothing(cloud: Cloud, auditor: Api):
