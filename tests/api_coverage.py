@@ -31,13 +31,13 @@ ASKED_FOR = "CUMULOG_COVERAGE"
 TESTS_AGENT = "cumulog-tests"
 TOLD_S = 60.0
 
-# By what is in a User-Agent, in the order of the table's columns; the command is the SDK as well.
+# By what is in a User-Agent; the first that fits. In the order of the table's columns.
 CLIENTS = {
     "tests": (TESTS_AGENT,),
     "schemathesis": ("schemathesis",),
     "cumulog": ("cumulog",),
-    "openstack": ("osc-lib",),
-    "openstacksdk": ("openstacksdk",),
+    "openstacksdk": ("sdk-tests",),  # as tests/api/test_clients.py has the SDK name its application
+    "openstack": ("openstacksdk",),  # which the command leaves unnamed
 }
 
 type Statuses = dict[str, dict[str, list[int]]]  # by route, by client

@@ -244,7 +244,8 @@ def test_quotas_as_an_operator_sets_them(operator: Cli, member: Cli):
 SDK = """
 import os
 import openstack
-cloud = openstack.connect(cloud=os.environ["OS_CLOUD"])
+cloud = openstack.connect(
+    cloud=os.environ["OS_CLOUD"], app_name="sdk-tests", app_version="1")
 token = cloud.authorize()
 with open("disk.raw", "wb") as f:
     f.write(os.urandom(100_000))

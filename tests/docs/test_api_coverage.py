@@ -53,8 +53,8 @@ def test_a_record_without_a_route_shows_it_as_not_called():
 @pytest.mark.parametrize(
     ("agent", "client"),
     [
-        ("openstacksdk/4.8.0 keystoneauth1/5.11 python-requests/2.32 CPython/3.13", "openstacksdk"),
-        ("osc-lib/4.2.0 openstacksdk/4.8.0 keystoneauth1/5.11", "openstack"),
+        ("openstacksdk/4.8.0 keystoneauth1/5.11 python-requests/2.32", "openstack"),
+        ("sdk-tests/1 openstacksdk/4.8.0 keystoneauth1/5.11", "openstacksdk"),
         ("cumulog/0.1.0", "cumulog"),
         ("cumulog-tests", "tests"),
         ("schemathesis", "schemathesis"),
