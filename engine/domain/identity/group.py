@@ -9,9 +9,9 @@ from engine.domain.identity.found import (
     find_group,
     find_user,
     identity_id,
+    is_above_domains,
     merged_extra,
     need_domain,
-    rules_the_cloud,
 )
 from engine.domain.state import Cell, drop_member
 from schemas import identity as s
@@ -73,9 +73,11 @@ def remove_group_member(cell: Cell, ctx: Context, action: s.RemoveGroupMember) -
 
 
 def _need_not_above(cell: Cell, ctx: Context, group: s.Group) -> None:
-    """Keep who rules one domain from choosing who rules the cloud."""
-    if not ctx.reach.any and rules_the_cloud(cell, group.group_id):
-        raise Forbidden("this group rules the cloud, and is changed by the cloud's administrators")
+    """Keep who rules one domain from choosing who rules or audits the cloud."""
+    if not ctx.reach.any and is_above_domains(cell, group.group_id):
+        raise Forbidden(
+            "this group has roles in the whole cloud, and is changed by the cloud's administrators"
+        )
 
 
 def _need_free(cell: Cell, domain_id: str, name: str, own_id: str) -> None:

@@ -8,9 +8,9 @@ from engine.domain.identity.found import (
     Decision,
     find_user,
     identity_id,
+    is_above_domains,
     merged_extra,
     need_domain,
-    rules_the_cloud,
 )
 from engine.domain.identity.password import parts
 from engine.domain.state import Cell, drop_member
@@ -116,9 +116,11 @@ def _need_own(action: s.UpdateUser) -> None:
 
 
 def _need_not_above(cell: Cell, ctx: Context, user: s.User) -> None:
-    """Keep who rules one domain from becoming, by a new password, who rules the cloud."""
-    if not ctx.reach.any and rules_the_cloud(cell, user.user_id):
-        raise Forbidden("this user rules the cloud, and is changed by the cloud's administrators")
+    """Keep who rules one domain from becoming, by a new password, who rules or audits the cloud."""
+    if not ctx.reach.any and is_above_domains(cell, user.user_id):
+        raise Forbidden(
+            "this user has roles in the whole cloud, and is changed by the cloud's administrators"
+        )
 
 
 def _need_project(cell: Cell, ctx: Context, project_id: str | None) -> None:

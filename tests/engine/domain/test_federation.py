@@ -93,6 +93,21 @@ def test_groups_give_roles_for_a_while(corp):
     assert authenticate(corp.cell, ann) == frozenset()
 
 
+def test_a_manager_gives_no_password_to_who_rules_the_cloud_by_its_provider(corp):
+    admin = corp.cell.index.role_names["", "admin"]
+    corp.ok(corp.admin, GrantRole(role_id=admin, group_id=corp.crew, project_id=corp.project))
+    manager = corp.cell.index.role_names["", "manager"]
+    boss = corp.ok(corp.admin, CreateUser(name="boss", domain_id=corp.domain))["user_id"]
+    corp.ok(corp.admin, GrantRole(role_id=manager, user_id=boss, domain_id=corp.domain))
+    password = UpdateUser(user_id=corp.signed_in().user_id, password=SECRET)
+    corp.now += LIFETIME
+    corp.ok(corp.admin, CreateProject(name="later"))
+
+    # What the provider has said counts no more; but it would once Ann comes again.
+    actor = Actor(kind="user", user_id=boss, domain_id=corp.domain, issued_at=corp.now)
+    assert corp.refused(actor, password).code == "Forbidden"
+
+
 def test_what_is_said_last_counts(corp):
     ann = corp.signed_in()
 

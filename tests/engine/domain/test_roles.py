@@ -276,6 +276,24 @@ def test_a_manager_makes_nobody_who_rules_the_cloud(world):
     assert world.refused(boss, join).code == "Forbidden"
 
 
+@pytest.mark.parametrize(("role", "system"), [("reader", True), ("service", False)])
+def test_a_manager_makes_nobody_who_sees_the_whole_cloud(world, role, system):
+    acme = Acme(world)
+    friend, boss = acme.user("friend"), acme.manager
+    where = {"system": True} if system else {"project_id": acme.top}
+    join = AddGroupMember(group_id=acme.group, user_id=friend)
+    password = UpdateUser(user_id=acme.ann, password=SECRET)
+    world.ok(boss, password)
+
+    acme.give(role, group_id=acme.group, **where)
+
+    # Whoever joins the group, or signs in as Ann, has what the manager could not give.
+    grant = GrantRole(role_id=acme.role(role), user_id=friend, **where)
+    for action in (grant, join, password, DeleteUser(user_id=acme.ann)):
+        assert world.refused(boss, action).code == "Forbidden", action
+    world.ok(world.admin, join)
+
+
 # What stands for a user
 
 
