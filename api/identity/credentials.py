@@ -1,7 +1,8 @@
 """Keys of users: any kind as ``/credentials``, EC2 and S3 keys also as ``OS-EC2``.
 
 Invariant: what a key says (``blob``) is sealed before it leaves this process, and opened only for
-its user and for administrators.
+its user and for administrators. A program that acts for a user sees what it has made itself: with
+the other keys it could do all that its user may.
 """
 
 import secrets
@@ -102,10 +103,21 @@ def _user(call: Call, user_id: str, action: str) -> User:
     return user
 
 
+def _sees(call: Call, credential: Credential) -> bool:
+    """Whether the secret of a key that the caller reaches is shown to it."""
+    token = call.principal.token
+    program = token.application_credential_id
+    if call.allow(READ).any or not (program or token.trust_id):
+        return True
+    return bool(program) and credential.application_credential_id == program
+
+
 def _find(call: Call, action: str) -> Credential:
     reach, ident = call.allow(action), call.args[0]
     credential = call.edge.reader.credential(ident)
     if credential is None or not _reaches(call, reach, credential.user_id):
+        raise NotFound(f"there is no credential {ident[:64]!r}")
+    if action == READ and not _sees(call, credential):
         raise NotFound(f"there is no credential {ident[:64]!r}")
     return credential
 
@@ -136,7 +148,8 @@ async def list_credentials(call: Call) -> Answer:
     if own is not None and asked != own:
         return listing(call, "credentials", [])
     found = call.edge.reader.credentials(user_id=asked, kind=call.param("type") or None)
-    return listing(call, "credentials", [await _view(call, one) for one in found])
+    seen = [one for one in found if _sees(call, one)]
+    return listing(call, "credentials", [await _view(call, one) for one in seen])
 
 
 async def create_credential(call: Call) -> Answer:
@@ -215,6 +228,8 @@ def _find_ec2(call: Call, action: str) -> Credential:
     credential = call.edge.reader.credential(ec2_id(call.args[1]))
     if credential is None or credential.type != EC2 or credential.user_id != user.user_id:
         raise NotFound(f"there is no access key {call.args[1][:64]!r}")
+    if action == READ and not _sees(call, credential):
+        raise NotFound(f"there is no access key {call.args[1][:64]!r}")
     return credential
 
 
@@ -222,7 +237,8 @@ async def list_ec2(call: Call) -> Answer:
     """GET /users/{id}/credentials/OS-EC2."""
     user = _user(call, call.args[0], READ)
     found = call.edge.reader.credentials(user_id=user.user_id, kind=EC2)
-    return listing(call, "credentials", [await _ec2_view(call, one) for one in found])
+    seen = [one for one in found if _sees(call, one)]
+    return listing(call, "credentials", [await _ec2_view(call, one) for one in seen])
 
 
 async def create_ec2(call: Call) -> Answer:

@@ -201,6 +201,39 @@ def test_ec2_keys(cloud: Cloud):
     assert api("POST", keys, {"tenant_id": elsewhere}).status == 400
 
 
+def test_keys_of_a_user_are_not_shown_to_what_stands_for_it(cloud: Cloud):
+    api, user = owner(cloud)
+    keys, every, project = f"{user}/credentials/OS-EC2", f"{V3}/credentials", me(api)["project"]
+    wish = {"tenant_id": project["id"]}
+    own = api.made(keys, wish)
+    ident = sha256(own["access"].encode()).hexdigest()
+    trustee = cloud.stranger()
+    free = using(cloud, new_credential(api, user, unrestricted=True))
+    for acting in (
+        using(cloud, new_credential(api, user)),
+        entrusted(cloud, trustee, new_trust(cloud, api, trustee)),
+        free,
+    ):
+        assert my_id(acting) == my_id(api)
+        for path in (every, keys):
+            assert acting("GET", path).body["credentials"] == []
+        for path in (f"{every}/{ident}", f"{keys}/{own['access']}"):
+            assert acting("GET", path).status == 404
+        # Whoever knows a key, as its maker does, could sign for the user.
+        blob = json.dumps({"access": own["access"], "secret": "known"})
+        change = {"credential": {"blob": blob}}
+        assert acting("PATCH", f"{every}/{ident}", change).status == 403
+
+    made_one = free.made(keys, wish)
+    assert free("GET", keys).body["credentials"] == [made_one]
+    assert free("GET", f"{keys}/{made_one['access']}").body["credential"] == made_one
+    assert {key["access"] for key in api("GET", keys).body["credentials"]} == {
+        own["access"],
+        made_one["access"],
+    }
+    assert api("GET", f"{keys}/{own['access']}").body["credential"] == own
+
+
 def test_credentials_of_any_kind(cloud: Cloud):
     api, user = owner(cloud)
     ident = user.rpartition("/")[2]

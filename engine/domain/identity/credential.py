@@ -53,6 +53,9 @@ def update_credential(cell: Cell, ctx: Context, action: s.UpdateCredential) -> D
     """Change what is given; an EC2 key keeps its access key, by which it is found."""
     credential = _find(cell, ctx, action.credential_id)
     need_unrestricted(cell, ctx, "changing credentials")
+    program = ctx.actor.application_credential_id
+    if program and credential.application_credential_id != program and not ctx.reach.any:
+        raise Forbidden("an application credential changes those keys only that it has made")
     if action.access is not None and action.access != credential.access:
         raise Forbidden("a credential keeps its access key")
     if action.project_id is not None:
