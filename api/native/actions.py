@@ -91,17 +91,20 @@ def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
         raise Forbidden(f"what is secret in {kind} is sealed by {_WITH_SECRETS[kind]}")
     if kind == "UploadImage":
         raise Forbidden("an image's content is sent with PUT /image/v2/images/{id}/file")
-    if kind == "UpdateUser" and body.get("password") is not None and _is_own_alone(call):
+    if kind == "UpdateUser" and body.get("password") is not None and _is_own(call, body):
         raise Forbidden(
             "a user changes its own password with POST /identity/v3/users/{id}/password, which "
             "asks for the old one"
         )
 
 
-def _is_own_alone(call: Call) -> bool:
-    """Return whether the caller may change no user but itself."""
-    reach = call.allow("UpdateUser")
-    return not (reach.any or reach.domain)
+def _is_own(call: Call, body: dict[str, Any]) -> bool:
+    """Return whether the caller may change this user only as being it, if at all."""
+    reach, caller = call.allow("UpdateUser"), call.principal
+    if reach.any:
+        return False
+    own = body.get("user_id") == caller.user_id
+    return not reach.domain or (own and caller.user.domain_id != caller.token.domain_id)
 
 
 def _unknown(sent: object, understood: object, path: str) -> set[str]:

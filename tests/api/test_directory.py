@@ -412,6 +412,26 @@ def test_options_of_users(cloud: Cloud):
     assert cloud.admin("PATCH", path, unknown).status == 400
 
 
+def test_a_manager_of_another_domain_gives_itself_no_password_without_the_old(
+    cloud: Cloud, world: World
+):
+    user = made(cloud, "user", password="pw")  # of the domain Default
+    domain = world.domains[0]["id"]
+    grant = f"{V3}/domains/{domain}/users/{user['id']}/roles/{role_id(cloud, 'manager')}"
+    assert cloud.admin("PUT", grant).status == 204
+    manager = signed_in(cloud, user, {"domain": {"id": domain}})
+    other = manager.made(f"{V3}/users", {"user": {"name": fresh("user")}})
+
+    change = {"type": "UpdateUser", "password": "new", "own": True}
+    native = manager("POST", "/v1/actions", change | {"user_id": user["id"]})
+
+    assert native.status == 403
+    path = f"{V3}/users/{user['id']}"
+    assert manager("PATCH", path, {"user": {"password": "new"}}).status == 403
+    assert manager("POST", "/v1/actions", change | {"user_id": other["id"]}).status == 200
+    assert signed_in(cloud, user, {"domain": {"id": domain}})
+
+
 def test_nobody_gives_itself_a_new_password_without_the_old(cloud: Cloud):
     api = cloud.stranger()
     path = f"{V3}/users/{my_id(api)}"
