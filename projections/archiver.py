@@ -44,7 +44,7 @@ from projections.models import decode_stored
 from projections.notary import Notary, book_of, keys_of
 from projections.numbers import GAPS, USAGE_ROWS, lag
 from projections.reader import Reader
-from projections.runner import read_model_path, stopped
+from projections.runner import read_model_path, until_stopped
 from projections.segment import HistoryBroken, NotProjected
 from schemas.config import Config
 from schemas.errors import InvalidInput, NotFound, Rejected, Unavailable
@@ -127,16 +127,9 @@ async def run(config: Config) -> None:
     )
     subject = bus.subjects.metrics(f"archiver-{config.node}")
     await answer_for(bus, subject, "archiver", archiver.readings)
-    stopping = asyncio.create_task(stopped())
-    working = asyncio.create_task(archiver.run())
     try:
-        await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
+        await until_stopped(archiver.run())
     finally:
-        for task in (stopping, working):
-            task.cancel()
-        await asyncio.gather(stopping, working, return_exceptions=True)
         reader.end()  # threads cannot be cancelled
         await bus.close()
 

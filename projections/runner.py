@@ -8,7 +8,7 @@ all the commits that were waiting, with the position; a kill at any moment loses
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,8 @@ RETRY_MAX_S = 2.0
 # A log that differs may be one that was read amiss; the third time in a row it is true.
 DIFFERENCES_MAX = 3
 CHECKPOINT_COMMITS = 250
+
+type Work = Coroutine[object, object, None]
 
 
 class Announcer(Protocol):
@@ -73,7 +75,6 @@ async def run(config: Config) -> None:
         name=f"projector-{config.node}",
         cell=config.cell,
     )
-    stopping = asyncio.create_task(stopped())
     source = JetStreamLog(bus, archived=History(history_path(config)).commits_after)
     reader = Reader(read_model_path(config))
     resources = Resources(reader)
@@ -85,21 +86,36 @@ async def run(config: Config) -> None:
 
     subject = bus.subjects.metrics(f"projector-{config.node}")
     await answer_for(bus, subject, "projector", numbers)
-    following = asyncio.create_task(follow(bus, source, read_model_path(config), config.node))
-    keeping = asyncio.create_task(access.keep(bus, access.access_path(config)))
+    following = follow(bus, source, read_model_path(config), config.node)
+    keeping = access.keep(bus, access.access_path(config))
     try:
-        await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
-        if following.done():
-            following.result()
+        await until_stopped(following, keeping)
     finally:
-        for task in (stopping, following, keeping):
-            task.cancel()
-        await asyncio.gather(stopping, following, keeping, return_exceptions=True)
         await bus.close()
         reader.end()
 
 
-async def stopped() -> None:
+async def until_stopped(work: Work, *beside: Work) -> None:
+    """Do ``work`` until it ends, or the process is told to stop by SIGTERM or SIGINT.
+
+    What goes on ``beside`` it is ended with it, and nobody waits for its end.
+
+    Raises:
+        Exception: what ``work`` has ended with.
+    """
+    stopping, working = asyncio.create_task(_stopped()), asyncio.create_task(work)
+    tasks = [stopping, working, *map(asyncio.create_task, beside)]
+    try:
+        await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stopped() -> None:
     """Return once the process is told to stop by SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

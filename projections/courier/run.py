@@ -28,7 +28,7 @@ from projections.courier.book import Book, Dead, Progress
 from projections.courier.post import Line
 from projections.courier.sender import Pace, Sender, Shared
 from projections.reader import Reader
-from projections.runner import read_model_path, stopped
+from projections.runner import read_model_path, until_stopped
 from schemas.config import REGION, Config
 from schemas.envelope import Actor, Client, Request
 from schemas.errors import Unavailable
@@ -81,16 +81,9 @@ async def run(config: Config) -> None:
     reader = Reader(read_model_path(config))
     book = Book(Path(config.state_dir) / "webhooks" / "book.sqlite")
     courier = Courier(config, bus, reader, book)
-    stopping = asyncio.create_task(stopped())
-    working = asyncio.create_task(courier.run())
     try:
-        await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
+        await until_stopped(courier.run())
     finally:
-        for task in (stopping, working):
-            task.cancel()
-        await asyncio.gather(stopping, working, return_exceptions=True)
         await bus.close()
         reader.close()
         book.close()
