@@ -6,7 +6,7 @@ body is never held beyond the limit its route sets.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -434,8 +434,3 @@ def decode_body[T](body: bytes, decoder: msgspec.json.Decoder[T], what: str = "t
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"{what} {decoding_reason(error)}") from error
-
-
-def common_headers(pairs: Iterable[tuple[str, str]]) -> list[Header]:
-    """Return headers as the server wants them."""
-    return [(k.encode("latin-1"), v.encode("latin-1")) for k, v in pairs]

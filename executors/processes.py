@@ -21,10 +21,6 @@ class Process:
     pid: int
     arguments: tuple[str, ...]
 
-    def mentions(self, text: str) -> bool:
-        """Return whether any argument contains the text."""
-        return any(text in argument for argument in self.arguments)
-
 
 def read(pid: int) -> Process | None:
     """Return a process, None if there is none, or it is dead."""

@@ -11,8 +11,6 @@ from schemas.units import Micros
 
 type Decision = tuple[list[Fact], dict[str, object]]
 
-RULES_MAX = 1000
-
 
 def set_policy(cell: Cell, ctx: Context, action: s.SetPolicy) -> Decision:
     """Replace rules; the whole table that results is in the fact."""

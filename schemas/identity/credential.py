@@ -11,7 +11,6 @@ from schemas.units import LongText, Micros, Name, Text
 ServiceType = Annotated[str, Meta(min_length=1, max_length=64)]
 HttpMethod = Literal["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"]
 RulePath = Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^/")]
-RoleIds = Annotated[tuple[Id, ...], Meta(min_length=1, max_length=64)]
 Redelegations = Annotated[int, Meta(ge=0, le=3)]
 
 # Resources
