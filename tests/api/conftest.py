@@ -4,6 +4,8 @@ import http.client
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -166,16 +168,23 @@ def credentials(user: str, password: str, project: str = "") -> dict:
     return {"auth": auth}
 
 
-@pytest.fixture(scope="session")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A running cloud, shared by all tests of the API."""
-    up = Up(tmp_path_factory.mktemp("api") / "state")
+@contextmanager
+def started(state_dir: Path, *options: str) -> Iterator[Cloud]:
+    """Run a cloud for as long as it is needed."""
+    up = Up(state_dir)
     try:
-        up.start("--no-demo")
+        up.start("--no-demo", *options)
         yield Cloud(up)
     finally:
         if up.process is not None:
             up.stop()
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A running cloud, shared by all tests of the API."""
+    with started(tmp_path_factory.mktemp("api") / "state") as cloud:
+        yield cloud
 
 
 @pytest.fixture

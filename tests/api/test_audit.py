@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from tests.api.conftest import Api, Cloud, credentials, fresh
-from tests.cli.running import Up, alive, eventually
+from tests.api.conftest import Api, Cloud, credentials, fresh, started
+from tests.cli.running import alive, eventually
 
 SERVERS = "/compute/v2.1/servers"
 
@@ -242,11 +242,8 @@ def test_the_command_line_shows_both(cloud: Cloud, demo: Api):
 @pytest.fixture
 def alone(tmp_path_factory: pytest.TempPathFactory):
     """A cloud that a test may break."""
-    up = Up(tmp_path_factory.mktemp("audit") / "state")
-    up.start("--no-demo")
-    yield Cloud(up)
-    if up.process is not None:
-        up.stop()
+    with started(tmp_path_factory.mktemp("audit") / "state") as cloud:
+        yield cloud
 
 
 def test_an_edge_that_is_killed_leaves_a_gap_that_is_seen(alone: Cloud):

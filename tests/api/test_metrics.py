@@ -10,8 +10,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from schemas.metrics import METRICS
-from tests.api.conftest import Api, Cloud
-from tests.cli.running import Up, eventually
+from tests.api.conftest import Api, Cloud, started
+from tests.cli.running import eventually
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PROCESSES = {"engine", "projector", "archiver", "courier", "agent", "api"}
@@ -20,13 +20,8 @@ PROCESSES = {"engine", "projector", "archiver", "courier", "agent", "api"}
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cloud whose processes may be stopped."""
-    up = Up(tmp_path_factory.mktemp("metrics") / "state")
-    try:
-        up.start("--no-demo")
-        yield Cloud(up)
-    finally:
-        if up.process is not None:
-            up.stop()
+    with started(tmp_path_factory.mktemp("metrics") / "state") as cloud:
+        yield cloud
 
 
 def scrape(cloud: Cloud, accept: str = "") -> dict:
@@ -153,19 +148,14 @@ def test_who_scrapes_often_is_given_the_same_answer(cloud: Cloud):
 
 
 def test_a_token_may_be_asked_for(tmp_path):
-    up = Up(tmp_path / "state")
-    try:
-        up.start("--no-demo", "--metrics-token-file", str(_token_file(tmp_path)))
-        cloud = Cloud(up)
+    token_file = str(_token_file(tmp_path))
+    with started(tmp_path / "state", "--metrics-token-file", token_file) as cloud:
         assert cloud.anyone("GET", "/metrics").status == 401
         wrong = {"Authorization": "Bearer wrong"}
         assert cloud.anyone("GET", "/metrics", headers=wrong).status == 401
         assert Api(cloud.url, cloud.demo.token)("GET", "/metrics").status == 401
         right = {"Authorization": "Bearer scrape-me-1234567890"}
         assert cloud.anyone("GET", "/metrics", headers=right).status == 200
-    finally:
-        if up.process is not None:
-            up.stop()
 
 
 def _token_file(directory):

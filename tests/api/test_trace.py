@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.conftest import Cloud, credentials, fresh
-from tests.cli.running import Up, eventually
+from tests.api.conftest import Cloud, credentials, fresh, started
+from tests.cli.running import eventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "tracestate": "rojo=1,congo=2"}
@@ -16,13 +16,9 @@ NETWORKS = "/network/v2.0/networks"
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A running cloud whose processes log all they can."""
-    up = Up(tmp_path_factory.mktemp("trace") / "state")
-    try:
-        up.start("--no-demo", "--log-level", "debug")
-        yield Cloud(up)
-    finally:
-        if up.process is not None:
-            up.stop()
+    state_dir = tmp_path_factory.mktemp("trace") / "state"
+    with started(state_dir, "--log-level", "debug") as cloud:
+        yield cloud
 
 
 def lines(cloud: Cloud, process: str) -> list[dict]:

@@ -16,8 +16,8 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from cloudevents.core.formats.json import JSONFormat
 
-from tests.api.conftest import Api, Cloud, fresh
-from tests.cli.running import Up, eventually
+from tests.api.conftest import Api, Cloud, fresh, started
+from tests.cli.running import eventually
 
 WEBHOOKS = "/v1/webhooks"
 NETWORKS = "/network/v2.0/networks"
@@ -44,15 +44,11 @@ CELL = {
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cloud that lets webhooks lead to this machine."""
-    up = Up(tmp_path_factory.mktemp("webhooks") / "state")
-    up.state_dir.mkdir(mode=0o700)
-    (up.state_dir / "cell.json").write_text(json.dumps(CELL))
-    try:
-        up.start("--no-demo", "--webhook-allow", "127.0.0.0/8")
-        yield Cloud(up)
-    finally:
-        if up.process is not None:
-            up.stop()
+    state_dir = tmp_path_factory.mktemp("webhooks") / "state"
+    state_dir.mkdir(mode=0o700)
+    (state_dir / "cell.json").write_text(json.dumps(CELL))
+    with started(state_dir, "--webhook-allow", "127.0.0.0/8") as cloud:
+        yield cloud
 
 
 class Received:

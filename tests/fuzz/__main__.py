@@ -7,8 +7,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from tests.api.conftest import Cloud
-from tests.cli.running import Up
+from tests.api.conftest import started
 from tests.fuzz.campaign import Campaign
 
 
@@ -18,15 +17,13 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=50, help="of each route, persona and mode")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cumulog-fuzz-") as place:
-        up = Up(Path(place) / "state")
-        up.start("--no-demo")
-        try:
-            campaign = Campaign(cloud=Cloud(up), examples=options.examples, seed=options.seed)
-            told = partial(print, file=sys.stderr, flush=True)
-            campaign.run(campaign.describe(), told)
-        finally:
-            up.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="cumulog-fuzz-") as place,
+        started(Path(place) / "state") as cloud,
+    ):
+        campaign = Campaign(cloud=cloud, examples=options.examples, seed=options.seed)
+        told = partial(print, file=sys.stderr, flush=True)
+        campaign.run(campaign.describe(), told)
     for broken in campaign.broken:
         print(f"{broken.persona} {broken.operation}\n    {broken.reason}\n    {broken.curl}")
     statuses: Counter[int] = Counter()

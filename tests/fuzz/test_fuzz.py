@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.conftest import Cloud
-from tests.cli.running import Up
+from tests.api.conftest import Cloud, started
 from tests.fuzz.campaign import Campaign
 
 pytestmark = pytest.mark.slow
@@ -18,12 +17,8 @@ SEED = 20261129
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cloud of its own, since the fuzz breaks what it can."""
-    up = Up(tmp_path_factory.mktemp("fuzz") / "state")
-    up.start("--no-demo")
-    try:
-        yield Cloud(up)
-    finally:
-        up.stop()
+    with started(tmp_path_factory.mktemp("fuzz") / "state") as cloud:
+        yield cloud
 
 
 @pytest.fixture(scope="module")
