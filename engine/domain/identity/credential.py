@@ -10,12 +10,14 @@ from schemas import identity as s
 from schemas.errors import Duplicate, Forbidden, InvalidInput, NotFound, UnknownReference
 from schemas.units import Micros
 
-EC2 = "ec2"
+EC2, TOTP = "ec2", "totp"
 
 
 def create_credential(cell: Cell, ctx: Context, action: s.CreateCredential) -> Decision:
     """Make a key for the caller, or for anybody by whoever may."""
     need_unrestricted(cell, ctx, "making credentials")
+    if action.kind == TOTP and ctx.actor.application_credential_id:
+        raise Forbidden("a secret to sign in with is not made with an application credential")
     user = cell.state.users.get(action.user_id)
     if user is None or not ctx.is_self(action.user_id):
         raise UnknownReference(f"there is no user {action.user_id}")

@@ -1,7 +1,7 @@
 """Trusts: a user lets another act on a project, with some of its roles.
 
 Invariant: a trust handed on gives no more than the one it came from: not more roles, not longer,
-not to be handed on as often.
+not to be handed on as often. Nor does one made with an application credential give more roles.
 """
 
 from msgspec.structs import replace
@@ -32,7 +32,10 @@ def create_trust(cell: Cell, ctx: Context, action: s.CreateTrust) -> Decision:
     if bool(project_id) != bool(action.role_ids):
         raise InvalidInput("a trust names a project and roles on it, or neither")
     if project_id:
-        _need_roles(cell, trustor_id, project_id, action.role_ids)
+        held = effective_roles(cell, trustor_id, project_id)
+        if ctx.actor.application_credential_id:
+            held = ctx.roles if project_id == ctx.actor.project_id else frozenset()
+        _need_roles(cell, held, action.role_ids)
     trust = s.Trust(
         trust_id=identity_id(ctx),
         trustor_user_id=trustor_id,
@@ -75,8 +78,7 @@ def _handed_on(cell: Cell, ctx: Context, action: s.CreateTrust) -> s.Trust | Non
     return trust
 
 
-def _need_roles(cell: Cell, user_id: str, project_id: str, role_ids: tuple[str, ...]) -> None:
-    held = effective_roles(cell, user_id, project_id)
+def _need_roles(cell: Cell, held: frozenset[str], role_ids: tuple[str, ...]) -> None:
     directory = StateDirectory(cell.state)
     for role_id in role_ids:
         if role_id not in cell.state.roles:

@@ -327,7 +327,7 @@ def test_a_restricted_application_credential_makes_no_more_of_them(world):
     unrestricted = application_credential(world, member, unrestricted=True)
     wishes = [
         CreateApplicationCredential(name="x", secret=SECRET),
-        CreateCredential(user_id=member.user_id, kind="totp", blob=SECRET),
+        CreateCredential(user_id=member.user_id, kind="cert", blob=SECRET),
         CreateTrust(trustee_user_id=world.admin.user_id, impersonation=True),
         DeleteApplicationCredential(application_credential_id=restricted.application_credential_id),
     ]
@@ -339,6 +339,25 @@ def test_a_restricted_application_credential_makes_no_more_of_them(world):
         world.ok(unrestricted, wish)
     with pytest.raises(Unauthorized):
         authenticate(world.cell, restricted)
+
+
+def test_an_unrestricted_application_credential_gives_no_more_than_it_has(world):
+    member, other = world.member("m"), world.member("o")
+    names = world.cell.index.role_names
+    held = {"role_id": names["", "member"], "user_id": member.user_id}
+    world.ok(world.admin, GrantRole(**held, project_id=other.project_id))
+    program = application_credential(
+        world, member, unrestricted=True, role_ids=(names["", "reader"],)
+    )
+
+    assert world.refused(program, trust(world, member, other)).code == "Forbidden"
+    elsewhere = trust(world, member, other, project_id=other.project_id)
+    assert world.refused(program, elsewhere).code == "Forbidden"
+    code = CreateCredential(user_id=member.user_id, kind="totp", blob=SECRET)
+    assert world.refused(program, code).code == "Forbidden"
+    for wish in (elsewhere, code):
+        world.ok(member, wish)
+    world.ok(program, trust(world, member, other, role_ids=(names["", "reader"],)))
 
 
 def test_an_application_credential_is_good_on_its_project_only(world):
