@@ -56,7 +56,7 @@ async def record(call: "Call", problem: "Problem") -> None:
         api=call.api,
         method=call.method[:16],
         route=route.path[:255],
-        action=_wished(route.actions),
+        action=_wished(route.actions, call.rule),
         about=tuple(word[:255] for word in call.args[:ABOUT_MAX]),
         code=problem.code[:64],
         status=problem.status,
@@ -79,9 +79,15 @@ async def record(call: "Call", problem: "Problem") -> None:
         call.ordinal = outcome.ordinal
 
 
-def _wished(actions: tuple[str, ...]) -> str:
-    """Return the action that a route's are for, "" if only the body could have said."""
-    return actions[0] if len(actions) == 1 and actions[0] in action_types() else ""
+def _wished(actions: tuple[str, ...], rule: str) -> str:
+    """Return the action that a route's are for, "" if only the body could have said.
+
+    ``rule`` begins with what the policy was asked for, of any action at all the body's.
+    """
+    if len(actions) > 1:
+        return ""
+    asked = rule.partition(": ")[0]
+    return next((name for name in (*actions, asked) if name in action_types()), "")
 
 
 def unquoted(reason: str) -> str:

@@ -65,6 +65,27 @@ def test_what_the_edge_refuses_is_recorded_without_the_body(
     assert SECRET not in json.dumps(event)
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"type": "CreateUser", "name": "x", "domain_id": "default", "password": SECRET},
+        {
+            "type": "CreateIdentityProvider", "idp_id": "x",
+            "oidc": {"issuer": "https://x", "client_id": "x", "client_secret": SECRET},
+        },
+    ],
+)  # fmt: skip
+def test_nothing_is_sealed_for_who_may_not_have_it_done(demo: Api, action):
+    reply = demo("POST", ACTIONS, action)
+    assert reply.status == 403
+
+    event = recorded(demo, reply)
+
+    # Sealed under a key of its own, which would be kept, it would be here.
+    assert (event["tag"], event["code"]) == (action["type"], "Forbidden")
+    assert "key_id" not in json.dumps(event)
+
+
 def test_a_malformed_users_password_is_not_recorded(admin: Api):
     user = {"user": {"name": 5, "password": SECRET, "domain_id": "default"}}
     reply = admin("POST", USERS, user)
