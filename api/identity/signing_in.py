@@ -15,6 +15,7 @@ from api.auth import now
 from api.exchange import Call
 from api.identity.factors import RECEIPT_HEADER, WRONG, Proof, need_factors, opened
 from api.identity.totp import is_code_of
+from api.lockouts import PASSWORD, TOTP
 from api.sealing_inbound import password_ends_at, password_hash, secret_hash
 from schemas.errors import Forbidden, InvalidInput, Unauthorized
 from schemas.identity import ApplicationCredential, PasswordPolicy, User
@@ -159,10 +160,12 @@ async def proven_by_password(call: Call, user: User | None, password: str) -> Us
     edge = call.edge
     encoded = None if user is None else await password_hash(edge, user)
     right = await edge.passwords.verify(encoded, password)
-    return _judged(call, user, edge.reader.password_policy(), right=right)
+    return _judged(call, user, edge.reader.password_policy(), PASSWORD, right=right)
 
 
-def _judged(call: Call, user: User | None, policy: PasswordPolicy, *, right: bool) -> User:
+def _judged(
+    call: Call, user: User | None, policy: PasswordPolicy, method: str, *, right: bool
+) -> User:
     """Return the user if what it gave as proof was right, keeping count of what was not.
 
     Raises:
@@ -171,14 +174,14 @@ def _judged(call: Call, user: User | None, policy: PasswordPolicy, *, right: boo
     lockouts = call.edge.lockouts
     if user is None:
         raise Unauthorized(WRONG)
-    if lockouts.holds(policy, user):
+    if lockouts.holds(policy, user, method):
         lockouts.refused += 1
         call.reason = "the user is locked out"
         raise Unauthorized(WRONG)
     if right:
-        lockouts.succeeded(user)
+        lockouts.succeeded(user, method)
         return user
-    if lockouts.failed(policy, user):
+    if lockouts.failed(policy, user, method):
         log.warning("user_locked_out", user_id=user.user_id, seconds=policy.lockout_s)
         call.reason = "a wrong password or code: the user is locked out"
     raise Unauthorized(WRONG)
@@ -190,7 +193,7 @@ async def _by_totp(call: Call, data: _Totp) -> Proof:
     policy = call.edge.reader.password_policy()
     if not policy.lockout_attempts:
         policy = OF_CODES  # of a million codes, three are right
-    return Proof(user=_judged(call, user, policy, right=right), methods=("totp",))
+    return Proof(user=_judged(call, user, policy, TOTP, right=right), methods=(TOTP,))
 
 
 async def _by_token(call: Call, data: _Token) -> Proof:

@@ -238,6 +238,18 @@ def test_guessing_codes_is_bounded_without_a_rule(cloud: Cloud):
     assert sign_in(cloud, ann, "first-1").status == 201, "a password may still be shown"
 
 
+def test_a_password_gives_no_more_guesses_at_codes(cloud: Cloud):
+    ann = user(cloud)
+    codes = Codes(cloud, ann)
+    for _ in range(10):
+        guess = by(cloud, "password", "totp", **password(ann), **codes.identity("000000"))
+        assert guess.status == 401
+
+    both = by(cloud, "password", "totp", **password(ann), **codes.identity(codes.now()))
+
+    assert both.status == 401
+
+
 def test_several_factors_are_proven_at_once_or_with_a_receipt(cloud: Cloud):
     ann = user(cloud)
     codes = Codes(cloud, ann)
