@@ -172,7 +172,10 @@ class Routes:
         """Return the methods of a path and what stood where it says ``{}``; None if unknown."""
         node = self._root
         args: tuple[str, ...] = ()
-        for word in path.split("/")[1:]:
+        head, *words = path.split("/")
+        if head:
+            return None  # its prefix was sent in another form than the one that is cut off
+        for word in words:
             known = node.words.get(word)
             if known is not None:
                 node = known

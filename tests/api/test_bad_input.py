@@ -208,6 +208,13 @@ def test_paths_are_taken_as_they_are(admin: Api, path: str):
     refused(admin("GET", path), 404)
 
 
+@pytest.mark.parametrize("prefix", ["/%63ompute", "/compute%2Fx", "/compute%2F"])
+def test_a_service_has_one_prefix(admin: Api, prefix: str):
+    # Whoever is in front of us, or an access rule, would take it for another path.
+    assert admin("GET", "/compute/v2.1/servers").status == 200
+    assert admin("GET", f"{prefix}/v2.1/servers").status == 404
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("PUT", SERVERS), ("PATCH", f"{SERVERS}/{UUID}"), ("POST", f"{NET}/networks/{UUID}"),
