@@ -107,7 +107,7 @@ def _sees(call: Call, credential: Credential) -> bool:
     """Whether the secret of a key that the caller reaches is shown to it."""
     token = call.principal.token
     program = token.application_credential_id
-    if call.allow(READ).any or not (program or token.trust_id):
+    if not (program or token.trust_id) or call.allow(READ).any:
         return True
     return bool(program) and credential.application_credential_id == program
 
@@ -135,7 +135,8 @@ async def _view(call: Call, credential: Credential) -> dict[str, Any]:
 
 async def _shown(call: Call, ident: str, status: int = 200) -> Answer:
     credential = call.edge.reader.credential(ident)
-    if credential is None:
+    # A program may repeat, under its key, what its user has made.
+    if credential is None or not _sees(call, credential):
         raise NotFound(f"there is no credential {ident!r}")
     return json_answer({"credential": await _view(call, credential)}, status)
 
@@ -259,7 +260,7 @@ async def create_ec2(call: Call) -> Answer:
         ),
     )
     credential = call.edge.reader.credential(reply["credential_id"])
-    if credential is None:
+    if credential is None or not _sees(call, credential):
         raise NotFound(f"there is no access key {access!r}")
     return json_answer({"credential": await _ec2_view(call, credential)}, 201)
 

@@ -204,8 +204,8 @@ def test_ec2_keys(cloud: Cloud):
 def test_keys_of_a_user_are_not_shown_to_what_stands_for_it(cloud: Cloud):
     api, user = owner(cloud)
     keys, every, project = f"{user}/credentials/OS-EC2", f"{V3}/credentials", me(api)["project"]
-    wish = {"tenant_id": project["id"]}
-    own = api.made(keys, wish)
+    wish, key = {"tenant_id": project["id"]}, {"Idempotency-Key": fresh("key")}
+    own = api("POST", keys, wish, headers=key).body["credential"]
     ident = sha256(own["access"].encode()).hexdigest()
     trustee = cloud.stranger()
     free = using(cloud, new_credential(api, user, unrestricted=True))
@@ -219,6 +219,8 @@ def test_keys_of_a_user_are_not_shown_to_what_stands_for_it(cloud: Cloud):
             assert acting("GET", path).body["credentials"] == []
         for path in (f"{every}/{ident}", f"{keys}/{own['access']}"):
             assert acting("GET", path).status == 404
+        again = acting("POST", keys, wish, headers=key)
+        assert own["secret"].encode() not in again.raw
         # Whoever knows a key, as its maker does, could sign for the user.
         blob = json.dumps({"access": own["access"], "secret": "known"})
         change = {"credential": {"blob": blob}}
