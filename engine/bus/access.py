@@ -9,9 +9,9 @@ import contextlib
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from engine.bus.client import STATUS, Bus, BusError
+from engine.bus.stored import decode_ack
 from engine.log.stream import call, ensure_stream
 from schemas.access import BYTES_MAX, DAYS_MAX
 
@@ -24,19 +24,6 @@ DAY_NS = 86_400 * 1_000_000_000
 NOTHING = frozenset({"404", "204"})  # (NATS ADR-31)
 # An operator may choose other limits; they are kept.
 _CHOSEN = frozenset({"max_bytes", "max_age"})
-
-
-class _Error(Struct, frozen=True):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(Struct, frozen=True):
-    seq: int = 0
-    error: _Error | None = None
-
-
-_decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
 async def ensure_access_stream(bus: Bus, *, replicas: int = 1) -> None:
@@ -85,9 +72,9 @@ async def append_access(bus: Bus, edge: str, message_id: str, data: bytes) -> in
     subject = bus.subjects.access(edge)
     headers = {"Nats-Msg-Id": message_id}
     answer = await bus.ask(subject, data, timeout_s=ATTEMPT_S, headers=headers)
-    ack = _decode_ack(answer.payload)
+    ack = decode_ack(answer.payload)
     if ack.error is not None:
-        raise BusError(f"access: {ack.error.description} ({ack.error.err_code})")
+        raise BusError(f"access: {ack.error}")
     return ack.seq
 
 

@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 from msgspec import Struct
 
 from engine.bus.client import STATUS, Bus, BusError, Message
+from engine.bus.stored import ApiError, decode_ack
 from engine.log.stream import NOT_FOUND, StreamApiError, call, ensure_stream
 from engine.sealing import KEY_BYTES
 from schemas.errors import NotFound
@@ -34,16 +35,6 @@ class KeyMissing(NotFound):
     """There is no such key: it was never made, or has been destroyed."""
 
     code = "KeyMissing"
-
-
-class _Error(Struct, frozen=True):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(Struct, frozen=True):
-    seq: int = 0
-    error: _Error | None = None
 
 
 class TokenKeys(Struct, frozen=True, kw_only=True):
@@ -72,11 +63,10 @@ class _Message(Struct, frozen=True):
 
 class _Found(Struct, frozen=True):
     message: _Message | None = None
-    error: _Error | None = None
+    error: ApiError | None = None
 
 
 _decode_found = msgspec.json.Decoder(_Found).decode
-_decode_ack = msgspec.json.Decoder(_Ack).decode
 _decode_ring = msgspec.json.Decoder(list[str]).decode
 
 
@@ -235,12 +225,12 @@ class Keys:
         answer = await self._bus.ask(
             self._subject(key_id), value, timeout_s=TIMEOUT_S, headers=headers or None
         )
-        error = _decode_ack(answer.payload).error
+        error = decode_ack(answer.payload).error
         if error is None:
             return True
         if error.err_code == WRONG_LAST_SEQUENCE:
             return False
-        raise BusError(f"key {key_id}: {error.description} ({error.err_code})")
+        raise BusError(f"key {key_id}: {error}")
 
 
 def _stored(answer: Message) -> _Stored:

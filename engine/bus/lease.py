@@ -16,6 +16,7 @@ import structlog
 from msgspec import Struct
 
 from engine.bus.client import Bus, BusError, NoResponders
+from engine.bus.stored import ApiError, decode_ack
 from engine.log.stream import ensure_stream
 from schemas.units import Micros
 
@@ -166,16 +167,6 @@ class Lease:
             log.info("lease_not_released", error=str(error))
 
 
-class _Error(Struct, frozen=True):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(Struct, frozen=True):
-    seq: int = 0
-    error: _Error | None = None
-
-
 class _Raw(Struct, frozen=True):
     seq: int = 0
     data: bytes = b""
@@ -183,10 +174,9 @@ class _Raw(Struct, frozen=True):
 
 class _Got(Struct, frozen=True):
     message: _Raw | None = None
-    error: _Error | None = None
+    error: ApiError | None = None
 
 
-_decode_ack = msgspec.json.Decoder(_Ack).decode
 _decode_got = msgspec.json.Decoder(_Got).decode
 _decode_holder = msgspec.json.Decoder(Holder).decode
 
@@ -243,7 +233,7 @@ class LeaseBucket:
             answer = await self._bus.ask(
                 self._subject, msgspec.json.encode(holder), timeout_s=TIMEOUT_S, headers=headers
             )
-            ack = _decode_ack(answer.payload)
+            ack = decode_ack(answer.payload)
         except NoResponders as error:
             # A broker that was started anew has forgotten the bucket.
             await self._ensure_again(error)
@@ -254,7 +244,7 @@ class LeaseBucket:
             return ack.seq
         if ack.error.err_code in WRONG_LAST_SEQUENCE:
             return None
-        raise LeaseUnknown(f"{ack.error.description} ({ack.error.err_code})")
+        raise LeaseUnknown(f"{ack.error}")
 
     async def _ensure_again(self, why: Exception) -> None:
         try:

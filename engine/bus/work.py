@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 import structlog
-from msgspec import Struct
 
 from engine.bus.client import (
     NO_RESPONDERS,
@@ -23,6 +22,7 @@ from engine.bus.client import (
     Message,
     NoResponders,
 )
+from engine.bus.stored import decode_ack
 from engine.log.accounts import EXECUTORS, work_consumer
 from engine.log.stream import call, ensure_stream
 from schemas.work import WorkItem, decode_work_item, encode
@@ -44,15 +44,6 @@ EXPIRED = "408"
 SECOND_NS = 1_000_000_000
 
 
-class _Error(Struct, frozen=True):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(Struct, frozen=True):
-    error: _Error | None = None
-
-
 def _pull(expires_s: int, heartbeat_s: float) -> bytes:
     return msgspec.json.encode(
         {
@@ -66,7 +57,6 @@ def _pull(expires_s: int, heartbeat_s: float) -> bytes:
 PULL = _pull(PULL_S, HEARTBEAT_S)
 PROBE = _pull(PROBE_S, PROBE_S / 4)
 
-_decode_ack = msgspec.json.Decoder(_Ack).decode
 _hosts: WeakKeyDictionary[Bus, set[str]] = WeakKeyDictionary()
 _replicas: WeakKeyDictionary[Bus, int] = WeakKeyDictionary()
 
@@ -144,8 +134,8 @@ async def dispatch(bus: Bus, item: WorkItem, *, timeout_s: float = DISPATCH_S) -
                     await asyncio.sleep(RETRY_S)
     except TimeoutError:
         raise BusTimeout(f"work for {host} was not stored in {timeout_s} s") from None
-    if error := _decode_ack(answer.payload).error:
-        raise BusError(f"work for {host}: {error.description} ({error.err_code})")
+    if error := decode_ack(answer.payload).error:
+        raise BusError(f"work for {host}: {error}")
 
 
 async def follow_work(

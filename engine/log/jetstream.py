@@ -24,12 +24,12 @@ from engine.bus.client import (
     Message,
     NoResponders,
 )
+from engine.bus.stored import ApiError, decode_ack
 from engine.log.port import LogRefused, LogUnavailable, StoredCommit, WrongLastSequence, is_same
 from engine.log.reading import (
     ANNOUNCED_BYTES_MAX,
     ATTEMPT_S,
     BATCH_MAX,
-    ApiError,
     LogReader,
     micros,
 )
@@ -38,11 +38,6 @@ from engine.log.streams import Archived
 __all__ = ["ANNOUNCED_BYTES_MAX", "BATCH_MAX", "JetStreamLog"]
 
 WRONG_LAST_SEQUENCE = 10071, 10164
-
-
-class _PubAck(Struct, frozen=True):
-    seq: int = 0
-    error: ApiError | None = None
 
 
 class _RawMessage(Struct, frozen=True):
@@ -66,7 +61,6 @@ class _Info(Struct, frozen=True):
 
 
 _decode_info = msgspec.json.Decoder(_Info).decode
-_decode_ack = msgspec.json.Decoder(_PubAck).decode
 _decode_raw = msgspec.json.Decoder(_RawReply).decode
 
 
@@ -116,7 +110,7 @@ class JetStreamLog(LogReader):
                 continue
             except BusError as error:
                 raise (LogUnavailable if unsure else LogRefused)(str(error)) from error
-            ack = _decode_ack(answer.payload)
+            ack = decode_ack(answer.payload)
             if ack.error is None:
                 await self._announce(ack.seq, data)
                 return ack.seq
@@ -180,7 +174,7 @@ class JetStreamLog(LogReader):
                 raise LogUnavailable("nobody takes commits")
             if not answer.payload:  # the first has been taken
                 continue
-            ack = _decode_ack(answer.payload)
+            ack = decode_ack(answer.payload)
             if ack.error is None:
                 return ack.seq
             if ack.error.err_code in WRONG_LAST_SEQUENCE:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.bus.client import STATUS, Bus, BusError, BusTimeout, Disconnected, Message, NoResponders
+from engine.bus.stored import ApiError
 from engine.log.accounts import feed as feed_prefix
 from engine.log.port import LogGone, LogRefused, LogUnavailable, StoredCommit
 from engine.log.streams import (
@@ -42,16 +43,6 @@ ANNOUNCED_BYTES_KEPT = 64 * 1024 * 1024
 ENTRY_BYTES = 128
 NOT_FOUND = "404"
 END_OF_BATCH = "204"
-
-
-class ApiError(Struct, frozen=True):
-    """What JetStream says instead of an answer."""
-
-    err_code: int = 0
-    description: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.description} ({self.err_code})"
 
 
 class _Names(Struct, frozen=True):
