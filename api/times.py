@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from schemas.errors import InvalidInput
+
 
 def _at(micros: int) -> datetime:
     seconds, rest = divmod(micros, 1_000_000)
@@ -40,3 +42,15 @@ def parse_time(text: str) -> int:
     if micros < 0:
         raise ValueError("a time before 1970")
     return micros
+
+
+def time_asked(text: str, name: str) -> int:
+    """Return the microseconds of a time that a client has sent as ``name``.
+
+    Raises:
+        InvalidInput: it is not an ISO 8601 time or date, or before 1970.
+    """
+    try:
+        return parse_time(text)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"{name} must be a time of ISO 8601") from error

@@ -12,7 +12,7 @@ from api.exchange import Answer, Call, encode, json_answer
 from api.pagination import PAGED, Page, flag, next_href, page_of, sort_of
 from api.routing import Routes
 from api.sealing_inbound import USER_DATA_CHARS_MAX, seal_user_data
-from api.times import parse_time
+from api.times import time_asked
 from api.writing import write
 from projections.answers import ServerView
 from schemas.compute import (
@@ -267,12 +267,7 @@ def _listed(call: Call) -> tuple[list[ServerView], Page]:
 
 def _time(call: Call, name: str) -> int | None:
     text = call.param(name)
-    if not text:
-        return None
-    try:
-        return parse_time(text)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"{name} must be a time of ISO 8601") from error
+    return time_asked(text, name) if text else None
 
 
 def _reference(text: str) -> str | None:

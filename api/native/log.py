@@ -15,7 +15,7 @@ from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
 from api.pagination import flag, page_of
 from api.routing import Routes
-from api.times import parse_time
+from api.times import time_asked
 from projections import cloudevents
 from projections.answers import Event
 from projections.cloudevents import CloudEvent
@@ -59,10 +59,7 @@ def moment(call: Call, name: str) -> int | None:
         return None
     if text.isdecimal() and len(text) <= 11:
         return int(text) * SECOND
-    try:
-        return parse_time(text)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"{name} must be a time of ISO 8601") from error
+    return time_asked(text, name)
 
 
 async def events(call: Call) -> Answer:

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from api.auth import now
 from api.exchange import Answer, Call, json_answer
 from api.routing import Routes
-from api.times import parse_time
+from api.times import time_asked
 from engine.domain.context import Reach
 from engine.domain.identity.directory import roles_on, with_ranked
 from engine.domain.policy import replaced
@@ -23,7 +23,7 @@ from projections.access import Filters
 from projections.decisions import Comparison, Verdict, decode_recorded, named
 from projections.holders import Holder, holders
 from schemas.envelope import Actor
-from schemas.errors import InvalidInput, NotFound
+from schemas.errors import NotFound
 from schemas.identity import RANKED, SYSTEM
 from schemas.policy import DEFAULT, ActionName, Entry, PolicyTable, Who, parse
 from schemas.units import Ordinal, Text
@@ -357,12 +357,7 @@ def _walk(
 
 
 def _time(text: str, name: str) -> int | None:
-    if not text:
-        return None
-    try:
-        return parse_time(text)
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(f"{name} must be a time of ISO 8601") from error
+    return time_asked(text, name) if text else None
 
 
 def add(routes: Routes) -> None:
