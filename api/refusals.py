@@ -77,6 +77,9 @@ async def record(call: "Call", problem: "Problem") -> None:
         return
     if outcome.recorded:
         call.ordinal = outcome.ordinal
+        # Whoever asks next why it was refused finds it, as what was written is read back.
+        if not await call.edge.waiter.reached(outcome.ordinal, RECORD_S):
+            call.awaited = outcome.ordinal
 
 
 def _wished(actions: tuple[str, ...], rule: str) -> str:
