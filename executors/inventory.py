@@ -102,11 +102,12 @@ def is_daemon(process: Process, layout: Layout) -> bool:
     return str(layout.libvirt / "libvirtd.pid") in process.arguments
 
 
-def cgroups_of(layout: Layout) -> list[Path]:
-    """Return the cgroup directories of this cloud's domains, deepest first."""
+def cgroups_of(layout: Layout, domain: str = "") -> list[Path]:
+    """Return the cgroup directories of a domain, or of all of this cloud's, deepest first."""
+    name = domain or layout.prefix
     found = {
         path
-        for pattern in (f"machine*/*{layout.prefix}*", f"*/machine*/*{layout.prefix}*")
+        for pattern in (f"machine*/*{name}*", f"*/machine*/*{name}*")
         for path in CGROUPS.glob(pattern)
     }
     deep = {child for path in found for child in path.rglob("*") if child.is_dir()}

@@ -5,6 +5,7 @@ the same question as whether its domain is there.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from executors.hypervisor.connection import Connection, ConnectionLost
 from executors.hypervisor.daemon import Daemon
 from executors.hypervisor.domain_xml import METADATA_URI, boot_of, domain_xml
 from executors.hypervisor.port import Domain, DomainEnded, DomainSpec
+from executors.inventory import cgroups_of
 from executors.layout import Layout
 from schemas.compute import StopCause
 from schemas.ids import ServerId
@@ -171,6 +173,7 @@ class LibvirtHypervisor:
             domain = self._lookup(connection, server_id)
             if domain is not None:
                 _unless_gone(domain.destroy)
+            self._remove_cgroups(server_id)
             self._log_of(server_id).unlink(missing_ok=True)
 
         await self._connection.call(work, deadline_s=_QUICK_S)
@@ -220,6 +223,12 @@ class LibvirtHypervisor:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
             raise
+
+    def _remove_cgroups(self, server_id: ServerId) -> None:
+        """Remove what a daemon that was killed meanwhile has left of a guest's control groups."""
+        for path in cgroups_of(self._layout, self._layout.domain(server_id)):
+            with contextlib.suppress(OSError):  # gone, or, of another boot, in use
+                path.rmdir()
 
     def _log_of(self, server_id: ServerId) -> Path:
         return self._layout.libvirt / "log/qemu" / f"{self._layout.domain(server_id)}.log"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from executors.commands import run
-from executors.inventory import domain_of
+from executors.inventory import cgroups_of, domain_of
 from executors.layout import bridge_name, namespace_path, tap_name
 from executors.processes import end, pid_in, processes
 from schemas.compute import ReportServerState
@@ -185,6 +185,19 @@ async def test_guests_outlive_the_agent_and_a_killed_libvirt(machine, image):
     assert _qemu(machine, spec) == qemu
     assert machine.engine.states == []
     deleted = await machine.engine.do("delete", changed(spec, wanted="absent"), within_s=BOOT_S)
+    assert deleted.succeeded
+    assert machine.inventory().of_servers() == {}
+
+
+async def test_control_groups_that_a_killed_daemon_has_left_go_with_the_guest(machine, image):
+    spec = a_server(image=image, ports=())
+    await machine.engine.do("build", spec, within_s=BOOT_S)
+    domain = machine.layout.domain(spec.server.server_id)
+    (there, *_) = [path for path in cgroups_of(machine.layout, domain) if domain in path.name]
+    there.with_name(f"qemu-0-{domain}.libvirt-qemu").mkdir()
+
+    deleted = await machine.engine.do("delete", changed(spec, wanted="absent"), within_s=BOOT_S)
+
     assert deleted.succeeded
     assert machine.inventory().of_servers() == {}
 
