@@ -5,7 +5,9 @@ GET answers prepared bytes; ``/list`` decodes and encodes the body of the list i
 """
 
 import asyncio
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +39,7 @@ class Floor:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT)  # so that it stops its broker as well
         self.process.wait(30)
         self.directory.cleanup()
 
@@ -114,4 +116,5 @@ async def serve(directory: Path) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(serve(Path(sys.argv[1])))
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(serve(Path(sys.argv[1])))
