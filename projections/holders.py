@@ -98,7 +98,9 @@ def _holding(reader: Reader, grant: Grant, path: tuple[str, ...]) -> Iterator[Ho
     group = reader.group(grant.group_id) if grant.group_id else None
     users: list[User] = []
     if group is not None:
-        users = reader.users(group_id=group.group_id)
+        stored = reader.users(group_id=group.group_id)
+        told = reader.federated_members(group.group_id)
+        users = list({user.user_id: user for user in (*stored, *told)}.values())
     elif (user := reader.user(grant.user_id)) is not None:
         users = [user]
     for user in users:

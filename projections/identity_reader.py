@@ -178,6 +178,13 @@ class IdentityReader(Connections):
         provider = self.identity_provider(told.idp_id)
         return told if provider is not None and provider.enabled else None
 
+    def federated_members(self, group_id: str) -> list[User]:
+        """Return the users whom their identity provider says to be in a group now."""
+        told = self.page(Query(FEDERATED), (("id", False),))
+        ids = [one.user_id for one in told if group_id in one.group_ids]
+        users = [self.user(user_id) for user_id in ids if self.federated(user_id) is not None]
+        return [user for user in users if user is not None]
+
     def granted(self, holder: str, target: str, *, inherited: bool) -> list[str]:
         """Return the ids of roles that a user or group was given on a target."""
         sql = "SELECT role_id FROM grants WHERE holder = ? AND target = ? AND inherited = ?"

@@ -99,8 +99,11 @@ def test_a_failure_has_one_line_that_says_who_and_which(talkative: Cloud):
     reply = talkative.demo("GET", f"{NETWORKS}/nothing", headers=SENT)
     request_id = reply.headers["x-openstack-request-id"]
 
-    (line,) = [x for x in lines(talkative, "api") if x.get("request_id") == request_id]
+    def told() -> list[dict]:
+        return [x for x in lines(talkative, "api") if x.get("request_id") == request_id]
 
+    eventually(told, "the edge's line is written")
+    (line,) = told()
     assert line["event"] == "request_refused"
     assert (line["status"], line["code"]) == (404, "NotFound")
     assert line["trace_id"] == TRACE
