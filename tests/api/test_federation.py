@@ -143,7 +143,10 @@ def test_a_providers_token_gives_one_of_here(trust: Trust, issuer: Remote, metho
 def test_the_same_user_comes_again_and_groups_are_those_said_last(trust: Trust, issuer: Remote):
     first = trust.sign_in(issuer.token(trust.claims()))
     scoped = trust.scoped(first.headers["x-subject-token"])
+    ask = f"/v1/policy/who-can/CreateServer?resource={trust.project['id']}"
+    assert first.body["token"]["user"]["id"] in str(trust.cloud.admin("GET", ask).body)
     again = trust.sign_in(issuer.token(trust.claims(name="anna", groups=["elsewhere"])))
+    assert first.body["token"]["user"]["id"] not in str(trust.cloud.admin("GET", ask).body)
 
     assert again.body["token"]["user"]["id"] == first.body["token"]["user"]["id"]
     assert again.body["token"]["user"]["name"] == "anna"
