@@ -180,9 +180,9 @@ def started(state_dir: Path, *options: str) -> Iterator[Cloud]:
             up.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A running cloud, shared by all tests of the API."""
+    """A running cloud, shared by the tests of a file: none sees what those of another have made."""
     with started(tmp_path_factory.mktemp("api") / "state") as cloud:
         yield cloud
 
