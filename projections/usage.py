@@ -4,11 +4,11 @@ It is added up by the decider's own functions, so that what a person reads is wh
 at.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from engine.domain.usage import CHANGES, Change, Held, count
+from engine.domain.usage import CHANGES, Change, Held, Lookup, count
 from projections.compute import SERVERS
 from projections.image import IMAGES
 from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
@@ -35,7 +35,7 @@ STATEMENTS = USAGE.create
 APPLY: dict[type, Callable[..., None]] = {}  # no fact is about it alone; see ``changes``
 
 
-class _Found[T](Mapping[str, T]):
+class _Found[T](Lookup[T]):
     """A table, as far as it is read by key."""
 
     def __init__(self, find: Callable[[str], T]) -> None:
@@ -43,12 +43,6 @@ class _Found[T](Mapping[str, T]):
 
     def __getitem__(self, key: str) -> T:
         return self._find(key)
-
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("nobody lists what is there before a fact")
-
-    def __len__(self) -> int:
-        raise NotImplementedError("nobody lists what is there before a fact")
 
 
 class _Before:
@@ -61,27 +55,27 @@ class _Before:
         return _Found(lambda key: _there(self._writer.find(table, key)))
 
     @property
-    def servers(self) -> Mapping[str, Server]:
+    def servers(self) -> Lookup[Server]:
         return _Found(lambda key: _there(self._writer.find(SERVERS, key)).server)
 
     @property
-    def images(self) -> Mapping[str, Image]:
+    def images(self) -> Lookup[Image]:
         return self._among(IMAGES)
 
     @property
-    def networks(self) -> Mapping[str, Network]:
+    def networks(self) -> Lookup[Network]:
         return self._among(NETWORKS)
 
     @property
-    def subnets(self) -> Mapping[str, Subnet]:
+    def subnets(self) -> Lookup[Subnet]:
         return self._among(SUBNETS)
 
     @property
-    def ports(self) -> Mapping[str, Port]:
+    def ports(self) -> Lookup[Port]:
         return self._among(PORTS)
 
     @property
-    def security_groups(self) -> Mapping[str, SecurityGroup]:
+    def security_groups(self) -> Lookup[SecurityGroup]:
         return self._among(SECURITY_GROUPS)
 
 

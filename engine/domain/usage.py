@@ -7,7 +7,7 @@ everything anew gives (``engine.domain.index``), so that no count drifts from wh
 are as in a server's flavor.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -55,31 +55,38 @@ COUNTED: tuple[str, ...] = (
 )
 
 
+class Lookup[T](Protocol):
+    """Things of one kind, found by id."""
+
+    def __getitem__(self, key: str, /) -> T:
+        """Return the one of that id, which is there."""
+
+
 class Before(Protocol):
     """What is there before a fact: the state's tables, or whatever answers for them."""
 
     @property
-    def servers(self) -> Mapping[str, c.Server]:
+    def servers(self) -> Lookup[c.Server]:
         """By id."""
 
     @property
-    def images(self) -> Mapping[str, i.Image]:
+    def images(self) -> Lookup[i.Image]:
         """By id."""
 
     @property
-    def networks(self) -> Mapping[str, n.Network]:
+    def networks(self) -> Lookup[n.Network]:
         """By id."""
 
     @property
-    def subnets(self) -> Mapping[str, n.Subnet]:
+    def subnets(self) -> Lookup[n.Subnet]:
         """By id."""
 
     @property
-    def ports(self) -> Mapping[str, n.Port]:
+    def ports(self) -> Lookup[n.Port]:
         """By id."""
 
     @property
-    def security_groups(self) -> Mapping[str, n.SecurityGroup]:
+    def security_groups(self) -> Lookup[n.SecurityGroup]:
         """By id."""
 
 

@@ -328,7 +328,7 @@ assert identity.get_user(user.id).description == "why"
 me = cloud.current_user_id
 credential = identity.create_application_credential(me, "sdk-credential")
 assert credential.secret
-assert credential.id in [c.id for c in identity.application_credentials(me)]
+assert [c.id for c in identity.application_credentials(me)] == [credential.id]
 program = openstack.connect(
     load_yaml_config=False, load_envvars=False,
     auth_type="v3applicationcredential", auth_url=cloud.config.auth["auth_url"],

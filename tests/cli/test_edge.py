@@ -150,6 +150,7 @@ def test_a_configuration_that_is_wrong_leaves_the_api_as_it_is(up: Up):
     cell_file.write_text(json.dumps(cell | {"settings": {"cors_origins": ["https://a.example"]}}))
     os.kill(pids["up"], signal.SIGHUP)
     up.read_until("the API was replaced")
+    eventually(lambda: not alive(pids["api"]), "the one before takes no more connections")
     connection = http.client.HTTPConnection(*address_of(up), timeout=60)
     connection.request("GET", "/compute", headers={"Origin": "https://a.example"})
     answer = connection.getresponse()
