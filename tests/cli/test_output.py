@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
+from cli.audit import journey
 from cli.billing import summary
-from cli.history import journey
 from cli.output import Output, cell, show_item, show_rows, table, when
 from cli.problem import Problem
 

@@ -1,0 +1,229 @@
+"""Commands about the audit log: who asked for what, what came of it, and proofs of that."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import proofs
+from cli.client import quoted
+from cli.events import about, outcome_of
+from cli.output import Column, Output, Row, when
+from cli.problem import UNREACHABLE, USAGE, Problem
+from cli.session import Session, command, group
+
+if TYPE_CHECKING:
+    from cli.client import Client
+
+audit_app = group("Who asked for what, and what came of it.")
+
+
+def journey(events: list[Row]) -> list[dict[str, Any]]:
+    """Return a request's way through the log with the milliseconds since it was submitted.
+
+    The first row is the moment the edge took it; the others are commits.
+    """
+    request = next((event for event in events if event["kind"] == "request"), None)
+    if request is None:
+        return []
+    submitted = request["body"]["request"]["submitted_at"]
+    rows: list[dict[str, Any]] = [
+        {"ordinal": None, "at": when(submitted), "ms": 0.0, "what": f"{request['tag']} submitted"}
+    ]
+    for event in events:
+        what = event["tag"]
+        if event["kind"] == "request":
+            what = f"{what} {outcome_of(event)}"
+        rows.append(
+            {
+                "ordinal": event["ordinal"],
+                "at": when(event["at"]),
+                "ms": (event["at"] - submitted) / 1000,
+                "what": what,
+            }
+        )
+    return rows
+
+
+JOURNEY_COLUMNS: list[Column] = [
+    ("ORDINAL", "ordinal"),
+    ("AT", "at"),
+    ("AFTER MS", lambda row: f"{row['ms']:.1f}"),
+    ("WHAT", "what"),
+]
+
+
+def _asked(row: Row) -> str:
+    """Return what was asked: an action of the log, or how a read was called."""
+    if row["source"] == "log":
+        return str(row["tag"])
+    if row["gathered"]:
+        return "…"  # more than were told apart
+    where = row["route"] or ("(by a guest)" if row["api"] == "metadata" else "(no such path)")
+    called = f"{row['method'] or '?'} {row['api']} {where}"
+    return f"{called} (dry run)" if row["dry_run"] else called
+
+
+def _came_of_it(row: Row) -> str:
+    if row["source"] == "log":
+        return outcome_of(row)
+    return f"{row['status']} {row['reason']}".rstrip()
+
+
+def _took(row: Row) -> str:
+    return "" if row["max_us"] is None else f"{row['max_us'] / 1000:.1f}"
+
+
+AUDIT_COLUMNS: list[Column] = [
+    ("ORDINAL", lambda row: row["ordinal"] or ""),
+    ("AT", lambda row: when(row["at"])),
+    ("WHAT", _asked),
+    ("ABOUT", about),
+    ("OUTCOME", _came_of_it),
+    ("TIMES", "count"),
+    ("MS", _took),
+    ("USER", "user_id"),
+    ("ADDRESS", "address"),
+    ("REQUEST", "request_id"),
+]
+GAP_COLUMNS: list[Column] = [
+    ("EDGE", "edge"),
+    ("SINCE", lambda gap: when(gap["since"])),
+    ("UNTIL", lambda gap: when(gap["until"])),
+    ("WHAT", "what"),
+    ("REQUESTS", lambda gap: "?" if gap["requests"] is None else gap["requests"]),
+    ("MESSAGES", lambda gap: "" if gap["messages"] is None else gap["messages"]),
+]
+PAGE_MAX = 1000
+
+
+@command(audit_app, "log")
+def log(
+    session: Session,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
+    reads: Annotated[
+        bool, typer.Option("--reads", help="What changed nothing, and who was not let in.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Both: mutations, and what --reads lists.")
+    ] = False,
+    denied: Annotated[
+        bool, typer.Option("--denied", help="Only what the policy or the token forbade.")
+    ] = False,
+    user: Annotated[str | None, typer.Option(help="Only by this user (name or id).")] = None,
+    project: Annotated[str | None, typer.Option(help="Only of this project (name or id).")] = None,
+    address: Annotated[str | None, typer.Option(help="Only from this address.")] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Only this action, as CreateServer or compute:servers:read.")
+    ] = None,
+    request_id: Annotated[str | None, typer.Option(help="Only this request, as req-….")] = None,
+    outcome: Annotated[str | None, typer.Option(help="accepted or refused.")] = None,
+    resource: Annotated[str | None, typer.Option(help="Only about this id.")] = None,
+    since: Annotated[str | None, typer.Option(help="From this time on (ISO 8601).")] = None,
+    until: Annotated[str | None, typer.Option(help="Before this time (ISO 8601).")] = None,
+    people: Annotated[bool, typer.Option(help="Leave out agents and the system.")] = False,
+) -> None:
+    """List requests with what was decided, newest first.
+
+    Mutations are in the log for ever. Reads, and who was not let in, are kept for 90 days at most,
+    counted by the second; `cumulog audit gaps` says what of them is missing.
+
+    \b
+    cumulog audit log --denied --since 2026-11-01T00:00:00Z
+    cumulog audit log --all --resource SERVER
+    """  # noqa: D301  # click's mark for lines that stay as they are
+    if reads and everything:
+        raise Problem("say --reads or --all", exit_code=USAGE)
+    client = session.client
+    query: dict[str, Any] = {
+        "show": "all" if everything or (denied and not reads) else "reads" if reads else None,
+        "denied": 1 if denied else None,
+        "user_id": _identified("user", client, user),
+        "project": _identified("project", client, project),
+        "address": address,
+        "action": action,
+        "request_id": request_id,
+        "outcome": outcome,
+        "resource_id": resource,
+        "since": since,
+        "until": until,
+        "people": 1 if people else None,
+    }
+    rows: list[Row] = []
+    before: str | int | None = None
+    while len(rows) < limit:
+        page = client.get(
+            "/v1/audit", limit=min(PAGE_MAX, limit - len(rows)), before=before, **query
+        )
+        rows += page["requests"]
+        before = page.get("next_before")
+        if before is None:
+            break
+    session.show_all(rows, AUDIT_COLUMNS)
+
+
+def _identified(word: str, client: "Client", reference: str | None) -> str | None:
+    """Return the id of a user or a project that is named or identified; as it is if unknown.
+
+    Whoever may not list them knows their ids, and records stay when what they name is gone.
+    """
+    if reference is None:
+        return None
+    from cli.identity import PROJECTS, USERS
+
+    resource = USERS if word == "user" else PROJECTS
+    try:
+        return resource.identify(client, reference)
+    except Problem as problem:
+        if problem.exit_code == UNREACHABLE:
+            raise
+        return reference
+
+
+@command(audit_app, "gaps")
+def gaps(
+    session: Session,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
+) -> None:
+    """List what was asked and is not in the record of reads, newest first.
+
+    lost: requests that were only counted, while the broker was away. missing: messages that did not
+    arrive. ended: an edge was killed, and what it answered in its last second may be missing.
+    """
+    told = session.client.get("/v1/audit/gaps", limit=limit)
+    if session.output is not Output.TABLE:
+        session.show(told)
+        return
+    if told["kept_since"]:
+        session.say(f"reads are kept since {when(told['kept_since'])}")
+    session.show_all(told["gaps"], GAP_COLUMNS)
+
+
+@command(audit_app, "show")
+def show(
+    session: Session,
+    request_id: Annotated[str, typer.Argument(help="A request's id, as req-….")],
+) -> None:
+    """Show one request's way: who asked, what was decided, what followed, and when."""
+    told = session.client.get(f"/v1/audit/{quoted(request_id)}")
+    if session.output is not Output.TABLE:
+        session.show(told)
+        return
+    if told["events"]:
+        session.show_all(journey(told["events"]), JOURNEY_COLUMNS)
+    else:
+        session.show_all(told["access"], AUDIT_COLUMNS)
+    if trace := _trace(told["events"]):
+        print(f"trace {trace}")
+
+
+def _trace(events: list[Row]) -> str:
+    """Return the trace that a request belongs to (W3C), "" if it was recorded without one."""
+    request = next((event for event in events if event["kind"] == "request"), None)
+    said = request["body"]["request"].get("client", {}).get("trace", "") if request else ""
+    return said[3:35]
+
+
+for _name, _body in proofs.COMMANDS.items():
+    command(audit_app, _name)(_body)
