@@ -22,13 +22,14 @@ from engine.log.verify import Walk
 from projections.answers import RequestAlarm
 from projections.bill import Bill, derive_bill
 from projections.history import History
-from projections.metering import TAGS, Interval, Meters, Usage, usage
+from projections.metering import Interval, Meters, Usage, tags, usage
 from projections.models import StoredCommit, decode_fact, decode_stored
-from projections.rating import BASE_PER_UNIT, UNITS, UsageRow, shown, usage_row
+from projections.rating import UsageRow, shown, usage_row
 from projections.reader import Reader
 from projections.segment import HistoryBroken, Segment, about_rows
-from schemas.billing import Meter, PriceList, PriceListPublished
+from schemas.billing import PriceList, PriceListPublished
 from schemas.errors import InvalidInput, NotFound, Unavailable
+from schemas.metering import BUILT_IN
 from schemas.units import Micros, Ordinal
 
 PRICE_LIST = "standard"
@@ -49,7 +50,7 @@ class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class MeterTotal(Struct, frozen=True, kw_only=True):
     """What a meter's rows add up to."""
 
-    meter: Meter
+    meter: str
     base_quantity: str
     quantity: str
     unit: str
@@ -351,9 +352,9 @@ class Archive:
             else:
                 meters.apply(ordinal, at, fact)
 
-        for ordinal, at, _, body in self._history.facts([*TAGS, PUBLISHED], segments):
+        wanted = frozenset((*tags(), PUBLISHED))
+        for ordinal, at, _, body in self._history.facts(sorted(wanted), segments):
             fold(ordinal, at, decode_fact(body))
-        wanted = frozenset((*TAGS, PUBLISHED))
         for commit in self._tail(segments):
             as_of = commit.first - 1
             for record in commit.records:
@@ -390,16 +391,16 @@ def _bounds(window: Window, now: Micros) -> tuple[Micros, Micros]:
 
 
 def _totals(rows: Sequence[Usage]) -> tuple[MeterTotal, ...]:
-    totals: dict[Meter, int] = {}
+    totals: dict[str, int] = {}
     for row in rows:
         totals[row.meter] = totals.get(row.meter, 0) + row.quantity
     return tuple(
         MeterTotal(
-            meter=meter,
-            base_quantity=str(totals[meter]),
-            quantity=shown(meter, totals[meter]),
-            unit=UNITS[meter],
+            meter=meter.key,
+            base_quantity=str(totals[meter.key]),
+            quantity=shown(meter, totals[meter.key]),
+            unit=meter.unit,
         )
-        for meter in BASE_PER_UNIT
-        if meter in totals
+        for meter in BUILT_IN.values()
+        if meter.key in totals
     )

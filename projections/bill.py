@@ -5,7 +5,7 @@ same log, window and price list it comes out the same to the byte, which its dig
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 import msgspec
@@ -14,7 +14,8 @@ from msgspec import Struct
 from projections.currency import decimals
 from projections.metering import Usage
 from projections.rating import Charge, Rated, UsageRow, rate, shown, text, usage_row
-from schemas.billing import Meter, PriceList
+from schemas.billing import PriceList
+from schemas.metering import BUILT_IN, MeterDefinition
 from schemas.units import Micros, Ordinal
 
 # No sum of money comes near it, so no sum is rounded on the way.
@@ -27,7 +28,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 class Quantity(Struct, frozen=True, kw_only=True):
     """How much of a meter a line is about; ``unit_prices`` are those it was charged at."""
 
-    meter: Meter
+    meter: str
     base_quantity: str
     quantity: str
     unit: str
@@ -82,6 +83,7 @@ def derive_bill(
     versions: Sequence[PriceList],
     start: Micros,
     end: Micros,
+    definitions: Mapping[str, MeterDefinition] = BUILT_IN,
 ) -> Bill:
     """Return the bill of a project's usage in a window, by the versions of one price list.
 
@@ -91,13 +93,19 @@ def derive_bill(
     if not versions:
         raise ValueError("there is no price list to charge by")
     with localcontext(prec=DIGITS_MAX):
-        return _derive(project_id, rate(rows, versions), versions, start, end)
+        rated = rate(rows, versions, definitions)
+        return _derive(project_id, rated, versions, start, end, definitions)
 
 
 def _derive(
-    project_id: str, rated: Rated, versions: Sequence[PriceList], start: Micros, end: Micros
+    project_id: str,
+    rated: Rated,
+    versions: Sequence[PriceList],
+    start: Micros,
+    end: Micros,
+    definitions: Mapping[str, MeterDefinition],
 ) -> Bill:
-    lines = tuple(_line(charges) for charges in _by_resource(rated.charges))
+    lines = tuple(_line(charges, definitions) for charges in _by_resource(rated.charges))
     currency = versions[-1].currency
     subtotal = sum((Decimal(line.amount) for line in lines), Decimal(0))
     unit = Decimal(1).scaleb(-decimals(currency))
@@ -113,7 +121,7 @@ def _derive(
         subtotal=text(subtotal),
         adjustment=Adjustment(description=ROUNDING, amount=text(total - subtotal)),
         total=text(total),
-        unrated=tuple(usage_row(row) for row in rated.unrated),
+        unrated=tuple(usage_row(row, definitions) for row in rated.unrated),
     )
     return msgspec.structs.replace(bill, digest=hashlib.sha256(_encode(bill)).hexdigest())
 
@@ -126,8 +134,8 @@ def _by_resource(charges: Iterable[Charge]) -> list[list[Charge]]:
     return list(groups.values())
 
 
-def _line(charges: list[Charge]) -> BillLine:
-    by_meter: dict[Meter, list[Charge]] = {}
+def _line(charges: list[Charge], definitions: Mapping[str, MeterDefinition]) -> BillLine:
+    by_meter: dict[str, list[Charge]] = {}
     for charge in charges:
         by_meter.setdefault(charge.meter, []).append(charge)
     return BillLine(
@@ -135,16 +143,18 @@ def _line(charges: list[Charge]) -> BillLine:
         resource_id=charges[0].resource_id,
         first_ordinal=min(charge.first_ordinal for charge in charges),
         last_ordinal=max(charge.last_ordinal for charge in charges),
-        quantities=tuple(_quantity(meter, of) for meter, of in sorted(by_meter.items())),
+        quantities=tuple(
+            _quantity(definitions[meter], of) for meter, of in sorted(by_meter.items())
+        ),
         charges=tuple(charges),
         amount=_sum(charges),
     )
 
 
-def _quantity(meter: Meter, charges: list[Charge]) -> Quantity:
+def _quantity(meter: MeterDefinition, charges: list[Charge]) -> Quantity:
     base = sum(int(charge.base_quantity) for charge in charges)
     return Quantity(
-        meter=meter,
+        meter=meter.key,
         base_quantity=str(base),
         quantity=shown(meter, base),
         unit=charges[0].unit,

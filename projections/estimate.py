@@ -15,8 +15,9 @@ from projections.metering import Interval, Meters, usage
 from projections.rating import rate, shown, text
 from schemas import compute as c
 from schemas import image as i
-from schemas.billing import Meter, PriceList
+from schemas.billing import PriceList
 from schemas.envelope import Fact
+from schemas.metering import BUILT_IN
 from schemas.operation import Operation, OperationStarted
 from schemas.units import HOUR, Micros
 
@@ -28,7 +29,7 @@ class EstimateLine(Struct, frozen=True, kw_only=True):
 
     resource_kind: str
     resource_id: str
-    meter: Meter
+    meter: str
     quantity: str
     unit: str
     unit_price: str
@@ -133,7 +134,7 @@ def _outcome(operation: Operation, at: Micros) -> list[Fact]:
             return [i.ImageActivated(image_id=ident, virtual_size_bytes=0)]
 
 
-def _open(meters: Meters) -> dict[tuple[str, Meter], Interval]:
+def _open(meters: Meters) -> dict[tuple[str, str], Interval]:
     return {(x.resource_id, x.meter): x for x in meters.intervals() if x.end is None}
 
 
@@ -149,7 +150,7 @@ def _lines(
             resource_kind=charge.resource_kind,
             resource_id=charge.resource_id,
             meter=charge.meter,
-            quantity=shown(charge.meter, int(charge.base_quantity)),
+            quantity=shown(BUILT_IN[charge.meter], int(charge.base_quantity)),
             unit=charge.unit,
             unit_price=charge.unit_price,
             amount=text(sign * Decimal(charge.amount)),

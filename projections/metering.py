@@ -4,81 +4,71 @@ Usage is what was held, not what was sampled: a meter opens at the fact that say
 and closes at the fact that says it is not. Intervals are half-open, in integer microseconds, and
 never overlap for one resource and meter: a claimed time earlier than one already seen of the same
 resource counts as that one. Quantities are integers of value times microseconds, so splitting a
-window in two never changes a sum. All is a pure function of facts in the order of the log.
-
-===================  ==========================  ==============================================
-``compute.vcpu``     virtual CPUs                while the server runs
-``compute.memory``   MiB                         while the server runs
-``compute.disk``     GiB                         from the first start until deleted or failed
-``image.size``       bytes                       while the image is active
-===================  ==========================  ==============================================
+window in two never changes a sum. What is counted instead of held is a point: an interval without
+length. All is a pure function of the meters' definitions (``schemas.metering``) and of facts in the
+order of the log; there is no other way in which any meter is computed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas import compute as c
-from schemas import image as i
-from schemas.billing import Meter
+from schemas.envelope import fact_types
+from schemas.metering import (
+    ADDITIVE,
+    BUILT_IN,
+    Aggregation,
+    Dimensions,
+    Effect,
+    MeterDefinition,
+    MeterRule,
+    Source,
+)
+from schemas.paths import Read, reader
 from schemas.units import Micros, Ordinal
 
-GIB = 2**30
-BASE_UNITS: dict[Meter, str] = {
-    "compute.vcpu": "vcpu*us",
-    "compute.memory": "MiB*us",
-    "compute.disk": "GiB*us",
-    "image.size": "byte*us",
-}
-FACTS: tuple[type[Struct], ...] = (
-    c.ServerCreated,
-    c.ServerStarted,
-    c.ServerStopped,
-    c.ServerRebooted,
-    c.ServerTaskFailed,
-    c.ServerFailed,
-    c.ServerDeleted,
-    i.ImageCreated,
-    i.ImageUploaded,
-    i.ImageActivated,
-    i.ImageUpdated,
-    i.ImageDeleted,
-)
-TAGS: tuple[str, ...] = tuple(str(fact.__struct_config__.tag) for fact in FACTS)
-_RUNNING: tuple[Meter, ...] = ("compute.vcpu", "compute.memory")
-_SERVER: tuple[Meter, ...] = ("compute.vcpu", "compute.memory", "compute.disk")
+_TYPES = fact_types()
 
 
 class Interval(Struct, frozen=True, kw_only=True):
-    """A stretch during which a resource held ``value`` of a meter.
+    """A stretch during which a resource held ``value`` of a meter; or a point, if it was counted.
 
     ``end`` and ``last_ordinal`` are None while it is held. Zero-length ones are kept: they prove
-    that something was and went.
+    that something was and went. ``unique`` is what ``unique_count`` counts.
     """
 
     resource_kind: str
     resource_id: str
     project_id: str
-    meter: Meter
+    meter: str
+    meter_version: int = 1
+    dimensions: Dimensions = {}  # keys sorted
     value: int
     start: Micros
     end: Micros | None
     first_ordinal: Ordinal
     last_ordinal: Ordinal | None
+    aggregation: Aggregation = "integral"
+    unique: str = ""
 
 
 class Usage(Struct, frozen=True, kw_only=True):
     """What of an interval lies in a window: ``quantity`` is ``value`` times ``end - start``.
 
     The ordinals name the facts that bound it. A stretch that goes on beyond the window was ended by
-    no fact in it, so its last ordinal is its first: asking again later gives the same row.
+    no fact in it, so its last ordinal is its first: asking again later gives the same row. Of what
+    is counted, ``quantity`` is ``value``; of what is neither held nor added up (the greatest, say)
+    there is one row of a resource, from its first point to its last.
     """
 
     resource_kind: str
     resource_id: str
     project_id: str
-    meter: Meter
+    meter: str
+    meter_version: int = 1
+    dimensions: Dimensions = {}  # keys sorted
     value: int
     quantity: int
     start: Micros
@@ -88,129 +78,206 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class _Held(Struct):
-    """What is known of a server: whose, how big, and the latest time seen of it."""
+    """What is known of a resource: whose, how much, and the latest time seen of it."""
 
-    project_id: str
-    values: dict[Meter, int]
-    latest: Micros
+    dimensions: Dimensions
+    project_id: str = ""
+    value: int = 0
+    latest: Micros = 0
+    open: Interval | None = None
+
+
+class _Meter(Struct):
+    """One definition's state: each resource, and what was noted of others."""
+
+    definition: MeterDefinition
+    held: dict[str, _Held] = {}
+    noted: dict[str, int] = {}
 
 
 class Meters:
     """The fold: give it facts in the order of the log, then read ``intervals``."""
 
-    def __init__(self) -> None:
+    def __init__(self, definitions: Iterable[MeterDefinition] = tuple(BUILT_IN.values())) -> None:
         self._closed: list[Interval] = []
-        self._open: dict[tuple[str, Meter], Interval] = {}
-        self._servers: dict[str, _Held] = {}
-        self._images: dict[str, i.Image] = {}
-        self._virtual_bytes: dict[str, int] = {}
+        self._meters = [_Meter(definition=definition) for definition in definitions]
+        self._steps: dict[type, list[_Step]] = {}
+        for meter in self._meters:
+            for rule in meter.definition.rules:
+                self._steps.setdefault(_TYPES[rule.fact], []).append(
+                    _Step(meter, rule, self._closed)
+                )
 
     def intervals(self) -> list[Interval]:
         """Return all intervals so far, closed and open, in the order in which they began."""
-        everything = [*self._closed, *self._open.values()]
-        return sorted(everything, key=lambda x: (x.first_ordinal, x.resource_id, x.meter))
+        still = (held.open for meter in self._meters for held in meter.held.values())
+        everything = [*self._closed, *(interval for interval in still if interval is not None)]
+        return sorted(everything, key=_order)
 
     def apply(self, ordinal: Ordinal, at: Micros, fact: object) -> None:
-        """Fold one fact; those that are not metered change nothing.
+        """Fold one fact; those that no meter has a rule for change nothing.
 
         ``at`` is the commit's time, which counts where the fact claims none.
         """
-        match fact:
-            case c.ServerCreated():
-                self._server_created(fact.server)
-            case c.ServerStarted() | c.ServerRebooted():
-                self._hold(ordinal, fact.server_id, fact.observed_at, _SERVER)
-            case c.ServerStopped():
-                self._release(ordinal, fact.server_id, fact.observed_at, _RUNNING)
-            case c.ServerTaskFailed():
-                if fact.running:
-                    self._hold(ordinal, fact.server_id, at, _SERVER)
+        for step in self._steps.get(type(fact), ()):
+            step.take(ordinal, at, fact)
+
+
+class _Step:
+    """One rule of one meter, ready to be applied."""
+
+    def __init__(self, meter: _Meter, rule: MeterRule, closed: list[Interval]) -> None:
+        of = _TYPES[rule.fact]
+        self._meter = meter
+        self._closed = closed
+        self._effect: Effect = rule.effect
+        self._resource = reader(of, rule.resource)
+        self._when = [(reader(of, each.path), each.equals) for each in rule.when]
+        self._project = reader(of, rule.project) if rule.project else None
+        self._at = reader(of, rule.at) if rule.at else None
+        self._unique = reader(of, rule.unique) if rule.unique else None
+        self._sources = [_number(of, source, meter.noted) for source in rule.value]
+        self._dimensions = [(name, reader(of, path)) for name, path in rule.dimensions.items()]
+        self._blank = dict.fromkeys(meter.definition.dimensions, "")
+
+    def take(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        """Do what the rule says, if it is about this fact."""
+        for read, wanted in self._when:
+            if read(fact) != wanted:
+                return
+        resource_id = self._resource(fact)
+        if not resource_id:
+            return
+        if self._effect == "note":
+            self._meter.noted[resource_id] = self._value(fact)
+        elif self._effect == "drop":
+            self._meter.noted.pop(resource_id, None)
+        else:
+            held = self._keep(resource_id, fact)
+            if held is not None:
+                claimed = at if self._at is None else self._at(fact)
+                self._affect(held, ordinal, resource_id, at if claimed is None else claimed, fact)
+
+    def _value(self, fact: Any) -> int:
+        return next((number for read in self._sources if (number := read(fact))), 0)
+
+    def _keep(self, resource_id: str, fact: Any) -> _Held | None:
+        """Keep what the fact says of the resource; None if nobody knows whose it is."""
+        held = self._meter.held.get(resource_id)
+        if self._effect == "add":
+            if self._project is None:
+                return held
+            dimensions = self._blank if held is None else held.dimensions
+            return _Held(dimensions=dimensions, project_id=self._project(fact) or "")
+        if held is None:
+            if self._project is None:
+                return None
+            held = self._meter.held[resource_id] = _Held(dimensions=self._blank)
+        if self._project is not None:
+            held.project_id = self._project(fact) or ""
+        if self._sources:
+            held.value = self._value(fact)
+        if self._dimensions:
+            held.dimensions = self._named(held.dimensions, fact)
+        return held
+
+    def _named(self, before: Dimensions, fact: Any) -> Dimensions:
+        # The keys stay in the order of the blank one, which is sorted.
+        return before | {name: _text(read(fact)) for name, read in self._dimensions}
+
+    def _affect(
+        self, held: _Held, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
+    ) -> None:
+        match self._effect:
+            case "set":
+                self._cut(held, ordinal, at)
+            case "seen":
+                held.latest = max(at, held.latest)
+            case "open":
+                held.latest = max(at, held.latest)
+                if held.open is None:
+                    self._open(held, ordinal, resource_id)
                 else:
-                    self._release(ordinal, fact.server_id, at, _RUNNING)
-            case c.ServerFailed():
-                self._release(ordinal, fact.server_id, at, _SERVER)
-            case c.ServerDeleted():
-                self._release(ordinal, fact.server_id, fact.observed_at, _SERVER)
-                self._servers.pop(fact.server_id, None)
-            case i.ImageCreated() | i.ImageUpdated():
-                self._images[fact.image.image_id] = fact.image
-            case i.ImageUploaded():
-                image = self._images[fact.image_id]
-                self._images[fact.image_id] = replace(image, size_bytes=fact.size_bytes)
-            case i.ImageActivated():
-                self._image_activated(ordinal, at, fact)
-            case i.ImageDeleted():
-                self._close(ordinal, fact.image_id, at, "image.size")
-                self._images.pop(fact.image_id, None)
-                self._virtual_bytes.pop(fact.image_id, None)
-            case _:
-                pass
+                    self._cut(held, ordinal, at)
+            case "close" | "end":
+                held.latest = max(at, held.latest)
+                self._close(held, ordinal)
+                if self._effect == "end":
+                    del self._meter.held[resource_id]
+            case "add":
+                self._point(held, ordinal, resource_id, at, fact)
+            case "note" | "drop":
+                raise AssertionError("what is noted is of no resource that is held")
 
-    def _server_created(self, server: c.Server) -> None:
-        flavor = server.flavor
-        virtual_bytes = self._virtual_bytes.get(server.image_id or "", 0)
-        self._servers[server.server_id] = _Held(
-            project_id=server.project_id,
-            values={
-                "compute.vcpu": flavor.vcpus,
-                "compute.memory": flavor.memory_mib,
-                # A flavor without a disk size takes the image's, rounded up.
-                "compute.disk": flavor.disk_gib or -(-virtual_bytes // GIB),
-            },
-            latest=0,
-        )
+    def _open(self, held: _Held, ordinal: Ordinal, resource_id: str) -> None:
+        definition = self._meter.definition
+        if held.project_id and (held.value or definition.keeps_zero):
+            held.open = Interval(
+                resource_kind=definition.resource_kind,
+                resource_id=resource_id,
+                project_id=held.project_id,
+                meter=definition.key,
+                meter_version=definition.version,
+                dimensions=held.dimensions,
+                value=held.value,
+                start=held.latest,
+                end=None,
+                first_ordinal=ordinal,
+                last_ordinal=None,
+            )
 
-    def _hold(
-        self, ordinal: Ordinal, server_id: str, at: Micros, meters: tuple[Meter, ...]
+    def _close(self, held: _Held, ordinal: Ordinal) -> None:
+        if held.open is not None:
+            self._closed.append(replace(held.open, end=held.latest, last_ordinal=ordinal))
+            held.open = None
+
+    def _cut(self, held: _Held, ordinal: Ordinal, at: Micros) -> None:
+        """If what is held is another now, end one interval and begin the next, without a gap."""
+        before = held.open
+        if before is not None and (before.value, before.project_id, before.dimensions) != (
+            held.value,
+            held.project_id,
+            held.dimensions,
+        ):
+            held.latest = max(at, held.latest)
+            self._close(held, ordinal)
+            self._open(held, ordinal, before.resource_id)
+
+    def _point(
+        self, held: _Held, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
     ) -> None:
-        held = self._servers[server_id]
-        held.latest = at = max(at, held.latest)
-        for meter in meters:
-            if (server_id, meter) not in self._open and held.values[meter]:
-                self._open[server_id, meter] = Interval(
-                    resource_kind="server",
-                    resource_id=server_id,
+        definition = self._meter.definition
+        if held.project_id:
+            self._closed.append(
+                Interval(
+                    resource_kind=definition.resource_kind,
+                    resource_id=resource_id,
                     project_id=held.project_id,
-                    meter=meter,
-                    value=held.values[meter],
+                    meter=definition.key,
+                    meter_version=definition.version,
+                    dimensions=self._named(held.dimensions, fact),
+                    value=self._value(fact) if self._sources else 1,
                     start=at,
-                    end=None,
+                    end=at,
                     first_ordinal=ordinal,
-                    last_ordinal=None,
+                    last_ordinal=ordinal,
+                    aggregation=definition.aggregation,
+                    unique=_text(self._unique(fact)) if self._unique else "",
                 )
-
-    def _release(
-        self, ordinal: Ordinal, server_id: str, at: Micros, meters: tuple[Meter, ...]
-    ) -> None:
-        held = self._servers[server_id]
-        held.latest = at = max(at, held.latest)
-        for meter in meters:
-            self._close(ordinal, server_id, at, meter)
-
-    def _image_activated(self, ordinal: Ordinal, at: Micros, fact: i.ImageActivated) -> None:
-        image = self._images[fact.image_id]
-        self._virtual_bytes[fact.image_id] = fact.virtual_size_bytes
-        self._open[fact.image_id, "image.size"] = Interval(
-            resource_kind="image",
-            resource_id=fact.image_id,
-            project_id=image.project_id,
-            meter="image.size",
-            value=image.size_bytes or 0,
-            start=at,
-            end=None,
-            first_ordinal=ordinal,
-            last_ordinal=None,
-        )
-
-    def _close(self, ordinal: Ordinal, resource_id: str, at: Micros, meter: Meter) -> None:
-        interval = self._open.pop((resource_id, meter), None)
-        if interval is not None:
-            self._closed.append(replace(interval, end=at, last_ordinal=ordinal))
+            )
 
 
-def intervals(facts: Iterable[tuple[Ordinal, Micros, object]]) -> list[Interval]:
+def tags(definitions: Iterable[MeterDefinition] = tuple(BUILT_IN.values())) -> list[str]:
+    """Return the tags of all facts that meters have rules for, sorted."""
+    return sorted({rule.fact for definition in definitions for rule in definition.rules})
+
+
+def intervals(
+    facts: Iterable[tuple[Ordinal, Micros, object]],
+    definitions: Iterable[MeterDefinition] = tuple(BUILT_IN.values()),
+) -> list[Interval]:
     """Return the intervals of (ordinal, commit's time, fact), in the order in which they began."""
-    meters = Meters()
+    meters = Meters(definitions)
     for ordinal, at, fact in facts:
         meters.apply(ordinal, at, fact)
     return meters.intervals()
@@ -220,25 +287,89 @@ def usage(
     held: Iterable[Interval], start: Micros, end: Micros, project_id: str | None = None
 ) -> Iterator[Usage]:
     """Yield what of the intervals lies in [start, end), of one project or of all."""
+    gathered: dict[tuple[object, ...], list[Interval]] = {}
     for interval in held:
         if project_id not in {None, interval.project_id}:
+            continue
+        if interval.aggregation not in ADDITIVE:
+            if start <= interval.start < end:
+                of = (interval.resource_id, interval.meter, interval.meter_version)
+                key = (interval.project_id, *of, *interval.dimensions.values())
+                gathered.setdefault(key, []).append(interval)
+            continue
+        if interval.aggregation != "integral":
+            if start <= interval.start < end:
+                yield _row(interval, interval.value, interval.start, interval.start)
             continue
         ended = interval.end if interval.end is not None and interval.end <= end else None
         first = max(start, interval.start)
         last = end if ended is None else ended
         if not (first < last or (start <= interval.start == last < end)):
             continue
-        last_ordinal = interval.first_ordinal if ended is None else interval.last_ordinal
-        assert last_ordinal is not None, "an interval that ended was ended by a fact"
-        yield Usage(
-            resource_kind=interval.resource_kind,
-            resource_id=interval.resource_id,
-            project_id=interval.project_id,
-            meter=interval.meter,
-            value=interval.value,
-            quantity=interval.value * (last - first),
-            start=first,
-            end=last,
-            first_ordinal=interval.first_ordinal,
-            last_ordinal=last_ordinal,
-        )
+        row = _row(interval, interval.value * (last - first), first, last)
+        yield row if ended is not None else replace(row, last_ordinal=interval.first_ordinal)
+    for points in gathered.values():
+        yield _together(points)
+
+
+def _row(interval: Interval, quantity: int, start: Micros, end: Micros) -> Usage:
+    last = interval.last_ordinal
+    return Usage(
+        resource_kind=interval.resource_kind,
+        resource_id=interval.resource_id,
+        project_id=interval.project_id,
+        meter=interval.meter,
+        meter_version=interval.meter_version,
+        dimensions=interval.dimensions,
+        value=interval.value,
+        quantity=quantity,
+        start=start,
+        end=end,
+        first_ordinal=interval.first_ordinal,
+        last_ordinal=interval.first_ordinal if last is None else last,
+    )
+
+
+def _together(points: list[Interval]) -> Usage:
+    """Return the one row of points that do not add up."""
+    newest = max(points, key=lambda point: (point.start, point.first_ordinal))
+    match newest.aggregation:
+        case "max":
+            number = max(point.value for point in points)
+        case "min":
+            number = min(point.value for point in points)
+        case "unique_count":
+            number = len({point.unique for point in points})
+        case _:
+            number = newest.value
+    row = _row(newest, number, min(point.start for point in points), newest.start)
+    first = min(point.first_ordinal for point in points)
+    last = max(point.first_ordinal for point in points)
+    return replace(row, value=number, first_ordinal=first, last_ordinal=last)
+
+
+def _order(interval: Interval) -> tuple[Ordinal, str, str]:
+    return interval.first_ordinal, interval.resource_id, interval.meter
+
+
+def _number(of: type[Struct], source: Source, noted: dict[str, int]) -> Callable[[Any], int]:
+    """Return what finds a source's number; 0 if it is not there."""
+    divisor = source.divisor
+    if source.constant is not None:
+        constant = -(-source.constant // divisor)
+        return lambda _fact: constant
+    read: Read = reader(of, source.path or source.noted_of)
+    if source.noted_of:
+        return lambda fact: -(-noted.get(read(fact) or "", 0) // divisor)
+
+    def found(fact: Any) -> int:
+        number = read(fact)
+        return 0 if number is None else -(-max(0, int(number)) // divisor)
+
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)

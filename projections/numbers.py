@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import get_args
 
 from engine.bus.client import BusError
 from engine.bus.metrics import Reading, counter
@@ -11,13 +10,13 @@ from engine.log.port import LogError, StoredCommit
 from projections.archive import last_ordinal
 from projections.models import TABLES, decode_stored
 from projections.reader import Reader
-from schemas.billing import Meter
 from schemas.errors import Unavailable
+from schemas.metering import BUILT_IN
 from schemas.units import SECOND, Micros, Ordinal
 
 GAPS = counter("cumulog_log_gap_total")
 USAGE_ROWS = counter("cumulog_usage_rows_total")
-for _meter in get_args(Meter.__value__):
+for _meter in BUILT_IN:
     USAGE_ROWS.labels(_meter)
 HEAD_S = 0.3
 _BEGAN: Micros = time.time_ns() // 1000  # this process

@@ -4,46 +4,32 @@ Each charge is price times quantity, computed exactly and rounded once, half to 
 decimals more than the currency has. Money is Decimal, quantities are integers; nothing is a float.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from projections.currency import decimals
-from projections.metering import BASE_UNITS, GIB, Usage
-from schemas.billing import Meter, PriceList, PriceRule, Unit
-from schemas.units import HOUR, Micros, Ordinal
+from projections.metering import Usage
+from schemas.billing import PriceList, PriceRule
+from schemas.metering import BUILT_IN, Dimensions, MeterDefinition
+from schemas.units import Micros, Ordinal
 
 EXTRA_DECIMALS = 4
 SHOWN_DECIMALS = 12
-# Base units in one priced unit (Core-Hours or GiB-Hours).
-BASE_PER_UNIT: dict[Meter, int] = {
-    "compute.vcpu": HOUR,
-    "compute.memory": HOUR * 1024,
-    "compute.disk": HOUR,
-    "image.size": HOUR * GIB,
-}
-
-
-UNITS: dict[Meter, Unit] = {
-    "compute.vcpu": "Core-Hours",
-    "compute.memory": "GiB-Hours",
-    "compute.disk": "GiB-Hours",
-    "image.size": "GiB-Hours",
-}
 
 
 class Charge(Struct, frozen=True, kw_only=True):
     """A stretch of usage under one version of a price list, and what it costs.
 
-    ``base_quantity`` is exact (see ``metering.BASE_UNITS``); ``quantity`` is the same in ``unit``,
+    ``base_quantity`` is exact, in the meter's base unit; ``quantity`` is the same in ``unit``,
     for reading, cut to twelve decimals. Numbers are strings: JSON readers keep every digit.
     """
 
     resource_kind: str
     resource_id: str
-    meter: Meter
+    meter: str
     sku: str
     start: Micros
     end: Micros
@@ -59,19 +45,24 @@ class Charge(Struct, frozen=True, kw_only=True):
 
 
 class UsageRow(Struct, frozen=True, kw_only=True):
-    """Usage as others read it: the exact quantity, and the same in the unit that is priced."""
+    """Usage as others read it: the exact quantity, and the same in the unit that is priced.
+
+    ``dimensions`` has all of the meter's, "" where there is none; keys are sorted.
+    """
 
     resource_kind: str
     resource_id: str
     project_id: str
-    meter: Meter
+    meter: str
+    meter_version: int
+    dimensions: Dimensions
     value: int
     start: Micros
     end: Micros
     base_quantity: str
     base_unit: str
     quantity: str
-    unit: Unit
+    unit: str
     first_ordinal: Ordinal
     last_ordinal: Ordinal
 
@@ -83,20 +74,27 @@ class Rated(Struct, frozen=True, kw_only=True):
     unrated: tuple[Usage, ...]
 
 
-def rate(rows: Iterable[Usage], versions: Sequence[PriceList]) -> Rated:
+def rate(
+    rows: Iterable[Usage],
+    versions: Sequence[PriceList],
+    definitions: Mapping[str, MeterDefinition] = BUILT_IN,
+) -> Rated:
     """Charge usage by the versions of one price list, cut where a new version comes into force.
 
-    ``versions`` are in the order of their numbers, so of their validity too.
+    ``versions`` are in the order of their numbers, so of their validity too. What none of them
+    names costs nothing.
     """
+    named = {rule.meter for version in versions for rule in version.rules}
     charges: list[Charge] = []
     unrated: list[Usage] = []
     for row in rows:
+        if row.meter not in named:
+            continue
         for part, price_list in _in_force(row, versions):
-            rule = None if price_list is None else _rule(price_list, part.meter)
-            if price_list is None or rule is None:
+            if price_list is None:
                 unrated.append(part)
-            else:
-                charges.append(_charge(part, price_list, rule))
+            elif (rule := _rule(price_list, part.meter)) is not None:
+                charges.append(_charge(part, price_list, rule, definitions[part.meter]))
     return Rated(charges=tuple(charges), unrated=tuple(unrated))
 
 
@@ -108,25 +106,28 @@ def exact_quotient(numerator: int, denominator: int, places: int) -> Decimal:
     return Decimal(f"{quotient}E-{places}")
 
 
-def shown(meter: Meter, base_quantity: int) -> str:
+def shown(meter: MeterDefinition, base_quantity: int) -> str:
     """Return a quantity in the meter's priced unit, for reading."""
-    return text(exact_quotient(base_quantity, BASE_PER_UNIT[meter], SHOWN_DECIMALS))
+    return text(exact_quotient(base_quantity, meter.base_per_unit, SHOWN_DECIMALS))
 
 
-def usage_row(row: Usage) -> UsageRow:
+def usage_row(row: Usage, definitions: Mapping[str, MeterDefinition] = BUILT_IN) -> UsageRow:
     """Return usage as others read it."""
+    meter = definitions[row.meter]
     return UsageRow(
         resource_kind=row.resource_kind,
         resource_id=row.resource_id,
         project_id=row.project_id,
         meter=row.meter,
+        meter_version=row.meter_version,
+        dimensions=row.dimensions,
         value=row.value,
         start=row.start,
         end=row.end,
         base_quantity=str(row.quantity),
-        base_unit=BASE_UNITS[row.meter],
-        quantity=shown(row.meter, row.quantity),
-        unit=UNITS[row.meter],
+        base_unit=meter.base_unit,
+        quantity=shown(meter, row.quantity),
+        unit=meter.unit,
         first_ordinal=row.first_ordinal,
         last_ordinal=row.last_ordinal,
     )
@@ -157,18 +158,20 @@ def _version_at(versions: Sequence[PriceList], at: Micros) -> PriceList | None:
 
 
 def _part(row: Usage, start: Micros, end: Micros) -> Usage:
+    if (start, end) == (row.start, row.end):
+        return row  # also what was counted, and has no length
     return replace(row, start=start, end=end, quantity=row.value * (end - start))
 
 
-def _rule(price_list: PriceList, meter: Meter) -> PriceRule | None:
+def _rule(price_list: PriceList, meter: str) -> PriceRule | None:
     return next((rule for rule in price_list.rules if rule.meter == meter), None)
 
 
-def _charge(row: Usage, price_list: PriceList, rule: PriceRule) -> Charge:
+def _charge(row: Usage, price_list: PriceList, rule: PriceRule, meter: MeterDefinition) -> Charge:
     whole, _, fraction = rule.price.partition(".")
     amount = exact_quotient(
         int(whole + fraction) * row.quantity,
-        BASE_PER_UNIT[row.meter] * 10 ** len(fraction),
+        meter.base_per_unit * 10 ** len(fraction),
         decimals(price_list.currency) + EXTRA_DECIMALS,
     )
     return Charge(
@@ -179,7 +182,7 @@ def _charge(row: Usage, price_list: PriceList, rule: PriceRule) -> Charge:
         start=row.start,
         end=row.end,
         base_quantity=str(row.quantity),
-        quantity=shown(row.meter, row.quantity),
+        quantity=shown(meter, row.quantity),
         unit=rule.unit,
         unit_price=rule.price,
         price_list=price_list.name,

@@ -1,15 +1,14 @@
 """Price lists, as events. Money is decimal strings with an ISO 4217 code, never a float."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from schemas.ids import Id
+from schemas.metering import MeterKey, Unit
 from schemas.units import Micros, Name
 
-type Meter = Literal["compute.vcpu", "compute.memory", "compute.disk", "image.size"]
 STANDARD = "standard"  # the price list that is used when none is named
-type Unit = Literal["Core-Hours", "GiB-Hours"]
 DecimalText = Annotated[str, Meta(pattern=r"^[0-9]{1,18}(\.[0-9]{1,12})?\Z")]
 Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
 
@@ -18,13 +17,16 @@ class PriceRule(Struct, frozen=True, kw_only=True):
     """A price per unit of one meter."""
 
     sku: Id
-    meter: Meter
+    meter: MeterKey
     unit: Unit
     price: DecimalText
 
 
 class PriceList(Struct, frozen=True, kw_only=True):
-    """Exactly one rule for each meter that is to be charged. ``version`` counts from 1."""
+    """Exactly one rule for each meter that is to be charged. ``version`` counts from 1.
+
+    A meter that no rule names costs nothing (``schemas.metering.ALWAYS_PRICED`` must be named).
+    """
 
     name: Name
     version: int

@@ -1,4 +1,7 @@
-"""Price lists: which versions there are, and that each rates every meter once."""
+"""Price lists: which versions there are, and that each rates no meter twice.
+
+Those that every list must price are ``schemas.metering.ALWAYS_PRICED``.
+"""
 
 from decimal import Decimal
 
@@ -7,29 +10,26 @@ from engine.domain.state import Cell
 from schemas import billing as s
 from schemas.envelope import Fact
 from schemas.errors import InvalidInput
+from schemas.metering import ALWAYS_PRICED, BUILT_IN
 from schemas.units import Micros
 
 type Decision = tuple[list[Fact], dict[str, object]]
 
-UNITS: dict[str, str] = {
-    "compute.vcpu": "Core-Hours",
-    "compute.memory": "GiB-Hours",
-    "compute.disk": "GiB-Hours",
-    "image.size": "GiB-Hours",
-}
-
 
 def publish_price_list(cell: Cell, ctx: Context, action: s.PublishPriceList) -> Decision:
-    """Publish the next version; it must price each meter exactly once, in the meter's unit."""
+    """Publish the next version; it prices no meter twice, and each in the meter's unit."""
     seen: set[str] = set()
     for rule in action.rules:
         if rule.meter in seen:
             raise InvalidInput(f"two rules match the meter {rule.meter}; there must be one")
         seen.add(rule.meter)
-        if rule.unit != UNITS[rule.meter]:
-            raise InvalidInput(f"{rule.meter} is measured in {UNITS[rule.meter]}, not {rule.unit}")
+        meter = BUILT_IN.get(rule.meter)
+        if meter is None:
+            raise InvalidInput(f"there is no meter {rule.meter}")
+        if rule.unit != meter.unit:
+            raise InvalidInput(f"{rule.meter} is measured in {meter.unit}, not {rule.unit}")
         Decimal(rule.price)
-    missing = sorted(set(UNITS) - seen)
+    missing = sorted(set(ALWAYS_PRICED) - seen)
     if missing:
         raise InvalidInput(f"no rule matches the meter(s) {', '.join(missing)}")
     versions = cell.state.price_lists.get(action.name, ())

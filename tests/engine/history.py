@@ -245,7 +245,7 @@ def _federation(world: World) -> Iterator[tuple[Actor, Any]]:
 
 
 def _prices(world: World) -> Iterator[tuple[Actor, Any]]:
-    units: list[tuple[b.Meter, b.Unit]] = [
+    units: list[tuple[str, str]] = [
         ("compute.vcpu", "Core-Hours"),
         ("compute.memory", "GiB-Hours"),
         ("compute.disk", "GiB-Hours"),

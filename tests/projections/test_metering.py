@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.metering import FACTS, TAGS, Interval, intervals, usage
+from projections.metering import Interval, intervals, usage
 from schemas import compute as c
 from schemas import image as i
-from schemas.envelope import decode_commit
+from schemas.envelope import decode_commit, fact_types
+from schemas.metering import BUILT_IN, MeterDefinition, MeterRule, Source
+from schemas.paths import leaf
+from tests.projections import by_hand
 from tests.projections.story import a_small_story
 
 FLAVOR = c.Flavor(flavor_id="f", name="f", vcpus=2, memory_mib=512, disk_gib=10)
@@ -117,6 +120,7 @@ def test_an_intervals_ordinals_are_the_facts_that_bound_it():
         "compute.vcpu": (9, 14),
         "compute.memory": (9, 14),
         "compute.disk": (9, None),
+        "compute.instance": (9, None),
     }
 
 
@@ -127,7 +131,9 @@ def test_values_are_those_of_the_flavor():
         "compute.vcpu": 2,
         "compute.memory": 512,
         "compute.disk": 10,
+        "compute.instance": 1,
     }
+    assert {x.dimensions["flavor"] for x in found} == {"f"}
 
 
 def test_a_flavor_without_a_disk_takes_the_images_rounded_up():
@@ -307,26 +313,167 @@ def test_time_held_is_time_metered(history):
     assert ticked == sum(row.quantity for row in usage(held, 0, 40_000))
 
 
-def test_every_metered_fact_has_its_tag():
-    assert len(set(TAGS)) == len(FACTS)
+@given(histories())
+def test_meters_as_data_give_what_the_same_meters_written_by_hand_give(history):
+    found = [x for x in intervals(history) if x.meter != "compute.instance"]
+
+    assert [
+        (x.resource_id, x.meter, x.value, x.start, x.end, x.first_ordinal, x.last_ordinal)
+        for x in found
+    ] == by_hand.intervals(history)
 
 
-def test_the_deciders_own_history_is_metered():
-    """From the decider's records: one hour and a half of a server of one vCPU."""
+@pytest.mark.parametrize("meter", BUILT_IN.values(), ids=list(BUILT_IN))
+def test_rules_read_what_facts_have(meter):
+    for rule in meter.rules:
+        of = fact_types()[rule.fact]
+        assert leaf(of, rule.resource) == "text"
+        assert not rule.project or leaf(of, rule.project) == "text"
+        assert not rule.at or leaf(of, rule.at) == "number"
+        for source in rule.value:
+            assert not source.path or leaf(of, source.path) == "number"
+            assert not source.noted_of or leaf(of, source.noted_of) == "text"
+        assert all(leaf(of, path) == "text" for path in rule.dimensions.values())
+        assert all(leaf(of, each.path) for each in rule.when)
+
+
+def a_meter(*rules, **fields):
+    fields = {"aggregation": "integral", "unit": "Hours", "base_unit": "us", **fields}
+    return MeterDefinition(
+        key="own.meter", resource_kind="server", base_per_unit=1, rules=rules, **fields
+    )
+
+
+OWNED = MeterRule(
+    fact="compute.server.created.v1",
+    effect="set",
+    resource="server.server_id",
+    project="server.project_id",
+)
+CHANGES = MeterRule(
+    fact="image.image.updated.v1",
+    effect="open",
+    resource="image.image_id",
+    project="image.project_id",
+    value=(Source(path="image.min_disk_gib"),),
+    dimensions={"visibility": "image.visibility", "colour": "image.properties.colour"},
+)
+
+
+def updated(**fields):
+    return i.ImageUpdated(image=msgspec.structs.replace(IMAGE, **fields))
+
+
+def test_what_changes_while_it_is_held_is_cut_without_gap_or_overlap():
+    facts = [
+        updated(min_disk_gib=2),
+        updated(min_disk_gib=2, name="other"),  # which changes nothing that is metered
+        updated(min_disk_gib=5),
+        updated(min_disk_gib=5, visibility="public", properties={"colour": "red"}),
+        updated(min_disk_gib=5, visibility="public", project_id="q"),
+        updated(min_disk_gib=0, project_id="q"),
+    ]
+
+    found = intervals([(n, n * 100, fact) for n, fact in enumerate(facts, 1)], [a_meter(CHANGES)])
+
+    assert [(x.start, x.end, x.value, x.project_id, x.dimensions) for x in found] == [
+        (100, 300, 2, "p", {"colour": "", "visibility": "shared"}),
+        (300, 400, 5, "p", {"colour": "", "visibility": "shared"}),
+        (400, 500, 5, "p", {"colour": "red", "visibility": "public"}),
+        (500, 600, 5, "q", {"colour": "", "visibility": "public"}),
+    ]
+    assert [(x.first_ordinal, x.last_ordinal) for x in found] == [(1, 3), (3, 4), (4, 5), (5, 6)]
+
+
+def test_a_meter_that_keeps_zero_goes_on_when_nothing_is_left():
+    facts = [(1, 100, updated(min_disk_gib=2)), (2, 200, updated(min_disk_gib=0))]
+
+    found = intervals(facts, [a_meter(CHANGES, keeps_zero=True)])
+
+    assert [(x.start, x.end, x.value) for x in found] == [(100, 200, 2), (200, None, 0)]
+
+
+def counted(aggregation, **fields):
+    """Rows of a meter over starts of two servers: boots 1, 3 and 2 of one, 7 of the other."""
+    rule = MeterRule(
+        fact="compute.server.started.v1",
+        effect="add",
+        resource="server_id",
+        at="observed_at",
+        **fields,
+    )
+    facts = [CREATED, c.ServerCreated(server=a_server("t"))]
+    facts += [started(100, boot=1), started(200, boot=3), started(300, boot=2)]
+    facts += [c.ServerStarted(server_id="t", boot=7, observed_at=250), stopped(400)]
+    numbered = [(n, 1000, fact) for n, fact in enumerate(facts, 1)]
+    held = intervals(numbered, [a_meter(OWNED, rule, aggregation=aggregation)])
+    return [
+        (u.resource_id, u.quantity, u.start, u.end, u.first_ordinal, u.last_ordinal)
+        for u in usage(held, 100, 300)
+    ]
+
+
+def test_what_is_counted_is_a_point():
+    assert counted("count") == [("s", 1, 100, 100, 3, 3), ("s", 1, 200, 200, 4, 4),
+                                ("t", 1, 250, 250, 6, 6)]  # fmt: skip
+    assert [row[1] for row in counted("sum", value=(Source(path="boot"),))] == [1, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "fields", "quantity"),
+    [
+        ("max", {"value": (Source(path="boot"),)}, 3),
+        ("min", {"value": (Source(path="boot"),)}, 1),
+        ("latest", {"value": (Source(path="boot"),)}, 3),
+        ("unique_count", {"unique": "server_id"}, 1),
+    ],
+)
+def test_what_does_not_add_up_is_one_row_of_a_resource(aggregation, fields, quantity):
+    assert counted(aggregation, **fields) == [
+        ("s", quantity, 100, 200, 3, 4),
+        ("t", 7 if "value" in fields else 1, 250, 250, 6, 6),
+    ]
+
+
+def test_a_meter_does_not_depend_on_which_others_there_are():
     story = a_small_story()
-    facts = []
+    facts = list(facts_of(story))
+
+    together = intervals(facts)
+    alone = [x for meter in BUILT_IN.values() for x in intervals(facts, [meter])]
+
+    assert sorted(map(repr, together)) == sorted(map(repr, alone))
+
+
+def test_what_nobody_owns_is_not_metered():
+    rule = MeterRule(
+        fact="compute.server.started.v1",
+        effect="open",
+        resource="server_id",
+        value=(Source(constant=1),),
+    )
+
+    assert intervals([(1, 0, started(1))], [a_meter(rule)]) == []
+
+
+def facts_of(story):
     for _, data in story.commits:
         commit = decode_commit(data)
         ordinal = commit.first
         for record in commit.records:
             for fact in record.facts:
                 ordinal += 1
-                facts.append((ordinal, commit.at, fact))
+                yield ordinal, commit.at, fact
             ordinal += 1
+
+
+def test_the_deciders_own_history_is_metered():
+    """From the decider's records: one hour and a half of a server of one vCPU."""
+    story = a_small_story()
 
     rows = [
         row
-        for row in usage(intervals(facts), 0, story.now, story.demo.project_id)
+        for row in usage(intervals(facts_of(story)), 0, story.now, story.demo.project_id)
         if row.resource_id == story.second and row.meter == "compute.vcpu"
     ]
 
