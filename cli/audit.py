@@ -10,46 +10,12 @@ from cli.events import about, outcome_of
 from cli.output import Column, Output, Row, when
 from cli.problem import UNREACHABLE, USAGE, Problem
 from cli.session import Session, command, group
+from cli.tree import Node, drawn
 
 if TYPE_CHECKING:
     from cli.client import Client
 
 audit_app = group("Who asked for what, and what came of it.")
-
-
-def journey(events: list[Row]) -> list[dict[str, Any]]:
-    """Return a request's way through the log with the milliseconds since it was submitted.
-
-    The first row is the moment the edge took it; the others are commits.
-    """
-    request = next((event for event in events if event["kind"] == "request"), None)
-    if request is None:
-        return []
-    submitted = request["body"]["request"]["submitted_at"]
-    rows: list[dict[str, Any]] = [
-        {"ordinal": None, "at": when(submitted), "ms": 0.0, "what": f"{request['tag']} submitted"}
-    ]
-    for event in events:
-        what = event["tag"]
-        if event["kind"] == "request":
-            what = f"{what} {outcome_of(event)}"
-        rows.append(
-            {
-                "ordinal": event["ordinal"],
-                "at": when(event["at"]),
-                "ms": (event["at"] - submitted) / 1000,
-                "what": what,
-            }
-        )
-    return rows
-
-
-JOURNEY_COLUMNS: list[Column] = [
-    ("ORDINAL", "ordinal"),
-    ("AT", "at"),
-    ("AFTER MS", lambda row: f"{row['ms']:.1f}"),
-    ("WHAT", "what"),
-]
 
 
 def _asked(row: Row) -> str:
@@ -205,24 +171,78 @@ def show(
     session: Session,
     request_id: Annotated[str, typer.Argument(help="A request's id, as req-….")],
 ) -> None:
-    """Show one request's way: who asked, what was decided, what followed, and when."""
+    """Show one request with all it led to, as a tree: facts, the work they began, reports on it.
+
+    Each line has its ordinal and the milliseconds since the request was sent; -o json has it
+    nested, with every body.
+    """
     told = session.client.get(f"/v1/audit/{quoted(request_id)}")
     if session.output is not Output.TABLE:
         session.show(told)
         return
-    if told["events"]:
-        session.show_all(journey(told["events"]), JOURNEY_COLUMNS)
-    else:
+    for request in told["tree"]:
+        _show_request(session, request, told["names"])
+    if not told["complete"]:
+        print("… and more: `cumulog events tail --after` lists all of it")
+    if not told["tree"]:
         session.show_all(told["access"], AUDIT_COLUMNS)
-    if trace := _trace(told["events"]):
-        print(f"trace {trace}")
 
 
-def _trace(events: list[Row]) -> str:
-    """Return the trace that a request belongs to (W3C), "" if it was recorded without one."""
-    request = next((event for event in events if event["kind"] == "request"), None)
-    said = request["body"]["request"].get("client", {}).get("trace", "") if request else ""
-    return said[3:35]
+def _show_request(session: Session, request: Row, names: Row) -> None:
+    client = request["body"]["request"].get("client", {})
+    session.show(
+        {
+            "request": request["request_id"],
+            "who": _who(request, names),
+            "from": request["address"],
+            "by": " ".join(filter(None, (request["api"], request["agent"]))),
+            "submitted": when(request["submitted_at"]),
+            "decided": when(request["at"]),
+            "outcome": outcome_of(request),
+            "rule": request["rule"],
+            "reason": request["reason"],
+            "cause": request["cause"],
+            "trace": client.get("trace", "")[3:35],
+        }
+    )
+    print()
+    for line in drawn(_request_node(request, request["submitted_at"], names)):
+        print(line)
+
+
+def _who(request: Row, names: Row) -> str:
+    """Return who asked: a person with the roles of the token, a host, or the cloud itself."""
+    user = request["user_id"]
+    name = names.get(user)
+    who = f"{name} ({user})" if name else user or request["host_id"] or request["actor"]
+    return f"{who} as {', '.join(request['roles'])}" if request["roles"] else who
+
+
+def _request_node(request: Row, since: int, names: Row) -> Node:
+    who = names.get(request["user_id"]) or request["user_id"] or request["host_id"]
+    line = (
+        f"{request['ordinal']}  {_after(request, since)}  {request['tag']}  {about(request)}  "
+        f"{outcome_of(request)}  by {who or request['actor']}"
+    )
+    facts = [_fact_node(fact, since, names) for fact in request["facts"]]
+    return Node(line, [*facts, *(_request_node(r, since, names) for r in request["caused"])])
+
+
+def _fact_node(fact: Row, since: int, names: Row) -> Node:
+    line = f"{fact['ordinal']}  {_after(fact, since)}  {fact['tag']}  {about(fact)}"
+    work = fact["work"]
+    if work is None:
+        return Node(line)
+    ended = "" if work["ended_at"] is None else f"  {(work['ended_at'] - since) / 1000:+.1f} ms"
+    how = f"work: {work['kind']} on {work['host_id']} ({work['executor']}) {work['status']}{ended}"
+    if work["cause"]:
+        how += f": {work['cause']}"
+    reports = [_request_node(report, since, names) for report in work["reports"]]
+    return Node(line, [Node(how, reports)])
+
+
+def _after(event: Row, since: int) -> str:
+    return f"{(event['at'] - since) / 1000:+.1f} ms"
 
 
 for _name, _body in proofs.COMMANDS.items():

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from projections.answers import Event, InstanceAction, OperationStatus, RequestAlarm, Why
+from projections.explanation import Explained, explain
 from projections.operation import OPERATIONS
 from projections.timeline import COLUMNS
 from schemas.ids import SYSTEM_USER
@@ -28,6 +29,11 @@ SERVER_FAILED = "compute.server.failed.v1"
 
 _SELECT = f"SELECT {COLUMNS} FROM timeline"  # noqa: S608  # our own names
 _BY_REQUEST = "request_id = ? AND kind = 'request'"
+# The second condition lets SQLite use the index, which leaves out what has no cause.
+_LED_TO = f"{_SELECT} WHERE cause = ? AND cause <> '' ORDER BY ordinal LIMIT ?"
+SHOWN_MAX = 5_000  # events of one tree
+DEPTH_MAX = 32  # how far causes are followed
+EXPLAINED_MAX = 10_000  # facts about one resource
 
 
 type End = tuple[OperationStatus, int | None, str]
@@ -81,17 +87,33 @@ def requests(
 
 
 def show(db: sqlite3.Connection, request_id: str, project_id: str | None) -> list[Event]:
-    """Return a request with its facts and all that it led to, in order."""
+    """Return a request with its facts and all that it led to, in order; at most ``SHOWN_MAX``.
+
+    What it led to for other projects is left out, unless all are asked for.
+    """
     first = _events(db.execute(f"{_SELECT} WHERE {_BY_REQUEST}", (request_id,)))
     if project_id is not None:
         first = [event for event in first if event.project_id == project_id]
     if not first:
         return []
-    own = [event for request in first for event in (request, *_facts(db, request))]
-    # The second condition lets SQLite use the index, which leaves out what has no cause.
-    caused = f"{_SELECT} WHERE cause = ? AND cause <> '' ORDER BY ordinal"
-    led_to = _events(db.execute(caused, (request_id,)))
-    return sorted((*own, *led_to), key=lambda event: event.ordinal)
+    story = {event.ordinal: event for request in first for event in (request, *_facts(db, request))}
+    followed, next_ones = {request_id}, [request_id]
+    for _ in range(DEPTH_MAX):
+        causes, next_ones = next_ones, []
+        for cause in causes:
+            left = SHOWN_MAX - len(story)
+            if left <= 0:
+                break
+            led_to = _events(db.execute(_LED_TO, (cause, left)))
+            seen = [
+                event.request_id
+                for event in led_to
+                if event.kind == "request" and project_id in {None, event.project_id}
+            ]
+            story |= {event.ordinal: event for event in led_to if event.request_id in seen}
+            next_ones += [found for found in dict.fromkeys(seen) if found not in followed]
+            followed.update(seen)
+    return [story[ordinal] for ordinal in sorted(story)]
 
 
 def news(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, str, str]]:
@@ -145,6 +167,22 @@ def why(db: sqlite3.Connection, resource_id: str, project_id: str | None, limit:
         project_id=newest.project_id,
         events=tuple(story[ordinal] for ordinal in sorted(story)),
     )
+
+
+def explained(
+    db: sqlite3.Connection, resource_id: str, project_id: str | None
+) -> tuple[Explained, ...] | None:
+    """Return what set each field of a resource; None if more than ``EXPLAINED_MAX`` facts did."""
+    sql = f"{_SELECT} WHERE resource_id = ? AND kind = 'fact' ORDER BY ordinal LIMIT ?"
+    facts = _events(db.execute(sql, (resource_id, EXPLAINED_MAX + 1)))
+    if len(facts) > EXPLAINED_MAX:
+        return None
+    people: dict[str, str] = {}
+    sql = f"SELECT user_id FROM timeline WHERE {_BY_REQUEST} ORDER BY ordinal LIMIT 1"  # noqa: S608  # our own names
+    for cause in {fact.cause for fact in facts if fact.cause}:
+        for (user_id,) in db.execute(sql, (cause,)):
+            people[cause] = user_id
+    return explain(db, facts, people, project_id)
 
 
 def instance_actions(db: sqlite3.Connection, server_id: str) -> list[InstanceAction]:

@@ -25,6 +25,7 @@ from projections.answers import (
 )
 from projections.billing import PRICE_LISTS
 from projections.compute import DELETED, FLAVORS, SERVERS
+from projections.explanation import Explained
 from projections.host import HOSTS
 from projections.identity import KEYPAIRS
 from projections.identity_reader import IdentityReader
@@ -367,3 +368,13 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         about the resource itself, the newest are given.
         """
         return audit.why(self.db(), resource_id, project_id, limit)
+
+    def explained(
+        self, resource_id: str, *, project_id: str | None = None
+    ) -> tuple[Explained, ...] | None:
+        """Return a resource's fields with the fact that set each; None if too many speak of it.
+
+        With ``project_id`` only what that project's facts have set. Takes a millisecond for every
+        ten facts or so: not for the event loop.
+        """
+        return audit.explained(self.db(), resource_id, project_id)

@@ -22,7 +22,7 @@ def without_ciphertext(body: msgspec.Raw) -> msgspec.Raw:
     # Most of the log holds no secret: it is passed on byte for byte, without being decoded.
     if _MARK not in bytes(body):
         return body
-    return msgspec.Raw(_encode(_reduced(_decode(body))))
+    return msgspec.Raw(_encode(reduced(_decode(body))))
 
 
 def shown(event: Event) -> Event:
@@ -31,13 +31,14 @@ def shown(event: Event) -> Event:
     return event if body is event.body else msgspec.structs.replace(event, body=body)
 
 
-def _reduced(value: Any) -> Any:
+def reduced(value: Any) -> Any:
+    """Return JSON's data with each sealed value reduced to the id of its key."""
     match value:
         case dict() if value.keys() == _SEALED:
             return {"key_id": value["key_id"]}
         case dict():
-            return {name: _reduced(item) for name, item in value.items()}
-        case list():
-            return [_reduced(item) for item in value]
+            return {name: reduced(item) for name, item in value.items()}
+        case list() | tuple():
+            return [reduced(item) for item in value]
         case _:
             return value

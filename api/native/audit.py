@@ -15,10 +15,13 @@ from msgspec import Struct
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
 from api.native.log import moment
+from api.native.people import names_of
 from api.pagination import flag, page_of
 from api.routing import Routes
 from projections.access import Filters, Found
 from projections.answers import Event
+from projections.audit import SHOWN_MAX
+from projections.causes import tree
 from projections.redaction import shown
 from schemas.access import Gathered
 from schemas.envelope import Client
@@ -287,15 +290,22 @@ def _of_access(found: Found) -> Asked:
 
 
 async def audit_show(call: Call) -> Answer:
-    """GET /v1/audit/{request id}: the request, its facts, all that it led to, how long it took."""
+    """GET /v1/audit/{request id}: the request, its facts, all that it led to, how long it took.
+
+    ``events`` is all of it in the order of the log, ``tree`` by what caused what.
+    """
     request_id, project_id = call.args[0], own_project(call)
-    found = call.edge.reader.audit_show(request_id, project_id=project_id)
+    reader = call.edge.reader
+    found = [shown(e) for e in reader.audit_show(request_id, project_id=project_id)]
     entries = call.edge.audit.entries(Filters(request_id=request_id, project_id=project_id), 100)
     if not found and not entries:
         raise NotFound(f"there is no request {request_id[:64]!r}")
     body: dict[str, Any] = {
         "request_id": request_id,
-        "events": [shown(event) for event in found],
+        "tree": tree(request_id, found, reader.operation),
+        "complete": len(found) < SHOWN_MAX,
+        "names": names_of(call, (event.user_id for event in found)),
+        "events": found,
         "access": [_of_access(entry) for entry in entries],
         "ordinal": call.position,
     }

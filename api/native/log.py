@@ -13,6 +13,7 @@ import msgspec
 from api.errors import TooManyStreams
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
+from api.native.people import names_of
 from api.pagination import flag, page_of
 from api.routing import Routes
 from api.times import time_asked
@@ -172,14 +173,25 @@ def _told(call: Call, found: list[Event], as_cloud_events: bool) -> Iterator[byt
 
 
 async def why(call: Call) -> Answer:
-    """GET /v1/why/{resource}: the events that made it what it is."""
-    found = call.edge.reader.why(
-        call.args[0], project_id=own_project(call), limit=page_of(call).limit
-    )
+    """GET /v1/why/{resource}: what set each of its fields, and the events that made it so."""
+    resource_id, project_id, reader = call.args[0], own_project(call), call.edge.reader
+    found = reader.why(resource_id, project_id=project_id, limit=page_of(call).limit)
     if found is None:
-        raise NotFound(f"nothing was ever said of {call.args[0][:64]!r}")
-    events = tuple(shown(event) for event in found.events)
-    return json_answer(msgspec.structs.replace(found, events=events))
+        raise NotFound(f"nothing was ever said of {resource_id[:64]!r}")
+    explained = await asyncio.to_thread(reader.explained, resource_id, project_id=project_id)
+    fields = [field for row in explained or () for field in row.fields]
+    people = {field.set_by.user_id for field in fields if field.set_by is not None}
+    people |= {event.user_id for event in found.events}
+    return json_answer(
+        {
+            "resource_kind": found.resource_kind,
+            "resource_id": found.resource_id,
+            "project_id": found.project_id,
+            "explained": explained,
+            "names": names_of(call, people),
+            "events": [shown(event) for event in found.events],
+        }
+    )
 
 
 def add(routes: Routes) -> None:

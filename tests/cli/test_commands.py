@@ -30,6 +30,10 @@ def test_a_server_lives_and_dies(cloud, network):
     why = cloud.run("why", "web-1", cloud=DEMO)
     assert "compute.server.placed.v1" in why.output
     assert "host host-1 was weighed" in why.output
+    status = next(line for line in why.output.splitlines() if line.startswith("status "))
+    assert "ACTIVE" in status
+    assert "compute.server.rebooted.v1" in status
+    assert " demo " in status, "whose request it was, though an agent reported it"
 
     done = cloud.run("server", "delete", "web-1", "--wait", cloud=DEMO)
 
@@ -114,9 +118,14 @@ def test_a_requests_way_is_shown_with_times(cloud):
     request = cloud.json("audit", "log", "--action", "CreateNetwork", "--limit", "1")[0]
 
     shown = cloud.run("audit", "show", request["request_id"]).output
+    nested = cloud.json("audit", "show", request["request_id"])["tree"][0]
 
-    assert "CreateNetwork submitted" in shown
+    assert "submitted" in shown
+    assert f"{request['ordinal']}  +" in shown
     assert "network.network.created.v1" in shown
+    assert "as member" in shown
+    assert (nested["tag"], nested["rule"]) == ("CreateNetwork", "CreateNetwork: member in project")
+    assert nested["facts"][0]["tag"] == "network.network.created.v1"
 
 
 def test_events_are_followed_as_they_happen(cloud):

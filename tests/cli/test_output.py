@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-from cli.audit import journey
 from cli.billing import summary
 from cli.output import Output, cell, show_item, show_rows, table, when
 from cli.problem import Problem
+from cli.tree import Node, drawn
 
 ROWS = [
     {"name": "web", "size": 3, "tags": ["a"]},
@@ -79,20 +79,16 @@ def test_a_problem_is_one_line_with_what_why_next_and_the_request():
     assert Problem("no (request id req-1)", request_id="req-1").line() == "no (request id req-1)"
 
 
-def test_a_journey_counts_from_the_submission():
-    request = {"request": {"submitted_at": 1_000_000}}
-    events = [
-        {
-            "kind": "request", "tag": "CreateServer", "ordinal": 7, "at": 1_000_500,
-            "outcome": "accepted", "code": "", "body": request,
-        },
-        {"kind": "fact", "tag": "compute.server.started.v1", "ordinal": 9, "at": 1_250_000},
-    ]  # fmt: skip
+def test_a_tree_shows_what_hangs_below_what():
+    tree = Node("a", [Node("b", [Node("c"), Node("d")]), Node("e\x1b[2J", [Node("f")])])
 
-    assert [(row["ordinal"], row["ms"], row["what"]) for row in journey(events)] == [
-        (None, 0.0, "CreateServer submitted"),
-        (7, 0.5, "CreateServer accepted"),
-        (9, 250.0, "compute.server.started.v1"),
+    assert list(drawn(tree)) == [
+        "a",
+        "├─ b",
+        "│  ├─ c",
+        "│  └─ d",
+        "└─ e\\x1b[2J",
+        "   └─ f",
     ]
 
 
