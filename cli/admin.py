@@ -204,22 +204,19 @@ def log_roll(
     requests wait for a tenth of a second. Nothing changes for who reads; ordinals and the hash
     chain go on.
 
-    It asks the engine, as an administrator of the cloud (--os-cloud, or the state directory's
-    account), then makes the stream, as the broker's administrator. If it is cut short in between,
-    requests wait until it is run again, or the broker is started again.
+    It asks the engine, then makes the stream, both as the broker's administrator: nobody else may.
+    If it is cut short in between, requests wait until it is run again, or the broker is started
+    again.
 
     Example: cumulog admin log-roll --state-dir var
 
-    In a cluster: cumulog admin log-roll ./broker/components/admin.json --os-cloud cell-a
+    In a cluster: cumulog admin log-roll ./broker/components/admin.json
     """
-    from cli.client import Client
     from cli.cloud import STATE_DIR
-    from cli.credentials import find_cloud
     from cli.rollover import admin_config, roll
 
     told = admin_config(config, authority, "" if config else session.state_dir or STATE_DIR)
-    place = session.state_dir or ("" if config or session.os_cloud else STATE_DIR)
-    session.show(roll(told, lambda: Client(find_cloud(session.os_cloud, place or None)), to))
+    session.show(roll(told, to))
 
 
 @command(admin_app, "log-drop")

@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import uuid_utils
 
-from cli.client import Client
 from cli.problem import USAGE, Problem
 from cli.state import State
 from engine.bus.client import Bus, BusError
+from engine.bus.service import submit_as_admin
 from engine.log.checkpoint import CheckpointBroken, held
 from engine.log.commit import ChainBroken
 from engine.log.port import LogError
@@ -34,6 +35,10 @@ from projections.history import History, history_path
 from projections.notary import book_of, keys_of
 from projections.segment import HistoryBroken
 from schemas.config import Config
+from schemas.engine import RollLog
+from schemas.envelope import Actor, Client, Refused, Request
+from schemas.errors import Unavailable
+from schemas.ids import SYSTEM_USER
 
 CLOSED_S = 30.0
 SEAL_S = 600.0
@@ -78,20 +83,20 @@ def admin_config(path: str, authority: str, state_dir: str) -> Config:
     )
 
 
-def roll(config: Config, client: Callable[[], Client], to: int | None) -> dict[str, Any]:
+def roll(config: Config, to: int | None) -> dict[str, Any]:
     """Close the log's stream and make the next one; complete what was cut short.
 
     Raises:
         Problem: it was not done; it can be run again.
     """
     try:
-        return asyncio.run(_roll(config, client, to))
+        return asyncio.run(_roll(config, to))
     except FAILURES as error:
         raise Problem(f"the log was not rolled over: {error}", hint="Run it again.") from error
 
 
-async def _roll(config: Config, client: Callable[[], Client], to: int | None) -> dict[str, Any]:
-    async with broker(config) as bus:
+async def _roll(config: Config, to: int | None) -> dict[str, Any]:
+    async with broker(config) as bus, broker(config, store=False) as cell:
         number, made = await open_next(bus, replicas=config.replicas)
         if made:
             return {"stream": number, "result": "a roll-over that was cut short is complete now"}
@@ -100,31 +105,33 @@ async def _roll(config: Config, client: Callable[[], Client], to: int | None) ->
         wanted = await next_number(bus)
         if to is not None and to != wanted:
             raise Problem(f"the log is in stream {number}, so it can go on in {wanted} only")
-        # Signing in takes its time, in which nothing has to wait yet.
-        account = await asyncio.to_thread(client)
-        with contextlib.closing(account):
-            await asyncio.to_thread(account.token)
-            began = time.monotonic()
-            failed = await asyncio.to_thread(_decided, account, wanted)
+        began = time.monotonic()
+        failed = await _decided(cell, wanted)
         deadline = time.monotonic() + (CLOSED_S if failed is None else LOST_S)
         while number < wanted:
             number, made = await open_next(bus, replicas=config.replicas)
             if number < wanted and time.monotonic() > deadline:
-                raise failed or Problem(
-                    "the engine has closed a stream, but not in this log",
-                    hint="Name the account and the state directory of one cloud.",
-                )
+                raise failed or Problem("the engine has closed a stream, but not in this log")
             await asyncio.sleep(LOOK_S)
         waited_ms = round((time.monotonic() - began) * 1000)
         return {"stream": number, "result": "rolled over", "waited_ms": waited_ms}
 
 
-def _decided(client: Client, number: int) -> Problem | None:
+async def _decided(bus: Bus, number: int) -> Problem | None:
     """Have the engine close its stream. What went wrong may have gone wrong after that."""
+    request = Request(
+        request_id=f"req-{uuid_utils.uuid7()}",
+        actor=Actor(kind="system", user_id=SYSTEM_USER),
+        action=RollLog(number=number),
+        submitted_at=time.time_ns() // 1000,
+        client=Client(api="admin"),
+    )
     try:
-        client.submit({"type": "RollLog", "number": number})
-    except Problem as problem:
-        return problem
+        outcome = await submit_as_admin(bus, request)
+    except Unavailable as error:
+        return Problem(f"the engine was asked to close its stream: {error}", hint="Run it again.")
+    if isinstance(outcome.verdict, Refused):
+        return Problem(f"the engine does not close its stream: {outcome.verdict.reason}")
     return None
 
 
@@ -186,20 +193,10 @@ async def _candidate(config: Config, number: int) -> dict[str, Any] | None:
 
 async def _seal(config: Config) -> None:
     """Have the archiver seal and sign what there is. What it did is seen by looking."""
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        name="admin",
-        cell=config.cell,
-        authority=config.nats_ca,
-    )
-    try:
+    async with broker(config, store=False) as bus:
         with contextlib.suppress(BusError):  # nobody archives now; enough may be archived
             for question in ("seal", "checkpoint"):
                 await bus.request(bus.subjects.history(question), b"", timeout_s=SEAL_S)
-    finally:
-        await bus.close()
 
 
 async def _drop(config: Config, number: int) -> None:
@@ -208,8 +205,8 @@ async def _drop(config: Config, number: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def broker(config: Config) -> AsyncIterator[Bus]:
-    """Give the administrator's connection to where the log and the keys are.
+async def broker(config: Config, *, store: bool = True) -> AsyncIterator[Bus]:
+    """Give the administrator's connection to where the log and the keys are, or to the engine.
 
     Raises:
         Problem: the authority's file cannot be read.
@@ -221,7 +218,7 @@ async def broker(config: Config) -> AsyncIterator[Bus]:
             password=config.nats_password,
             name="admin",
             cell=config.cell,
-            store=True,
+            store=store,
             authority=config.nats_ca,
         )
     except OSError as error:

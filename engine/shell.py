@@ -25,6 +25,7 @@ from engine.snapshot import copy_cell
 from engine.timers import Timers
 from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
 from schemas.config import Config
+from schemas.engine import RollLog
 from schemas.envelope import (
     Action,
     Actor,
@@ -153,6 +154,7 @@ class Engine:
             subjects.engine("bootstrap"): self._on_bootstrap,
             subjects.submit_agents: self._on_agent,
             subjects.submit_courier: self._on_courier,
+            subjects.submit_admin: self._on_admin,
             subjects.submit_api: self._on_api,
         }
         return [
@@ -219,6 +221,16 @@ class Engine:
                 request.actor == Actor(kind="system", user_id=SYSTEM_USER)
                 and isinstance(request.action, GiveUpWebhook)
                 and request.key is None
+            ),
+        )
+
+    async def _on_admin(self, message: Message) -> None:
+        """What the broker's administrator may ask for: to close the stream that it then follows."""
+        await self._take(
+            message,
+            lambda request: (
+                request.actor == Actor(kind="system", user_id=SYSTEM_USER)
+                and isinstance(request.action, RollLog)
             ),
         )
 

@@ -29,7 +29,8 @@ class ConfirmLead(Struct, frozen=True, kw_only=True, tag=True, tag_field="type")
 class RollLog(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """Close the log's stream and go on in the next one, whose number is given.
 
-    The numbers are given so that asking again, as after a crash, closes nothing more.
+    The numbers are given so that asking again, as after a crash, closes nothing more. From the
+    broker's administrator only, who makes the next stream: until it is there nothing is taken.
     """
 
     number: Annotated[int, Meta(ge=2, le=LOG_STREAMS_MAX)]

@@ -33,11 +33,7 @@ async def submit(
         Unavailable: no outcome in ``timeout_s``; the request may still be carried out.
     """
     subject = bus.subjects.submit_agent(host) if host else bus.subjects.submit_api
-    answer = await _ask(bus, subject, encode(request), timeout_s)
-    try:
-        return decode_outcome(answer)
-    except msgspec.DecodeError as error:
-        raise Unavailable(f"the engine's answer cannot be read: {error}") from error
+    return await _decided(bus, subject, request, timeout_s)
 
 
 async def submit_as_courier(bus: Bus, request: Request, *, timeout_s: float = 10.0) -> Outcome:
@@ -46,11 +42,16 @@ async def submit_as_courier(bus: Bus, request: Request, *, timeout_s: float = 10
     Raises:
         Unavailable: no outcome in ``timeout_s``; the request may still be carried out.
     """
-    answer = await _ask(bus, bus.subjects.submit_courier, encode(request), timeout_s)
-    try:
-        return decode_outcome(answer)
-    except msgspec.DecodeError as error:
-        raise Unavailable(f"the engine's answer cannot be read: {error}") from error
+    return await _decided(bus, bus.subjects.submit_courier, request, timeout_s)
+
+
+async def submit_as_admin(bus: Bus, request: Request, *, timeout_s: float = 10.0) -> Outcome:
+    """Have decided what the broker's administrator may ask for. As ``submit``.
+
+    Raises:
+        Unavailable: no outcome in ``timeout_s``; the request may still be carried out.
+    """
+    return await _decided(bus, bus.subjects.submit_admin, request, timeout_s)
 
 
 async def desired_state(bus: Bus, host: str, *, timeout_s: float = 10.0) -> DesiredState:
@@ -75,6 +76,14 @@ async def ask_engine(
         Unavailable: the engine did not answer in time.
     """
     return await _ask(bus, bus.subjects.engine(question), payload, timeout_s)
+
+
+async def _decided(bus: Bus, subject: str, request: Request, timeout_s: float) -> Outcome:
+    answer = await _ask(bus, subject, encode(request), timeout_s)
+    try:
+        return decode_outcome(answer)
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"the engine's answer cannot be read: {error}") from error
 
 
 async def _ask(bus: Bus, subject: str, payload: bytes, timeout_s: float) -> bytes:

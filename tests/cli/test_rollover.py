@@ -10,14 +10,20 @@ import threading
 import time
 
 import pytest
+import uuid_utils
 
 from cli.accounts import account
 from cli.client import Client
 from cli.problem import Problem
+from cli.rollover import admin_config, broker
 from cli.state import State
 from engine.bus.client import Bus, BusError
+from engine.bus.service import submit_as_admin
 from engine.log.jetstream import JetStreamLog
 from engine.log.stream import call
+from schemas.engine import RollLog
+from schemas.envelope import Accepted, Actor, Request
+from schemas.ids import SYSTEM_USER
 from tests.cli.running import Up, eventually, run
 from tests.deployed import Deployed
 from tests.engine.log.test_rollover import Chain
@@ -163,8 +169,17 @@ def test_rolling_over_under_load_loses_and_doubles_nothing(cloud):
 
 def decide_only(cloud, number):
     """Leave the roll-over where a kill of the command leaves it: closed, and nothing made."""
-    with a_client(cloud) as client:
-        client.submit({"type": "RollLog", "number": number})
+
+    async def close():
+        config = admin_config("", "", str(cloud.state_dir))
+        async with broker(config, store=False) as bus:
+            action = RollLog(number=number)
+            actor = Actor(kind="system", user_id=SYSTEM_USER)
+            request_id = f"req-{uuid_utils.uuid7()}"
+            request = Request(request_id=request_id, actor=actor, action=action, submitted_at=0)
+            assert isinstance((await submit_as_admin(bus, request)).verdict, Accepted)
+
+    asyncio.run(close())
     assert streams(cloud) == list(range(1, number))
 
 

@@ -450,9 +450,10 @@ def _trespasses(world: World) -> Iterator[tuple[Actor, Any]]:
     yield demo, o.PassDeadline(operation_id="none", generation=1)
     yield demo, e.ConfirmLead(epoch=1, node="node-1")
     yield demo, e.RollLog(number=2)
-    yield world.admin, e.RollLog(number=3)
     yield world.admin, e.RollLog(number=2)
-    yield world.admin, e.RollLog(number=2)
+    yield SYSTEM, e.RollLog(number=3)
+    yield SYSTEM, e.RollLog(number=2)
+    yield SYSTEM, e.RollLog(number=2)
 
 
 def _webhooks(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -14,7 +14,7 @@ from msgspec import structs
 from engine import turns
 from engine.bus.client import Bus
 from engine.bus.lease import Lease, LeaseBucket
-from engine.bus.service import ask_engine, desired_state, submit, submit_as_courier
+from engine.bus.service import ask_engine, desired_state, submit, submit_as_admin, submit_as_courier
 from engine.domain.fold import fold
 from engine.domain.state import digest
 from engine.log import server
@@ -24,6 +24,7 @@ from engine.log.stream import ensure_log
 from engine.run import fresh_id, from_snapshot, run, wall_clock
 from engine.turns import LeadershipLost
 from schemas.config import Config
+from schemas.engine import RollLog
 from schemas.envelope import Accepted, Actor, Request, decode_commit, decode_outcome
 from schemas.errors import Unavailable
 from schemas.host import Capacity, MarkHost, RegisterHost
@@ -346,6 +347,32 @@ async def test_the_courier_may_give_up_webhooks_and_nothing_else(cell, action, f
     outcome = await submit_as_courier(cell.bus, cell.request(action, **forged))
 
     assert getattr(outcome.verdict, "code", "") == code
+
+
+CLOSE = RollLog(number=3)  # the log is in its first stream, so this is refused on the record
+
+
+@pytest.mark.parametrize(
+    ("action", "actor", "code"),
+    [
+        (CLOSE, SYSTEM, "Conflict"),
+        (CLOSE, Actor(kind="agent", host_id="host-1"), "InvalidInput"),
+        (GIVE_UP, SYSTEM, "InvalidInput"),
+        (CreateProject(name="p"), SYSTEM, "InvalidInput"),
+    ],
+)
+async def test_the_brokers_administrator_may_close_streams_and_nothing_else(
+    cell, action, actor, code
+):
+    outcome = await submit_as_admin(cell.bus, cell.request(action, actor=actor))
+
+    assert outcome.verdict.code == code
+
+
+async def test_an_administrator_of_the_cloud_may_not_close_the_logs_stream(cell):
+    outcome = await submit(cell.bus, cell.request(RollLog(number=2)))
+
+    assert outcome.verdict.code == "Forbidden"
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"action": {"type": "Nothing"}}'])

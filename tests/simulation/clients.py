@@ -17,8 +17,9 @@ from schemas.compute import (
     StopServer,
 )
 from schemas.engine import RollLog
-from schemas.envelope import Accepted, Client, Request, encode
+from schemas.envelope import Accepted, Actor, Client, Request, encode
 from schemas.errors import Unavailable
+from schemas.ids import SYSTEM_USER
 
 NOT_RECORDED = frozenset({"Unavailable", "Unauthorized", "KeyReused", "TooOld"})
 TRIES_MAX = 400
@@ -50,6 +51,8 @@ class Intent:
 
 class Person:
     """One client program: asks, retries, and remembers."""
+
+    submit = staticmethod(service.submit)
 
     def __init__(self, world, number, chance):
         self.world = world
@@ -128,7 +131,7 @@ class Person:
                 digest=intent.digest,
             )
             try:
-                outcome = await service.submit(
+                outcome = await self.submit(
                     self.bus, request, timeout_s=self.chance.choice((2.0, 10.0))
                 )
             except (BusError, Unavailable) as error:
@@ -155,10 +158,12 @@ class Person:
 class Operator(Person):
     """Whoever closes the log's stream now and then, so that the next one is begun."""
 
+    submit = staticmethod(service.submit_as_admin)
+
     def __init__(self, world, chance):
         super().__init__(world, 0, chance)
         self.name = "operator"
-        self.actor = world.genesis.admin
+        self.actor = Actor(kind="system", user_id=SYSTEM_USER)
 
     def _wish(self):
         state = self.world.newest_state()
