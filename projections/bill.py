@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from projections.currency import decimals
 from projections.metering import Usage
-from projections.rating import Charge, Rated, UsageRow, rate, shown, text, usage_row
+from projections.pricing import text
+from projections.rating import Charge, Rated, UsageRow, rate, shown, usage_row
 from schemas.billing import PriceList
 from schemas.metering import BUILT_IN, MeterDefinition
 from schemas.units import Micros, Ordinal

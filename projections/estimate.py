@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from projections.bill import DIGITS_MAX
 from projections.metering import Interval, Meters, usage
-from projections.rating import rate, shown, text
+from projections.pricing import text
+from projections.rating import rate, shown
 from schemas import compute as c
 from schemas import image as i
 from schemas.billing import PriceList

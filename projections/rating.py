@@ -5,26 +5,27 @@ decimals more than the currency has. Money is Decimal, quantities are integers; 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from projections.currency import decimals
 from projections.metering import Usage
-from schemas.billing import PriceList, PriceRule
+from projections.pricing import Discount, Part, exact_quotient, price, text
+from schemas.billing import PriceList
 from schemas.metering import BUILT_IN, Dimensions, MeterDefinition
 from schemas.units import Micros, Ordinal
 
-EXTRA_DECIMALS = 4
 SHOWN_DECIMALS = 12
 
 
-class Charge(Struct, frozen=True, kw_only=True):
+class Charge(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A stretch of usage under one version of a price list, and what it costs.
 
     ``base_quantity`` is exact, in the meter's base unit; ``quantity`` is the same in ``unit``,
     for reading, cut to twelve decimals. Numbers are strings: JSON readers keep every digit.
+
+    What is told only where it says more than ``unit_price``: the rule's ``model``, the ``tier``
+    (from 1; 0 is what is included), for how many units the price is (``per``), the ``discount`` in
+    percent, and what it would be without (``list_amount``).
     """
 
     resource_kind: str
@@ -42,6 +43,11 @@ class Charge(Struct, frozen=True, kw_only=True):
     amount: str
     first_ordinal: Ordinal
     last_ordinal: Ordinal
+    model: str = ""
+    tier: int = 0
+    per: int = 1
+    discount: str = ""
+    list_amount: str = ""
 
 
 class UsageRow(Struct, frozen=True, kw_only=True):
@@ -78,32 +84,18 @@ def rate(
     rows: Iterable[Usage],
     versions: Sequence[PriceList],
     definitions: Mapping[str, MeterDefinition] = BUILT_IN,
+    *,
+    discounts: Sequence[Discount] = (),
 ) -> Rated:
     """Charge usage by the versions of one price list, cut where a new version comes into force.
 
     ``versions`` are in the order of their numbers, so of their validity too. What none of them
-    names costs nothing.
+    names costs nothing. What rules count over a month (tiers, included units, minima, maxima) they
+    count over these rows.
     """
-    named = {rule.meter for version in versions for rule in version.rules}
-    charges: list[Charge] = []
-    unrated: list[Usage] = []
-    for row in rows:
-        if row.meter not in named:
-            continue
-        for part, price_list in _in_force(row, versions):
-            if price_list is None:
-                unrated.append(part)
-            elif (rule := _rule(price_list, part.meter)) is not None:
-                charges.append(_charge(part, price_list, rule, definitions[part.meter]))
-    return Rated(charges=tuple(charges), unrated=tuple(unrated))
-
-
-def exact_quotient(numerator: int, denominator: int, places: int) -> Decimal:
-    """Return a non-negative quotient to so many decimals, rounded once, half to even."""
-    quotient, rest = divmod(numerator * 10**places, denominator)
-    if 2 * rest > denominator or (2 * rest == denominator and quotient % 2):
-        quotient += 1
-    return Decimal(f"{quotient}E-{places}")
+    priced = price(rows, versions, definitions, discounts=discounts)
+    charges = tuple(_charge(part, definitions[part.usage.meter]) for part in priced.parts)
+    return Rated(charges=charges, unrated=priced.unrated)
 
 
 def shown(meter: MeterDefinition, base_quantity: int) -> str:
@@ -133,61 +125,28 @@ def usage_row(row: Usage, definitions: Mapping[str, MeterDefinition] = BUILT_IN)
     )
 
 
-def text(number: Decimal) -> str:
-    """Return a number's digits without an exponent."""
-    return f"{number:f}"
-
-
-def _in_force(row: Usage, versions: Sequence[PriceList]) -> list[tuple[Usage, PriceList | None]]:
-    """Cut usage into parts that each lie under one version; None where there was none yet."""
-    parts: list[tuple[Usage, PriceList | None]] = []
-    current = _version_at(versions, row.start)
-    start = row.start
-    for version in versions:
-        if row.start < version.valid_from < row.end:
-            if version.valid_from > start:
-                parts.append((_part(row, start, version.valid_from), current))
-                start = version.valid_from
-            current = version
-    parts.append((_part(row, start, row.end), current))
-    return parts
-
-
-def _version_at(versions: Sequence[PriceList], at: Micros) -> PriceList | None:
-    return next((v for v in reversed(versions) if v.valid_from <= at), None)
-
-
-def _part(row: Usage, start: Micros, end: Micros) -> Usage:
-    if (start, end) == (row.start, row.end):
-        return row  # also what was counted, and has no length
-    return replace(row, start=start, end=end, quantity=row.value * (end - start))
-
-
-def _rule(price_list: PriceList, meter: str) -> PriceRule | None:
-    return next((rule for rule in price_list.rules if rule.meter == meter), None)
-
-
-def _charge(row: Usage, price_list: PriceList, rule: PriceRule, meter: MeterDefinition) -> Charge:
-    whole, _, fraction = rule.price.partition(".")
-    amount = exact_quotient(
-        int(whole + fraction) * row.quantity,
-        meter.base_per_unit * 10 ** len(fraction),
-        decimals(price_list.currency) + EXTRA_DECIMALS,
-    )
+def _charge(part: Part, meter: MeterDefinition) -> Charge:
+    usage, rule = part.usage, part.rule
+    counted = part.model != "unit" or part.tier or rule.included or rule.maximum
     return Charge(
-        resource_kind=row.resource_kind,
-        resource_id=row.resource_id,
-        meter=row.meter,
+        resource_kind=usage.resource_kind,
+        resource_id=usage.resource_id,
+        meter=usage.meter,
         sku=rule.sku,
-        start=row.start,
-        end=row.end,
-        base_quantity=str(row.quantity),
-        quantity=shown(meter, row.quantity),
+        start=usage.start,
+        end=usage.end,
+        base_quantity=str(part.quantity),
+        quantity=shown(meter, part.quantity),
         unit=rule.unit,
-        unit_price=rule.price,
-        price_list=price_list.name,
-        price_list_version=price_list.version,
-        amount=text(amount),
-        first_ordinal=row.first_ordinal,
-        last_ordinal=row.last_ordinal,
+        unit_price=part.price,
+        price_list=part.price_list.name,
+        price_list_version=part.price_list.version,
+        amount=text(part.amount),
+        first_ordinal=usage.first_ordinal,
+        last_ordinal=usage.last_ordinal,
+        model=part.model if counted else "",
+        tier=part.tier,
+        per=rule.per,
+        discount=part.discount,
+        list_amount="" if part.list_amount == part.amount else text(part.list_amount),
     )

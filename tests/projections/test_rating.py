@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from projections.bill import derive_bill
 from projections.currency import decimals
 from projections.metering import Usage
-from projections.rating import exact_quotient, rate
+from projections.pricing import exact_quotient
+from projections.rating import rate
 from schemas.billing import PriceList, PriceRule
 from schemas.units import HOUR
 
