@@ -31,6 +31,7 @@ from engine.policy import Policies, Policy
 from executors.storage.blob import Blobs
 from projections.access import AccessReader
 from projections.reader import Reader
+from projections.sql.queries import Queries
 from schemas.config import Config
 from schemas.errors import InvalidInput
 from schemas.policy import PolicyTable
@@ -53,6 +54,7 @@ class Edge(Struct, kw_only=True):
     passwords: Passwords
     access: AccessLog
     audit: AccessReader
+    queries: Queries
     proxies: Proxies
     limits: Limits
     connections: Connections

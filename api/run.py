@@ -39,6 +39,7 @@ from executors.storage.blob import Blobs
 from projections.access import AccessReader, access_path
 from projections.proving import decode_proof
 from projections.reader import Reader
+from projections.sql.queries import Queries
 from schemas.config import Config
 from schemas.errors import Rejected
 
@@ -140,6 +141,7 @@ def make_edge(config: Config, bus: Bus) -> Edge:
         passwords=Passwords(),
         access=AccessLog(bus, config.node, clock=now),
         audit=AccessReader(access_path(config)),
+        queries=Queries(config),
         proxies=proxies,
         limits=Limits(config),
         connections=Connections(config, proxies, _descriptors()),

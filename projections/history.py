@@ -243,6 +243,15 @@ class History:
         self._require_intact(segment)
         return read_sequence(self.path(segment), ordinal)
 
+    def require_intact(self, segments: Sequence[Segment]) -> None:
+        """Check the bytes of segments, of each once for as long as its file stays the same.
+
+        Raises:
+            HistoryBroken: one is gone, or is not what was sealed.
+        """
+        for segment in segments:
+            self._require_intact(segment)
+
     def _require_intact(self, segment: Segment) -> None:
         """Check a segment's bytes, once for as long as its file stays the same."""
         path = self.path(segment)

@@ -74,6 +74,11 @@ class Config(Struct, frozen=True, kw_only=True):
     snapshot_ordinals: int = 50_000
     segment_ordinals: int = 500_000
     segment_age_s: float = 300.0
+    # What one question in SQL may take (docs/history.md).
+    sql_memory_mib: int = 512
+    sql_s: float = 30.0
+    sql_rows_max: int = 1_000_000
+    sql_answer_mib: int = 256
     # How often the log's end is signed, and a second directory for what was signed ("": none).
     checkpoint_s: float = 3600.0
     checkpoint_copy: str = ""

@@ -7,7 +7,7 @@ import msgspec
 from api.errors import render_native
 from api.exchange import Answer, Call, json_answer
 from api.identity import passwords
-from api.native import actions, audit, history, integrity, log, policy, quotas, webhooks
+from api.native import actions, audit, history, integrity, log, policy, quotas, sql, webhooks
 from api.routing import PUBLIC, Routes, Surface
 from engine.bus.service import ask_engine
 from schemas.errors import Unavailable
@@ -30,7 +30,7 @@ def surface() -> Surface:
 
 def _routes() -> Routes:
     routes = Routes()
-    for area in (actions, log, audit, history, integrity, quotas, webhooks, policy):
+    for area in (actions, log, audit, history, sql, integrity, quotas, webhooks, policy):
         area.add(routes)
     routes.add("GET", "/v1/password-policy", passwords.show_policy, "identity:password_policy:read")
     routes.add("GET", "/v1/status", status, "log:status:read")

@@ -1,0 +1,91 @@
+"""SQL over history: everybody asks about their own project, auditors about all.
+
+An answer includes every ordinal that was acknowledged before the question, and is whole or refused.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from api.exchange import JSON, Answer, Call, json_answer
+from api.native.actions import own_project
+from api.routing import Routes
+from engine.log.jetstream import JetStreamLog
+from projections.archive import last_ordinal
+from projections.models import decode_stored
+from projections.sql.queries import Found
+from projections.sql.question import TEXT_MAX, Format
+from projections.sql.views import VIEWS
+from schemas.errors import Unavailable
+from schemas.units import Ordinal
+
+REACHED_S = 10.0
+RUN = "log:sql:run"
+TYPES: dict[Format, bytes] = {
+    "json": JSON,
+    "csv": b"text/csv; charset=utf-8",
+    "parquet": b"application/vnd.apache.parquet",
+}
+
+
+class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question, and how its answer is to be written."""
+
+    sql: Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
+    format: Format = "json"
+
+
+_asked = msgspec.json.Decoder(Asked)
+_encode = msgspec.json.Encoder().encode
+
+
+async def run(call: Call) -> Answer:
+    """POST /v1/sql: one SELECT of the views, over the project's rows or over all."""
+    project_id = own_project(call)
+    asked = await call.decode(_asked)
+    edge = call.edge
+    through = await _head(call)
+    if not await edge.waiter.reached(through, REACHED_S):
+        raise Unavailable(f"the read model has not reached ordinal {through}")
+    found = await edge.queries.ask(
+        asked.sql,
+        user=call.principal.user_id,
+        project=project_id,
+        through=through,
+        form=asked.format,
+    )
+    return Answer(
+        200,
+        content_type=TYPES[asked.format],
+        headers=[(b"x-cumulog-as-of", b"%d" % through), (b"cache-control", b"no-store")],
+        stream=_document(found, through) if asked.format == "json" else found.chunks(),
+    )
+
+
+async def _head(call: Call) -> Ordinal:
+    """Return the last ordinal that is in the log."""
+    head = await JetStreamLog(call.edge.bus).last()
+    return 0 if head is None else last_ordinal(decode_stored(head.data))
+
+
+async def _document(found: Found, through: Ordinal) -> AsyncGenerator[bytes]:
+    """Yield an answer as one JSON document: the file holds the array of its rows."""
+    head = _encode({"ordinal": through, "columns": found.columns, "count": found.rows})
+    yield head[:-1] + b',"rows":'
+    async for chunk in found.chunks():
+        yield chunk
+    yield b"}"
+
+
+async def schema(_call: Call) -> Answer:
+    """GET /v1/sql/schema: what can be selected from."""
+    views = [{"name": view.name, "about": view.about, "columns": view.columns} for view in VIEWS]
+    return json_answer({"views": views})
+
+
+def add(routes: Routes) -> None:
+    """Route what this module answers."""
+    routes.add("POST", "/v1/sql", run, RUN, body=_asked, query=("project", "project_id"))
+    routes.add("GET", "/v1/sql/schema", schema, RUN)

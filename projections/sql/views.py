@@ -1,0 +1,160 @@
+"""The views that questions in SQL are asked of, as they are documented.
+
+``events`` is what everything else is made from: one row an ordinal, as the timeline has it, with a
+body that shows no ciphertext. The others are SELECTs over it, so that who sees only a project's
+events sees only what follows from them. Times are UTC; a row's ``ts`` is that of its commit.
+
+An area that has something to be asked about adds a ``View`` to ``VIEWS``.
+"""
+
+from msgspec import Struct
+
+from projections.sql.question import Column
+
+# A sealed value as it lies in the log, keys sorted; see ``schemas.sealed`` and ``redaction``.
+_SEALED = r'\{"ciphertext":"[^"]*","key_id":("[^"]*"),"nonce":"[^"]*","wrapped_key":"[^"]*"\}'
+SHOWN = (
+    "CASE WHEN contains(body, '\"ciphertext\"') "
+    f"THEN regexp_replace(body, '{_SEALED}', '{{\"key_id\":\\1}}', 'g') ELSE body END"
+)
+
+_ASKED = "json_extract_string(body, '$.request.{}')"
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """Something to select from. ``select`` is over the views before it."""
+
+    name: str
+    about: str
+    columns: tuple[Column, ...]
+    select: str
+
+
+def _columns(*told: tuple[str, str, str]) -> tuple[Column, ...]:
+    return tuple(Column(name=name, type=kind, about=about) for name, kind, about in told)
+
+
+EVENTS = View(
+    name="events",
+    about="Every request and every fact, one row an ordinal.",
+    columns=_columns(
+        ("ordinal", "BIGINT", "its place in the log, without gaps"),
+        ("ts", "TIMESTAMP", "when it was committed"),
+        ("day", "DATE", "the day of that"),
+        ("kind", "VARCHAR", "request or fact"),
+        ("tag", "VARCHAR", "what was asked for (CreateServer), or which fact it is"),
+        ("resource_kind", "VARCHAR", "what it is about"),
+        ("resource_id", "VARCHAR", "and which one"),
+        ("project_id", "VARCHAR", "whose that is"),
+        ("user_id", "VARCHAR", "who asked for it"),
+        ("request_id", "VARCHAR", "the request it belongs to"),
+        ("cause", "VARCHAR", "the request behind that one"),
+        ("verdict", "VARCHAR", "of a request: accepted or refused"),
+        ("code", "VARCHAR", "why it was refused"),
+        ("address", "VARCHAR", "whence a request came"),
+        ("body", "VARCHAR", "all of it, as JSON"),
+    ),
+    select="",  # from segments and the read model: see ``child``
+)
+
+REQUESTS = View(
+    name="requests",
+    about="Who asked for what, and what was decided.",
+    columns=_columns(
+        ("ordinal", "BIGINT", "its place in the log"),
+        ("ts", "TIMESTAMP", "when it was committed"),
+        ("day", "DATE", "the day of that"),
+        ("submitted_at", "TIMESTAMP", "when an edge took it"),
+        ("request_id", "VARCHAR", "as X-Openstack-Request-Id told it"),
+        ("action", "VARCHAR", "what was asked for"),
+        ("verdict", "VARCHAR", "accepted or refused"),
+        ("code", "VARCHAR", "why it was refused"),
+        ("reason", "VARCHAR", "the same in words"),
+        ("user_id", "VARCHAR", "who asked"),
+        ("project_id", "VARCHAR", "whose it is about"),
+        ("address", "VARCHAR", "whence it came"),
+        ("agent", "VARCHAR", "by which client"),
+        ("api", "VARCHAR", "and which service"),
+        ("resource_kind", "VARCHAR", "what it is about"),
+        ("resource_id", "VARCHAR", "and which one"),
+        ("cause", "VARCHAR", "the request behind it"),
+        ("body", "VARCHAR", "request and verdict, as JSON"),
+    ),
+    select=f"""
+SELECT ordinal, ts, day,
+  make_timestamp(CAST({_ASKED.format("submitted_at")} AS BIGINT)) AS submitted_at,
+  request_id, tag AS action, verdict, code,
+  json_extract_string(body, '$.verdict.reason') AS reason,
+  user_id, project_id, address,
+  {_ASKED.format("client.agent")} AS agent,
+  {_ASKED.format("client.api")} AS api,
+  resource_kind, resource_id, cause, body
+FROM events WHERE kind = 'request'
+""",  # noqa: S608  # our own words
+)
+
+SERVERS_HISTORY = View(
+    name="servers_history",
+    about="What each server was, and from when to when: a row for each change of its state.",
+    columns=_columns(
+        ("server_id", "VARCHAR", "which server"),
+        ("project_id", "VARCHAR", "whose"),
+        ("name", "VARCHAR", "what it was called then"),
+        ("status", "VARCHAR", "BUILD, ACTIVE, SHUTOFF, ERROR or DELETED"),
+        ("flavor", "VARCHAR", "name of its flavor"),
+        ("vcpus", "BIGINT", "that it has"),
+        ("memory_mib", "BIGINT", "that it has"),
+        ("disk_gib", "BIGINT", "that it has"),
+        ("host_id", "VARCHAR", "where it was"),
+        ("since", "TIMESTAMP", "when it became so"),
+        ("until", "TIMESTAMP", "when it was so no longer; NULL: it still is"),
+        ("ordinal", "BIGINT", "of the fact that made it so"),
+        ("request_id", "VARCHAR", "of the request that fact follows from"),
+    ),
+    select="""
+WITH facts AS (
+  SELECT ordinal, ts, resource_id AS server_id, project_id, request_id, tag, body,
+    CASE tag
+      WHEN 'compute.server.created.v1' THEN 'BUILD'
+      WHEN 'compute.server.started.v1' THEN 'ACTIVE'
+      WHEN 'compute.server.rebooted.v1' THEN 'ACTIVE'
+      WHEN 'compute.server.stopped.v1' THEN 'SHUTOFF'
+      WHEN 'compute.server.failed.v1' THEN 'ERROR'
+      WHEN 'compute.server.deleted.v1' THEN 'DELETED'
+      WHEN 'compute.server.task_failed.v1'
+        THEN CASE WHEN body LIKE '%"running":true%' THEN 'ACTIVE' ELSE 'SHUTOFF' END
+    END AS status
+  FROM events
+  WHERE kind = 'fact' AND tag LIKE 'compute.server.%'
+), held AS (
+  SELECT ordinal, ts, server_id, project_id, request_id, tag,
+    last_value(status IGNORE NULLS) OVER history AS status,
+    last_value(coalesce(json_extract_string(body, '$.server.name'),
+      json_extract_string(body, '$.name')) IGNORE NULLS) OVER history AS name,
+    last_value(json_extract_string(body, '$.server.flavor.name') IGNORE NULLS)
+      OVER history AS flavor,
+    last_value(CAST(json_extract_string(body, '$.server.flavor.vcpus') AS BIGINT) IGNORE NULLS)
+      OVER history AS vcpus,
+    last_value(CAST(json_extract_string(body, '$.server.flavor.memory_mib') AS BIGINT)
+      IGNORE NULLS) OVER history AS memory_mib,
+    last_value(CAST(json_extract_string(body, '$.server.flavor.disk_gib') AS BIGINT)
+      IGNORE NULLS) OVER history AS disk_gib,
+    last_value(CASE WHEN tag = 'compute.server.placed.v1'
+      THEN json_extract_string(body, '$.host_id') END IGNORE NULLS) OVER history AS host_id
+  FROM facts
+  WINDOW history AS (
+    PARTITION BY server_id ORDER BY ordinal ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+), changed AS (
+  SELECT *, lag((status, name, flavor, vcpus, memory_mib, disk_gib, host_id))
+    OVER (PARTITION BY server_id ORDER BY ordinal) AS before
+  FROM held
+)
+SELECT server_id, project_id, name, status, flavor, vcpus, memory_mib, disk_gib, host_id,
+  ts AS since, lead(ts) OVER (PARTITION BY server_id ORDER BY ordinal) AS until,
+  ordinal, request_id
+FROM changed
+WHERE before IS DISTINCT FROM (status, name, flavor, vcpus, memory_mib, disk_gib, host_id)
+""",
+)
+
+VIEWS = (EVENTS, REQUESTS, SERVERS_HISTORY)

@@ -1,0 +1,94 @@
+"""`POST /v1/sql` and `cumulog sql`: what was acknowledged is in the answer, and nobody else's."""
+
+import json
+
+import duckdb
+
+from tests.api.conftest import fresh
+
+
+def ask(api, sql, path="/v1/sql", **more):
+    return api("POST", path, {"sql": sql, **more})
+
+
+def test_what_was_acknowledged_is_in_the_answer(cloud):
+    for _ in range(5):
+        name = fresh("net")
+        network = cloud.demo.made("/network/v2.0/networks", {"network": {"name": name}})
+
+        told = ask(
+            cloud.demo,
+            f"SELECT tag, project_id FROM events WHERE resource_id = '{network['id']}' "
+            "AND kind = 'request'",
+        )
+
+        assert told.status == 200, told
+        assert told.body["rows"] == [{"tag": "CreateNetwork", "project_id": network["project_id"]}]
+        assert told.body["columns"][0] == {"name": "tag", "type": "VARCHAR", "about": ""}
+        assert told.body["count"] == 1
+        assert int(told.headers["x-cumulog-as-of"]) == told.body["ordinal"] > 0
+
+
+def test_a_member_sees_its_project_alone_and_an_administrator_all(cloud):
+    stranger = cloud.stranger()
+    network = cloud.demo.made("/network/v2.0/networks", {"network": {"name": fresh("net")}})
+    sql = f"SELECT count(*) AS n FROM events WHERE resource_id = '{network['id']}'"
+
+    assert ask(stranger, sql).body["rows"] == [{"n": 0}]
+    assert ask(cloud.demo, sql).body["rows"][0]["n"] > 0
+    assert ask(cloud.admin, sql).body["rows"] == ask(cloud.demo, sql).body["rows"]
+    own = f"/v1/sql?project={network['project_id']}"
+    assert ask(cloud.admin, sql, own).body["rows"] == ask(cloud.demo, sql).body["rows"]
+    assert ask(stranger, sql, own).status == 403
+    (projects,) = ask(stranger, "SELECT count(DISTINCT project_id) AS n FROM events").body["rows"]
+    assert projects == {"n": 1}
+
+
+def test_what_may_not_be_asked_is_refused_in_plain_words(cloud):
+    for sql, status, code in (
+        ("DROP VIEW events", 400, "NotAllowed"),
+        ("SELECT * FROM read_text('/etc/passwd')", 400, "NotAllowed"),
+        ("SELECT nothing FROM events", 400, "InvalidInput"),
+        ("this is no SQL", 400, "InvalidInput"),
+        ("", 400, "InvalidInput"),
+        ("SELECT i FROM range(2000000) t(i)", 422, "QueryTooLarge"),
+    ):
+        told = ask(cloud.demo, sql)
+
+        assert (told.status, told.body["code"]) == (status, code), (sql, told)
+        assert told.body["detail"], sql
+    assert ask(cloud.demo, "SELECT 1", format="xml").status == 400
+    assert cloud.anyone("POST", "/v1/sql", {"sql": "SELECT 1"}).status == 401
+
+
+def test_a_file_of_rows(cloud, tmp_path):
+    told = ask(cloud.demo, "SELECT ordinal, body FROM events ORDER BY 1", format="parquet")
+    path = tmp_path / "events.parquet"
+    path.write_bytes(told.raw)
+
+    assert told.headers["content-type"] == "application/vnd.apache.parquet"
+    rows = duckdb.execute(f"SELECT count(*), min(ordinal) > 0 FROM '{path}'").fetchone()
+    assert rows == (ask(cloud.demo, "SELECT count(*) AS n FROM events").body["rows"][0]["n"], True)
+
+
+def test_the_command_asks_shows_and_writes(cloud, tmp_path):
+    sql = "select verdict, count(*) as n from requests group by all order by 1"
+    expected = ask(cloud.admin, sql).body["rows"]
+
+    table = cloud.up.run("sql", sql)
+    as_json = cloud.up.run("sql", sql, "-o", "json")
+    piped = cloud.up.run("sql", "-", "-o", "json", text=sql)
+    written = cloud.up.run("sql", sql, "--format", "csv", "--out", str(tmp_path / "answer.csv"))
+    schema = cloud.up.run("sql", "--schema")
+    wrong = cloud.up.run("sql", "drop view events")
+
+    assert table.output.splitlines()[0].split() == ["verdict", "n"]
+    assert "as of ordinal" in table.output
+    assert json.loads(as_json.output) == json.loads(piped.output) == expected
+    assert written.code == 0
+    lines = (tmp_path / "answer.csv").read_text().splitlines()
+    assert lines == ["verdict,n", *(f"{row['verdict']},{row['n']}" for row in expected)]
+    assert [p.name for p in tmp_path.iterdir()] == ["answer.csv"]
+    assert "servers_history" in schema.output
+    assert wrong.code == 1
+    assert "Only SELECT may be asked" in wrong.errors
