@@ -13,9 +13,9 @@ from api.exchange import Header, Send
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 SENT = (
     b"accept, content-type, idempotency-key, if-match, if-none-match, last-event-id,"
-    b" openstack-api-version, range, traceparent, tracestate, x-auth-token, x-cumulog-dry-run,"
-    b" x-cumulog-min-ordinal, x-openstack-nova-api-version, x-openstack-request-id,"
-    b" x-subject-token"
+    b" openstack-api-version, range, traceparent, tracestate, x-auth-token, x-cumulog-as-of,"
+    b" x-cumulog-dry-run, x-cumulog-min-ordinal, x-openstack-nova-api-version,"
+    b" x-openstack-request-id, x-subject-token"
 )
 SHOWN = (
     b"content-range, etag, link, location, openstack-api-version, retry-after, traceparent,"

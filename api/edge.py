@@ -22,6 +22,7 @@ from api.lockouts import Lockouts
 from api.metrics import DURATIONS
 from api.oidc import Providers
 from api.passwords import Passwords
+from api.past import Pasts
 from api.tokens import TokenRing
 from api.used_codes import UsedCodes
 from api.waiting import Waiter
@@ -63,6 +64,7 @@ class Edge(Struct, kw_only=True):
     providers: Providers = field(default_factory=Providers)
     rendered: Rendered = field(default_factory=Rendered)
     freshness: Freshness = field(default_factory=Freshness)
+    pasts: Pasts = field(default_factory=Pasts)
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()
     policy_at: int = -1  # the position at which it was read

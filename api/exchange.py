@@ -32,6 +32,7 @@ from schemas.trace import begun, continued, state
 if TYPE_CHECKING:
     from api.auth import Principal
     from api.edge import Edge
+    from api.past import Then
     from api.routing import Route
 
 type Scope = dict[str, Any]
@@ -51,6 +52,7 @@ _SINGLE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"x-auth-token"}
 )
 
+AS_OF, AS_OF_HEADER = "as_of", b"x-cumulog-as-of"
 _NOWHERE = Reach(rule="")
 
 # Public routes have no principal; every other has one before its handler runs.
@@ -96,6 +98,7 @@ class Call:
         "_trace",
         "api",
         "args",
+        "as_of",
         "awaited",
         "consumed",
         "digest",
@@ -117,6 +120,7 @@ class Call:
         "request_id",
         "route",
         "rule",
+        "then",
         "version",
     )
 
@@ -129,6 +133,8 @@ class Call:
         self.request_id = f"req-{uuid_utils.uuid7()}"
         self.args: tuple[str, ...] = ()
         self.position = 0  # of the read model when the request was authenticated
+        self.as_of = ""  # the moment that is asked about; "": the present
+        self.then: Then | None = None  # what was so at that moment
         self.awaited = 0  # ordinal that the read model had not reached in time
         self.raw = b""  # the body, once it was read whole
         self.ordinal = 0  # of the request's record in the log; 0: it has none
@@ -164,15 +170,22 @@ class Call:
         """
         if action == self._allowed:
             return self.reach
-        principal, policy = self.principal, self.edge.policy()
+        then, edge, principal = self.then, self.edge, self.principal
+        policy = (edge if then is None else then.now).policy()
         reach = policy.reach(action, principal.scope, principal.role_set)
         if reach is None:
-            self.edge.decisions["deny"] += 1
+            edge.decisions["deny"] += 1
             self.rule = policy.refusing(action)
             raise Forbidden(explained(policy, action), action=action, rule=self.rule)
+        if then is not None:
+            reach = then.narrowed(self, action, reach)
         self.edge.decisions["allow"] += 1
         self.rule, self.reach, self._allowed = reach.rule, reach, action
         return reach
+
+    def need_again(self) -> None:
+        """Have the policy asked anew: what it is asked about is another now."""
+        self._allowed = ""
 
     def need_still(self) -> None:
         """Ask again for what was allowed last: rules and roles may be others by now.
@@ -187,8 +200,11 @@ class Call:
 
     def may(self, action: str) -> bool:
         """Return whether the policy lets the caller do what it calls ``action``, in any reach."""
-        principal = self.principal
-        return self.edge.policy().reach(action, principal.scope, principal.role_set) is not None
+        then, principal = self.then, self.principal
+        policy = (self.edge if then is None else then.now).policy()
+        if policy.reach(action, principal.scope, principal.role_set) is None:
+            return False
+        return then is None or then.might(self, action)
 
     @property
     def sight(self) -> str | None:
@@ -245,6 +261,8 @@ class Call:
                 )
             except ValueError as error:
                 raise InvalidInput(f"the query cannot be read: {error}") from error
+            if self.as_of:  # no filter of any list
+                self._query = [pair for pair in self._query if pair[0] != AS_OF]
         return self._query
 
     @property
@@ -285,6 +303,21 @@ class Call:
                     raise InvalidInput(f"the header {name.decode()} may come once only")
         if not headers.get(b"host") and scope["http_version"] != "1":
             raise InvalidInput("the request names no host")
+        if b"x-cumulog-as-of" in headers or b"as_of" in scope["query_string"]:
+            self._read_as_of()
+
+    def _read_as_of(self) -> None:
+        """Take up which moment is asked about.
+
+        Raises:
+            InvalidInput: several are named, or none is.
+        """
+        asked = {*self.params(AS_OF), *self.headers(AS_OF_HEADER)}
+        if len(asked) > 1 or "" in asked:
+            raise InvalidInput("name one moment (as_of): an ordinal, or a time of ISO 8601")
+        if asked:
+            self.as_of = asked.pop()
+            self._query = None
 
     @property
     def origin(self) -> Origin:

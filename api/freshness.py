@@ -38,6 +38,21 @@ class Freshness:
         """Say whether the last proof is recent enough, or was so up to ``grace_s`` ago."""
         return self._clock() <= self._until_ns + grace_s * NS
 
+    async def whole_since(self, at_ns: int) -> None:
+        """Return once what can be read is proven to hold all that was in the log at a moment.
+
+        Raises:
+            Unavailable: it is not proven in time.
+        """
+        try:
+            async with asyncio.timeout(WAIT_S + max(0.0, (at_ns - self._clock()) / NS)):
+                while self._until_ns - round(FRESH_S * NS) < at_ns:
+                    await self._heard.wait()
+        except TimeoutError:
+            raise Unavailable(
+                "this node cannot tell whether its read model holds all of the log", retry_after=1
+            ) from None
+
     async def need(self) -> None:
         """Return if what can be read is fresh, or once it is; waits for ``WAIT_S`` at most.
 

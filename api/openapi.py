@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from api.exchange import AS_OF
 from api.microversions import written
 from api.routing import ANY_ACTION, JSON_TYPE, Route, Surface
 
@@ -205,7 +206,7 @@ def _operation(
         "summary": _summary(route),
         "tags": [service.name],
         "x-cumulog-actions": ["any"] if route.actions == (ANY_ACTION,) else list(route.actions),
-        "parameters": [*_queries(route), *_headers(service, route)],
+        "parameters": [*_queries(method, route), *_headers(service, route)],
         "responses": _responses(service, route),
     }
     if route.public:
@@ -247,10 +248,18 @@ def _spaced(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
-def _queries(route: Route) -> Iterator[dict[str, Any]]:
+def _queries(method: str, route: Route) -> Iterator[dict[str, Any]]:
     for name in route.query:
         schema = _QUERY.get(name, {"type": "string"})
         yield {"name": name, "in": "query", "required": False, "schema": schema}
+    if method == "GET" and not (route.public or route.present):
+        yield {
+            "name": AS_OF,
+            "in": "query",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "An ordinal or a time: answer as one who asked then was answered.",
+        }
 
 
 def _headers(service: Surface, route: Route) -> Iterator[dict[str, Any]]:

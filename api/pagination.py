@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from msgspec import Struct
 
-from api.exchange import Call
+from api.exchange import AS_OF, Call
 from schemas.errors import InvalidInput
 
 LIMIT_MAX = 1000
@@ -47,6 +47,8 @@ def next_href(call: Call, last_id: str, *, path: str | None = None, reverse: boo
     pairs.append(("marker", last_id))
     if reverse:
         pairs.append(("page_reverse", "True"))
+    if call.as_of:
+        pairs.append((AS_OF, call.as_of))
     return f"{call.base + call.path if path is None else path}?{urlencode(pairs)}"
 
 

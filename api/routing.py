@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Struct
 
+from api import past
 from api.access_rules import permitted
 from api.dry_run import Tried
 from api.edge import Edge
@@ -75,6 +76,7 @@ class Route(Struct, frozen=True, kw_only=True):
     status: tuple[int, ...] = (200,)  # of success; 501 where the call is known and not offered
     bare: tuple[int, ...] = ()  # of these statuses, beside 204, those that come without a body
     partly: bool = False  # 501 is answered to some requests
+    present: bool = False  # tells of the present alone: it cannot be asked as of a moment
     first: Version = LOWEST  # microversions that have this route
     last: Version = HIGHEST
     older: "Route | None" = None  # the same path and method in earlier microversions
@@ -108,6 +110,7 @@ class Declared(TypedDict, total=False):
     headers: tuple[str, ...]
     bare: tuple[int, ...]
     partly: bool
+    present: bool
 
 
 class Node:
@@ -315,6 +318,8 @@ class Service:
                 route = route.at(call.microversion)
             call.route = route
             if route is not None and route.public:
+                if call.as_of:
+                    past.require_askable(call, route)
                 if call.method == "POST":
                     return await self._sign_in(route, call)
                 return await route.handler(call)
@@ -332,6 +337,8 @@ class Service:
                 raise _no_route(call)  # As in a version that never had it.
             raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
         _ask_policy(call, route)
+        if call.as_of:
+            await _go_back(call, route)
         if call.method not in READS and route.mutates:
             answer = await changed(call, route)
         else:
@@ -441,6 +448,19 @@ def _ask_policy(call: Call, route: Route) -> None:
             call.allow(actions[0])
     elif actions[0] != ANY_ACTION:
         call.allow(actions[0])
+
+
+async def _go_back(call: Call, route: Route) -> None:
+    """Have a call answered as of the moment that it asks for, if it was allowed then too.
+
+    Raises:
+        InvalidInput: this cannot be asked about the past, or there is no such moment.
+        Forbidden: it was not allowed then.
+    """
+    past.require_askable(call, route)
+    await past.enter(call)
+    call.need_again()
+    _ask_policy(call, route)
 
 
 class UndecidedError(RuntimeError):

@@ -119,6 +119,7 @@ async def serve(config: Config, stop: Stop) -> None:
         await edge.waiter.close()
         await edge.providers.close()
         await bus.close()
+        edge.pasts.close()
         edge.reader.close()
 
 

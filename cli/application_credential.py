@@ -32,13 +32,13 @@ def _mine(session: Session) -> Resource:
     return replace(_RESOURCE, path=f"{IDENTITY}/users/{user_id}/application_credentials")
 
 
-@command(application_credential_app, "list")
+@command(application_credential_app, "list", reads=True)
 def list_(session: Session) -> None:
     """List your application credentials."""
     session.show_all(_mine(session).list(session.client), _RESOURCE.columns)
 
 
-@command(application_credential_app, "show")
+@command(application_credential_app, "show", reads=True)
 def show(session: Session, reference: Reference) -> None:
     """Show one of your application credentials; its secret is shown only when it is made."""
     session.show(_mine(session).find(session.client, reference))

@@ -62,7 +62,7 @@ GAP_COLUMNS: list[Column] = [
 PAGE_MAX = 1000
 
 
-@command(audit_app, "log")
+@command(audit_app, "log", reads=True)
 def log(
     session: Session,
     *,
@@ -166,7 +166,7 @@ def gaps(
     session.show_all(told["gaps"], GAP_COLUMNS)
 
 
-@command(audit_app, "show")
+@command(audit_app, "show", reads=True)
 def show(
     session: Session,
     request_id: Annotated[str, typer.Argument(help="A request's id, as req-….")],

@@ -36,8 +36,12 @@ class Reply:
 class Client:
     """Speaks to one cloud as one account. Not for use by several threads."""
 
-    def __init__(self, cloud: Cloud, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, cloud: Cloud, *, timeout_s: float = TIMEOUT_S, as_of: str | None = None
+    ) -> None:
+        """``as_of`` is the moment that everything is read at; None: now."""
         self.cloud = cloud
+        self._then = {} if as_of is None else {"X-Cumulog-As-Of": as_of}
         self.timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
         self._token = cloud.token
@@ -81,6 +85,8 @@ class Client:
         """
         sent = {**AGENT, "Accept": "application/json", "X-Auth-Token": self.token()}
         sent |= headers or {}
+        if method == "GET":
+            sent |= self._then
         payload = None
         if body is not None:
             payload = json.dumps(body).encode()
@@ -104,7 +110,7 @@ class Client:
             Problem: the API refused, or the stream broke.
         """
         sent = {**AGENT, "Accept": "text/event-stream", "X-Auth-Token": self.token()}
-        sent |= headers or {}
+        sent |= self._then | (headers or {})
         connection = self._connect()
         if connection.sock is None:
             self._guarded(connection.connect)
@@ -128,7 +134,7 @@ class Client:
         Raises:
             Problem: the API refused, or the stream broke.
         """
-        sent = {**AGENT, "X-Auth-Token": self.token()}
+        sent = {**AGENT, "X-Auth-Token": self.token(), **self._then}
         connection = self._connect()
         self._guarded(lambda: connection.request("GET", self._prefix + path, headers=sent))
         answer = self._guarded(connection.getresponse)

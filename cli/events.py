@@ -38,7 +38,7 @@ EVENT_COLUMNS: list[Column] = [
 ]
 
 
-@command(events_app, "tail")
+@command(events_app, "tail", reads=True)
 def tail(
     session: Session,
     *,

@@ -228,7 +228,7 @@ def set_group(
     change(session, GROUPS, reference, name=name, description=description)
 
 
-@command(group_app, "members")
+@command(group_app, "members", reads=True)
 def list_members(session: Session, reference: Reference) -> None:
     """List the users in a group."""
     path = f"{GROUPS.path}/{GROUPS.identify(session.client, reference)}/users"

@@ -121,6 +121,7 @@ def root(
 ) -> None:
     """Cumulog: a cloud you can replay.
 
+    Commands that only read take --as-of TIME|ORDINAL, and answer as they would have done then.
     Commands that talk to a cloud take --os-cloud, --state-dir and -o table|json|yaml. Without
     them, OS_CLOUD and OS_* variables count, then the cloud `cumulog` of ./clouds.yaml,
     ./var/clouds.yaml or ~/.config/openstack/clouds.yaml.

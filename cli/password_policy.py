@@ -14,7 +14,7 @@ def _number(text: str) -> Any:
     return typer.Option(help=f"{text}; 0 for no such rule.", show_default=False, min=0)
 
 
-@command(policy_app, "show")
+@command(policy_app, "show", reads=True)
 def show(session: Session) -> None:
     """Show the password policy.
 

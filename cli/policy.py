@@ -91,7 +91,7 @@ def _near(action: str, known: Any) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-@command(policy_app, "show")
+@command(policy_app, "show", reads=True)
 def show(
     session: Session,
     action: Annotated[str | None, typer.Argument(help="This action alone.")] = None,
@@ -243,7 +243,7 @@ def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return joined
 
 
-@command(why_denied_app, "why-denied")
+@command(why_denied_app, "why-denied", reads=True)
 def why_denied(
     session: Session,
     request_id: Annotated[str, typer.Argument(help="As the refusal named it: req-….")],
@@ -272,7 +272,7 @@ def why_denied(
     print(f"Now it {'would pass' if told['now']['allowed'] else 'would be refused again'}.")
 
 
-@command(who_can_app, "who-can")
+@command(who_can_app, "who-can", reads=True)
 def who_can(
     session: Session,
     action: Annotated[str, typer.Argument(help="As DeleteServer or compute:servers:read.")],

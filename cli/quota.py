@@ -25,7 +25,7 @@ Default = Annotated[
 ]
 
 
-@command(quota_app, "show")
+@command(quota_app, "show", reads=True)
 def show(session: Session, *, project: OfProject = None, default: Default = False) -> None:
     """Show what a project holds of each thing, and its limit.
 
@@ -56,7 +56,7 @@ def _limit(limit: int) -> str:
     return NONE if limit == UNLIMITED else str(limit)
 
 
-@command(quota_app, "list")
+@command(quota_app, "list", reads=True)
 def list_(session: Session) -> None:
     """List what each project that you may see holds, and its limits."""
     rows: list[Row] = []

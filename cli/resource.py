@@ -95,11 +95,11 @@ class Resource:
 def add_reads(app: typer.Typer, resource: Resource) -> None:
     """Give a group its ``list`` and ``show``."""
 
-    @command(app, "list", about=f"List the {resource.word}s you may see.")
+    @command(app, "list", reads=True, about=f"List the {resource.word}s you may see.")
     def list_(session: Session) -> None:
         session.show_all(resource.list(session.client), resource.columns)
 
-    @command(app, "show", about=f"Show one {resource.word}.")
+    @command(app, "show", reads=True, about=f"Show one {resource.word}.")
     def show(session: Session, reference: Reference) -> None:
         session.show(resource.find(session.client, reference))
 

@@ -140,7 +140,7 @@ def _place(  # what the options say, each by itself
     return f"{IDENTITY}/{path}"
 
 
-@command(role_app, "assignments")
+@command(role_app, "assignments", reads=True)
 def assignments(
     session: Session,
     *,

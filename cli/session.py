@@ -1,7 +1,8 @@
 """What every command that talks to a cloud has: an account, a client, a format to print in.
 
 ``@command(app, "list")`` adds -o, --os-cloud and --state-dir to a function's own parameters and
-gives it a Session in their place, so that all commands have them and none repeats them.
+gives it a Session in their place, so that all commands have them and none repeats them. Those that
+only read take --as-of too.
 """
 
 import inspect
@@ -22,15 +23,22 @@ type Body[**P] = Callable[Concatenate["Session", P], None]
 class Session:
     """One run of one command. The client signs in when it is first used."""
 
-    def __init__(self, output: Output, os_cloud: str | None, state_dir: str | None) -> None:
+    def __init__(
+        self,
+        output: Output,
+        os_cloud: str | None,
+        state_dir: str | None,
+        as_of: str | None = None,
+    ) -> None:
         self.output = output
+        self.as_of = as_of
         self.os_cloud = os_cloud
         self.state_dir = state_dir
 
     @cached_property
     def client(self) -> Client:
         """The client of the chosen cloud."""
-        return Client(find_cloud(self.os_cloud, self.state_dir))
+        return Client(find_cloud(self.os_cloud, self.state_dir), as_of=self.as_of)
 
     def show(self, item: Row) -> None:
         """Print one thing."""
@@ -55,21 +63,41 @@ def _common(
     """Hold the options that every command has."""
 
 
+def _reading(
+    *,
+    as_of: Annotated[
+        str | None,
+        typer.Option(metavar="TIME|ORDINAL", help="Answer as at this moment (ISO 8601: UTC)."),
+    ] = None,
+) -> None:
+    """Hold the options that every command has which only reads."""
+
+
 def command[**P](
-    app: typer.Typer, name: str, *, about: str | None = None
+    app: typer.Typer, name: str, *, reads: bool = False, about: str | None = None
 ) -> Callable[[Body[P]], Body[P]]:
     """Register a function as a command that gets a Session first.
 
-    ``about`` is its help, where that is not the function's docstring.
+    ``reads``: it changes nothing, and can be asked about the past. ``about`` is its help, where
+    that is not the function's docstring.
     """
 
     def register(body: Body[P]) -> Body[P]:
         def call(**values: Any) -> None:
-            session = Session(values.pop("output"), values.pop("os_cloud"), values.pop("state_dir"))
+            session = Session(
+                values.pop("output"),
+                values.pop("os_cloud"),
+                values.pop("state_dir"),
+                values.pop("as_of", None),
+            )
             body(session, **values)  # type: ignore[call-arg]  # Typer has checked them by the signature
 
         own = list(inspect.signature(body).parameters.values())[1:]
-        common = list(inspect.signature(_common).parameters.values())
+        common = [
+            parameter
+            for options in ((_reading, _common) if reads else (_common,))
+            for parameter in inspect.signature(options).parameters.values()
+        ]
         keyword = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature([p.replace(kind=keyword) for p in (*own, *common)])
         call.__signature__ = signature  # type: ignore[attr-defined]  # inspect and so Typer read it

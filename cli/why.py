@@ -27,7 +27,7 @@ FIELD_COLUMNS: list[Column] = [
 ]
 
 
-@command(why_app, "why")
+@command(why_app, "why", reads=True)
 def why(
     session: Session,
     resource: Annotated[str, typer.Argument(help="Any resource's id; a server's name will do.")],

@@ -23,7 +23,7 @@ from projections.answers import RequestAlarm
 from projections.bill import Bill, derive_bill
 from projections.history import History
 from projections.metering import Interval, Meters, Usage, tags, usage
-from projections.models import StoredCommit, decode_fact, decode_stored
+from projections.models import StoredCommit, decode_fact, decode_stored, last_ordinal
 from projections.rating import UsageRow, shown, usage_row
 from projections.reader import Reader
 from projections.segment import HistoryBroken, Segment, about_rows
@@ -374,11 +374,6 @@ class Archive:
         for commit in self._tail(segments):
             head = last_ordinal(commit)
         return head
-
-
-def last_ordinal(commit: StoredCommit) -> Ordinal:
-    """Return the last ordinal that a commit takes."""
-    return commit.first - 1 + sum(1 + len(record.facts) for record in commit.records)
 
 
 def _bounds(window: Window, now: Micros) -> tuple[Micros, Micros]:

@@ -38,9 +38,9 @@ from engine.log.jetstream import JetStreamLog
 from engine.log.port import Log, LogError
 from engine.log.replay_all import replay_log
 from engine.log.signing import KeysUnreadable
-from projections.archive import Archive, SegmentsAnswer, Window, last_ordinal
+from projections.archive import Archive, SegmentsAnswer, Window
 from projections.history import History, history_path
-from projections.models import decode_stored
+from projections.models import decode_stored, last_ordinal
 from projections.notary import Notary, book_of, keys_of
 from projections.numbers import GAPS, USAGE_ROWS, lag
 from projections.reader import Reader

@@ -193,6 +193,14 @@ class Connections:
         assert local.db is not None
         return local.db
 
+    def _open(self, file: Path) -> sqlite3.Connection:
+        """Open what the path stands for now.
+
+        Raises:
+            sqlite3.OperationalError: it is not there any more.
+        """
+        return store.open_reader(file)
+
     def _reopen(self, local: _Local, target: str) -> None:
         if local.db is not None:
             with suppress(ValueError):
@@ -200,7 +208,7 @@ class Connections:
             local.db.close()
             local.db = None
         try:
-            db = store.open_reader(self._path.with_name(target))
+            db = self._open(self._path.with_name(target))
         except sqlite3.OperationalError as error:
             raise Unavailable("the read model is being switched") from error
         made_by = store.read_made_by(db)

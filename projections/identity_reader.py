@@ -40,6 +40,7 @@ from schemas.identity import (
     Trust,
     User,
 )
+from schemas.units import Micros
 
 # Grants of a user and of its groups.
 _HELD = "holder IN (SELECT value FROM json_each(?))"
@@ -64,6 +65,10 @@ SELECT id FROM below
 
 class IdentityReader(Connections):
     """See ``reader.Reader``."""
+
+    def now(self) -> Micros:
+        """Return the time that this reads at."""
+        return time_ns() // 1000
 
     def domain(self, domain_id: str) -> Domain | None:
         """Return a domain."""
@@ -173,7 +178,7 @@ class IdentityReader(Connections):
     def federated(self, user_id: str) -> FederatedUser | None:
         """Return what a user's identity provider says of it; None if that does not count now."""
         told = self.one(FEDERATED, user_id)
-        if told is None or told.until * 1000 <= time_ns():
+        if told is None or told.until <= self.now():
             return None
         provider = self.identity_provider(told.idp_id)
         return told if provider is not None and provider.enabled else None

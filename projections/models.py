@@ -131,6 +131,11 @@ decode_request = msgspec.json.Decoder(Request).decode
 decode_verdict = msgspec.json.Decoder(Accepted | Refused).decode
 
 
+def last_ordinal(commit: StoredCommit) -> Ordinal:
+    """Return the last ordinal that a commit takes."""
+    return commit.first - 1 + sum(1 + len(record.facts) for record in commit.records)
+
+
 class LogDiffers(Exception):
     """The log does not go on where the read model ends: another log, or a part is missing."""
 
@@ -173,9 +178,10 @@ def apply_commit(writer: Writer, seq: int, data: bytes) -> Position:
 def _apply_record(writer: Writer, record: StoredRecord, first: Ordinal, at: Micros) -> Ordinal:
     request, verdict = decode_request(record.request), decode_verdict(record.verdict)
     facts = [timeline.Recorded(decode_fact(raw), raw) for raw in record.facts]
-    body = timeline.request_body(record.request, record.verdict)
-    for row in timeline.rows(writer.find, request, verdict, body, facts, first, at):
-        writer.add(timeline.INSERT, row)
+    if writer.tells:
+        body = timeline.request_body(record.request, record.verdict)
+        for row in timeline.rows(writer.find, request, verdict, body, facts, first, at):
+            writer.add(timeline.INSERT, row)
     ordinal = first
     changes: list[Change] = []
     for said in facts:

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from engine.bus.client import BusError
 from engine.bus.metrics import Reading, counter
 from engine.log.port import LogError, StoredCommit
-from projections.archive import last_ordinal
-from projections.models import TABLES, decode_stored
+from projections.models import TABLES, decode_stored, last_ordinal
 from projections.reader import Reader
 from schemas.errors import Unavailable
 from schemas.metering import BUILT_IN

@@ -25,6 +25,7 @@ from projections.models import LogDiffers, apply_commit
 from projections.numbers import GAPS, Resources, lag
 from projections.reader import Reader
 from projections.store import Superseded, Writer
+from projections.timemachine.service import TimeMachine
 from schemas.config import Config
 
 log = structlog.get_logger(__name__)
@@ -88,8 +89,9 @@ async def run(config: Config) -> None:
     await answer_for(bus, subject, "projector", numbers)
     following = follow(bus, source, read_model_path(config), config.node)
     keeping = access.keep(bus, access.access_path(config))
+    moments = TimeMachine(config, reader.position).serve(bus)
     try:
-        await until_stopped(following, keeping)
+        await until_stopped(following, keeping, moments)
     finally:
         await bus.close()
         reader.end()

@@ -107,13 +107,19 @@ class Writer:
     """
 
     def __init__(
-        self, db: sqlite3.Connection, is_current: Callable[[], bool] = lambda: True
+        self,
+        db: sqlite3.Connection,
+        is_current: Callable[[], bool] = lambda: True,
+        *,
+        tells: bool = True,
     ) -> None:
         """Take over an open connection; its position is where the log is to be read from.
 
         ``is_current`` says whether the file is still the read model; asked while it is locked.
+        ``tells`` False leaves the timeline out: whoever reads the file has it from elsewhere.
         """
         self.db = db
+        self.tells = tells
         self.position = read_position(db)
         self._committed = self.position
         self._is_current = is_current
@@ -287,6 +293,25 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return _set_up(
         db, f"busy_timeout = {BUSY_TIMEOUT_MS}", "query_only = ON", "mmap_size = 268435456"
     )
+
+
+def open_scratch(path: Path) -> sqlite3.Connection:
+    """Open a file that nobody else knows yet for writing, making it if need be.
+
+    It is worth nothing until it is whole, so nothing is kept for a crash or a rollback.
+    """
+    uri = f"file:{path.resolve()}?mode=rwc"  # as an address, so that others may be attached
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=512)
+    return _set_up(db, "journal_mode = OFF", "synchronous = OFF", "temp_store = MEMORY")
+
+
+def attach(db: sqlite3.Connection, path: Path, name: str) -> None:
+    """Let a connection read another file too, under a name of ours.
+
+    Raises:
+        sqlite3.OperationalError: there is no such file.
+    """
+    db.execute(f"ATTACH ? AS {name}", (f"file:{path.resolve()}?mode=ro",))
 
 
 def _set_up(db: sqlite3.Connection, *pragmas: str) -> sqlite3.Connection:

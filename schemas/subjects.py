@@ -18,6 +18,7 @@
 ``<cell>.ask.<host>.console``     an edge asks an agent for a console's text
 ``<cell>.metadata.<host>``        an agent asks an edge what to answer a guest
 ``<cell>.history.<question>``     usage, bills, verification
+``<cell>.moment.<node>``          an edge asks its projector for a read model of the past
 ``<cell>.metrics.<process>``      an edge asks a projector or archiver for its numbers
 ``<cell>.ask.<host>.metrics``     an edge asks an agent for its numbers
 ================================  ==========================================================
@@ -123,6 +124,9 @@ class Subjects(msgspec.Struct, frozen=True):
 
     def history(self, question: str) -> str:
         return f"{self.cell}.history.{question}"
+
+    def moment(self, node: str) -> str:
+        return f"{self.cell}.moment.{node}"
 
     @property
     def lease_bucket(self) -> str:

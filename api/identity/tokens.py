@@ -231,7 +231,7 @@ def add(routes: Routes) -> None:
         "POST", "/v3/auth/tokens", create, PUBLIC, body=_decoder, status=201, query=("nocatalog",)
     )
     asked = ("nocatalog", "allow_expired")
-    routes.add("GET", "/v3/auth/tokens", show, tokens, query=asked, headers=SUBJECT)
+    routes.add("GET", "/v3/auth/tokens", show, tokens, query=asked, headers=SUBJECT, present=True)
     routes.add("DELETE", "/v3/auth/tokens", revoke, "RevokeToken", status=204, headers=SUBJECT)
     routes.add("GET", "/v3/auth/catalog", show_catalog, mine)
     routes.add("GET", "/v3/auth/projects", my_projects, mine)

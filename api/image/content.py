@@ -211,5 +211,5 @@ def add(routes: Routes) -> None:
     )
     routes.add(
         "GET", "/v2/images/{}/file", download, "image:content:read", gives=binary,
-        status=(200, 204, 206),
+        status=(200, 204, 206), present=True,
     )  # fmt: skip

@@ -323,5 +323,5 @@ async def gaps(call: Call) -> Answer:
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     routes.add("GET", "/v1/audit", audit_log, READ, query=AUDITED_BY)
-    routes.add("GET", "/v1/audit/gaps", gaps, READ_GAPS, query=("limit",))
+    routes.add("GET", "/v1/audit/gaps", gaps, READ_GAPS, query=("limit",), present=True)
     routes.add("GET", "/v1/audit/{}", audit_show, READ, query=("project", "project_id"))

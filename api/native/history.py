@@ -81,7 +81,8 @@ async def replay(call: Call) -> Answer:
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     window = ("start", "end", "project", "project_id")
-    routes.add("GET", "/v1/usage", usage, "billing:usage:read", query=window)
-    routes.add("GET", "/v1/bill", bill, "billing:usage:read", query=(*window, "price_list"))
+    read = "billing:usage:read"
+    routes.add("GET", "/v1/usage", usage, read, query=window, present=True)
+    routes.add("GET", "/v1/bill", bill, read, query=(*window, "price_list"), present=True)
     routes.add("POST", "/v1/audit/verify", verify, "log:chain:verify")
     routes.add("POST", "/v1/replay/verify", replay, "log:chain:verify")

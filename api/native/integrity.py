@@ -102,7 +102,9 @@ async def proof(call: Call) -> Answer:
 
 def add(routes: Routes) -> None:
     """Route what this module answers."""
-    routes.add("GET", "/v1/log/export", export, "log:export:read", gives=LINES.decode())
+    routes.add(
+        "GET", "/v1/log/export", export, "log:export:read", gives=LINES.decode(), present=True
+    )
     routes.add("POST", "/v1/log/checkpoint", checkpoint, MAKE)
-    routes.add("GET", "/v1/log/key", key, READ)
-    routes.add("GET", "/v1/log/proof/{}", proof, READ)
+    routes.add("GET", "/v1/log/key", key, READ, present=True)
+    routes.add("GET", "/v1/log/proof/{}", proof, READ, present=True)

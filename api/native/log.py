@@ -72,6 +72,8 @@ async def events(call: Call) -> Answer:
     as_cloud_events = _wants_cloud_events(call, accept)
     follow = flag(call, "follow")
     if follow or (follow is None and wants_stream):
+        if call.as_of:
+            raise InvalidInput("what is yet to come cannot be followed as of a moment")
         last = call.header(b"last-event-id")
         after = int(last) if last.isdecimal() and len(last) <= 16 else number(call, "after")
         if call.edge.streams[call.principal.user_id] >= STREAMS_MAX:

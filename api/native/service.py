@@ -33,7 +33,7 @@ def _routes() -> Routes:
     for area in (actions, log, audit, history, sql, integrity, quotas, webhooks, policy):
         area.add(routes)
     routes.add("GET", "/v1/password-policy", passwords.show_policy, "identity:password_policy:read")
-    routes.add("GET", "/v1/status", status, "log:status:read")
+    routes.add("GET", "/v1/status", status, "log:status:read", present=True)
     for path in ("/openapi.json", "/v1/openapi.json"):
         routes.add("GET", path, describe, PUBLIC)
     return routes

@@ -200,6 +200,8 @@ async def _states_of(call: Call, webhooks: Sequence[Webhook]) -> dict[str, Progr
 
 async def _ask(call: Call, question: str, asked: Struct) -> bytes | None:
     """Ask the courier; None if it does not answer: what is subscribed is known without it."""
+    if call.then is not None:
+        return None  # of how deliveries stood then nothing is kept
     bus = call.edge.bus
     try:
         subject = bus.subjects.courier(question)
@@ -246,4 +248,5 @@ def add(routes: Routes) -> None:
     routes.add("PATCH", one, update, "UpdateWebhook", body=_change)
     routes.add("DELETE", one, delete, "DeleteWebhook", status=204)
     routes.add("POST", f"{one}/redeliver", redeliver, "RedeliverWebhook", status=202, body=_again)
-    routes.add("GET", f"{one}/dead-letters", dead_letters, READ, query=(*query, "limit"))
+    listed = (*query, "limit")
+    routes.add("GET", f"{one}/dead-letters", dead_letters, READ, query=listed, present=True)

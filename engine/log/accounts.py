@@ -154,7 +154,8 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
     told = [names.projected("*"), names.proven("*")]
     hears = [*told, names.heartbeat("*"), names.metadata("*"), feeds]
     key_found = f"$JS.API.STREAM.MSG.GET.KV_{names.keys_bucket}"
-    asked = [names.history("*"), names.metrics("*"), names.courier("*")]
+    history = [names.history("*"), names.metrics("*"), names.moment("*")]
+    asked = [*history, names.courier("*")]
     questions = [f"{names.cell}.ask.>", *asked]
     says = [*asks, *questions, *reads, names.access("*")]
     mapped = {call: _mapped(call) for call in (key_found, STREAMS)}
@@ -173,8 +174,7 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
             *(_import("STORE", subject) for subject in (*reads, names.access("*"))),
             *(_import("CELL", subject) for subject in asks),
             _hear("CELL", feeds),
-            _import("HISTORY", names.history("*")),
-            _import("HISTORY", names.metrics("*")),
+            *(_import("HISTORY", subject) for subject in history),
             _import("COURIER", names.courier("*")),
             *(_hear("HISTORY", subject) for subject in told),
             *(_import(_host_account(host), _asked(names, host)) for host in hosts),
@@ -190,17 +190,17 @@ def _history(names: Subjects) -> dict[str, Any]:
     reads = [*_log_reads(names), _access_read(names)]
     calls = [STREAMS, *_log_infos(names)]
     told = [names.projected("*"), names.proven("*")]
+    answers = [names.history("*"), names.metrics("*"), names.moment("*")]
     history = _user(
         "history",
         [*told, asks, *reads, *(_mapped(call) for call in calls), *_answers()],
-        [names.history("*"), names.metrics("*"), *told, feeds],
+        [*answers, *told, feeds],
     )
     return {
         "users": [history],
         "mappings": {call: _mapped(call) for call in calls},
         "exports": [
-            _service(names.history("*")),
-            _service(names.metrics("*")),
+            *(_service(subject) for subject in answers),
             *(_stream(subject) for subject in told),
         ],
         "imports": [

@@ -1,0 +1,110 @@
+"""The time machine's own process: builds moments, one after another, for as long as it is asked.
+
+It folds much and at once, which must not hold up whoever projects. It is told the node's
+configuration in the first line of its input, and is asked in the others; each is answered with a
+line. It ends when its input does, so that nothing is left of it when whoever asks is killed.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct
+
+from engine.log.commit import ChainBroken
+from engine.log.port import LogError
+from engine.log.replay_all import replay_log
+from projections.history import History, history_path
+from projections.models import LogDiffers
+from projections.timemachine.moments import Moment, Moments, Read
+from schemas.config import Config
+from schemas.errors import Rejected, Unavailable
+from schemas.units import Ordinal
+
+LOST_S = 2.0  # whoever asked is told rather than kept waiting
+NICENESS = 5
+
+
+class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question: the moment at an ordinal; 0: take a snapshot of now."""
+
+    ordinal: Ordinal = 0
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Why there is no answer."""
+
+    code: str
+    status: int
+    reason: str
+    hint: str
+
+
+class Told(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer: a moment, the ordinal of a snapshot (0: none could be taken), or a refusal."""
+
+    moment: Moment | None = None
+    snapshot: Ordinal = 0
+    error: Refusal | None = None
+
+
+decode_asked = msgspec.json.Decoder(Asked).decode
+decode_told = msgspec.json.Decoder(Told).decode
+encode = msgspec.json.Encoder().encode
+_decode_config = msgspec.json.Decoder(Config).decode
+
+
+def refusal(error: Rejected) -> Refusal:
+    """Return a refusal as it is told."""
+    return Refusal(code=error.code, status=error.status, reason=error.reason, hint=error.hint)
+
+
+def log_of(config: Config, *, lost_s: float = LOST_S) -> Read:
+    """Return what reads a cell's log, sealed history included."""
+    history = History(history_path(config))
+
+    def read(after_seq: int) -> Iterable[tuple[int, bytes]]:
+        return replay_log(
+            config.nats_url,
+            config.nats_user,
+            config.nats_password,
+            config.cell,
+            after_seq,
+            authority=config.nats_ca,
+            lost_s=lost_s,
+            archived=history.commits_after,
+        )
+
+    return read
+
+
+def main(source: BinaryIO, out: BinaryIO) -> None:
+    """Answer until the input ends."""
+    config = _decode_config(source.readline())
+    model = Path(config.state_dir) / "read" / f"{config.node}.sqlite"
+    moments = Moments(model, log_of(config))
+    moments.begin()
+    for line in iter(source.readline, b""):
+        asked = decode_asked(line)
+        out.write(encode(answered(moments, asked)) + b"\n")
+        out.flush()
+
+
+def answered(moments: Moments, asked: Asked) -> Told:
+    """Answer one question."""
+    try:
+        if asked.ordinal:
+            return Told(moment=moments.at(asked.ordinal))
+        return Told(snapshot=moments.take())
+    except Rejected as error:
+        return Told(error=refusal(error))
+    except (LogError, LogDiffers, ChainBroken, OSError) as error:
+        return Told(error=refusal(Unavailable(f"the moment could not be built: {error}")))
+
+
+if __name__ == "__main__":
+    os.nice(NICENESS)
+    main(sys.stdin.buffer, sys.stdout.buffer)

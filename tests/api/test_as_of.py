@@ -1,0 +1,286 @@
+"""Reads as of a moment: what was answered then is answered now, to those who might ask then."""
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import pytest
+
+from tests.api.conftest import Api, Cloud, fresh
+from tests.cli.running import eventually
+
+# Of each service; what is named is filled in from what the test makes.
+READS = (
+    "/compute/v2.1/servers/detail",
+    "/compute/v2.1/servers/{server}",
+    "/compute/v2.1/servers/{server}/os-instance-actions",
+    "/compute/v2.1/servers/{server}/ips",
+    "/compute/v2.1/flavors/detail",
+    "/compute/v2.1/os-keypairs",
+    "/compute/v2.1/limits",
+    "/compute/v2.1/os-quota-sets/{project}/detail",
+    "/image/v2/images",
+    "/network/v2.0/networks",
+    "/network/v2.0/subnets",
+    "/network/v2.0/ports",
+    "/network/v2.0/security-groups",
+    "/network/v2.0/quotas/{project}/details.json",
+    "/identity/v3/auth/projects",
+    "/identity/v3/projects/{project}",
+    "/v1/events?limit=1000",
+    "/v1/operations",
+    "/v1/quota",
+    "/v1/why/{server}",
+    "/v1/webhooks",
+)
+OF_ALL = (
+    "/compute/v2.1/servers/detail?all_tenants=1",
+    "/compute/v2.1/os-hypervisors/detail",
+    "/compute/v2.1/os-services",
+    "/identity/v3/users",
+    "/identity/v3/projects",
+    "/identity/v3/role_assignments",
+    "/identity/v3/roles",
+    "/v1/policy",
+    "/v1/audit?limit=1000",
+    "/v1/quotas",
+)
+
+
+# What ACCESS adds to a request, a second after it was answered.
+TOLD_LATER = {"method", "route", "status", "total_us", "max_us"}
+
+
+def answers(api: Api, paths: tuple[str, ...], ids: dict[str, str], as_of: str = "") -> dict:
+    found = {}
+    for template in paths:
+        path = template.format(**ids)
+        headers = {"X-Cumulog-As-Of": as_of} if as_of else {}
+        reply = api("GET", path, headers=headers)
+        assert reply.status == 200, (path, reply)
+        body = reply.body
+        if path.startswith("/v1/audit"):
+            rows = body["requests"]
+            body["requests"] = [{k: row[k] for k in row.keys() - TOLD_LATER} for row in rows]
+        found[path] = (reply.headers["x-cumulog-ordinal"], body)
+    return found
+
+
+def settled(cloud: Cloud) -> int:
+    """Return the log's end, once nothing is under way in it."""
+    seen = -1
+
+    def rests() -> bool:
+        nonlocal seen
+        before, seen = seen, int(cloud.admin("GET", "/v1/quota").headers["x-cumulog-ordinal"])
+        return before == seen
+
+    eventually(rests, "the log rests")
+    return seen
+
+
+def stamp(micros: int) -> str:
+    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat().replace("+00:00", "Z")
+
+
+@pytest.fixture(scope="module")
+def story(cloud):
+    """What was answered at several moments of a small story, by (ordinal, time)."""
+    demo, admin = cloud.demo, cloud.admin
+    network = cloud.network(demo)
+    server = cloud.server(demo, network["id"])
+    project = server["tenant_id"]
+    ids = {"server": server["id"], "project": project}
+    recorded = []
+
+    def record() -> None:
+        ordinal = settled(cloud)
+        mine, all_ = answers(demo, READS, ids), answers(admin, OF_ALL, ids)
+        assert {int(at) for at, _ in (mine | all_).values()} == {ordinal}
+        recorded.append((ordinal, time.time_ns() // 1000, mine, all_))
+
+    record()
+    demo("POST", "/compute/v2.1/os-keypairs", {"keypair": {"name": fresh("key")}})
+    demo("PUT", f"/compute/v2.1/servers/{server['id']}", {"server": {"name": "renamed"}})
+    demo("POST", f"/compute/v2.1/servers/{server['id']}/action", {"os-stop": None})
+    cloud.settled(demo, server["id"])
+    record()
+    cloud.stranger()
+    admin("POST", "/v1/actions", {"type": "SetPolicy", "rules": {"compute:zones:read": ["admin"]}})
+    cloud.network(demo, "10.78.0.0/24")
+    cloud.gone(demo, server["id"])
+    settled(cloud)
+    return recorded, ids
+
+
+def test_what_was_answered_then_is_answered_now(cloud, story):
+    """For routes of every service, by ordinal and by time: the same bodies, the same ordinal."""
+    recorded, ids = story
+    gone = f"/compute/v2.1/servers/{ids['server']}"
+    assert cloud.demo("GET", gone).status == 404
+
+    for ordinal, at, mine, all_ in recorded:
+        for as_of in (str(ordinal), stamp(at)):
+            then = answers(cloud.demo, READS, ids, as_of)
+            assert then == mine, as_of
+            then = answers(cloud.admin, OF_ALL, ids, as_of)
+            assert then == all_, as_of
+
+
+def test_the_parameter_is_no_filter_and_goes_on_to_the_next_page(cloud, story):
+    (ordinal, *_), *_ = story[0]
+    for path, links in (
+        ("/network/v2.0/security-group-rules", "security_group_rules_links"),
+        ("/compute/v2.1/flavors", "flavors_links"),
+    ):
+        whole = cloud.demo("GET", f"{path}?as_of={ordinal}").body
+        first = cloud.demo("GET", f"{path}?as_of={ordinal}&limit=1").body
+        href = next(one["href"] for one in first[links] if one["rel"] == "next")
+        second = cloud.demo("GET", href.removeprefix(cloud.url))
+        assert f"as_of={ordinal}" in href
+        assert second.headers["x-cumulog-ordinal"] == str(ordinal)
+        key = path.rpartition("/")[2].replace("-", "_")
+        assert [first[key][0]["id"], second.body[key][0]["id"]] == [
+            one["id"] for one in whole[key][:2]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("as_of", "code"),
+    [
+        ("0", "BeforeFirstEvent"),
+        ("1", "BeforeFirstEvent"),  # a commit that elects a leader has more than that
+        ("2001-01-01", "BeforeFirstEvent"),
+        ("999999999999", "InTheFuture"),
+        ("2999-01-01T00:00:00Z", "InTheFuture"),
+        ("yesterday", "InvalidInput"),
+        ("-4", "InvalidInput"),
+        ("1e3", "InvalidInput"),
+        ("1969-12-31T23:59:59Z", "InvalidInput"),
+        ("9" * 40, "InvalidInput"),
+        ("", "InvalidInput"),
+        ("٣", "InvalidInput"),  # a digit, and none of ours
+    ],
+)
+def test_what_is_no_moment_of_the_log_is_refused(cloud, as_of, code):
+    reply = cloud.demo("GET", f"/v1/quota?as_of={quote(as_of)}")
+
+    assert (reply.status, reply.body["code"]) == (400, code), reply
+
+
+def test_one_moment_is_asked_for_at_once(cloud):
+    head = cloud.demo("GET", "/v1/quota").headers["x-cumulog-ordinal"]
+    as_of = {"X-Cumulog-As-Of": head}
+
+    assert cloud.demo("GET", f"/v1/quota?as_of={head}", headers=as_of).status == 200
+    assert cloud.demo("GET", "/v1/quota?as_of=7", headers=as_of).status == 400
+    assert cloud.demo("GET", f"/v1/quota?as_of=7&as_of={head}").status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/network/v2.0/networks"),
+        ("DELETE", "/compute/v2.1/servers/nothing"),
+        ("POST", "/v1/policy/what-if"),
+        ("GET", "/v1/status"),
+        ("GET", "/v1/log/key"),
+        ("GET", "/identity/v3"),
+        ("GET", "/v1/events?follow=1"),
+    ],
+)
+def test_what_has_no_past_is_refused_and_never_answered_with_the_present(cloud, method, path):
+    head = cloud.admin("GET", "/v1/quota").headers["x-cumulog-ordinal"]
+    body = {"network": {"name": "never"}} if method == "POST" else None
+
+    reply = cloud.admin(method, path, body, headers={"X-Cumulog-As-Of": head})
+
+    assert reply.status == 400, reply
+    assert "as of" in reply.raw.decode() or "as_of" in reply.raw.decode()
+    assert cloud.admin("GET", "/network/v2.0/networks?name=never").body["networks"] == []
+
+
+def test_the_rights_of_then_count_as_well_as_those_of_now(cloud, story):
+    """Who came later sees nothing of before; who was let in later, what is open since."""
+    (before, *_), *_ = story[0]
+    network = cloud.network(cloud.demo, "10.80.0.0/24")["id"]
+    newcomer = cloud.stranger()
+
+    early = newcomer("GET", f"/network/v2.0/networks?as_of={before}")
+    later = newcomer("GET", f"/network/v2.0/networks/{network}?as_of={settled(cloud)}")
+
+    assert early.status == 403, early
+    assert "not there then" in early.raw.decode()
+    assert later.status == 404  # as now: it is another project's
+
+
+def test_a_role_that_was_given_later_opens_nothing_of_before(cloud):
+    """An administrator of today, who was a member then, may do then what a member might."""
+    name = fresh("rises")
+    project = cloud.admin.made("/identity/v3/projects", {"project": {"name": name}})
+    user = cloud.admin.made("/identity/v3/users", {"user": {"name": name, "password": "pw"}})
+    roles = cloud.admin("GET", "/identity/v3/roles").body["roles"]
+    role = {r["name"]: r["id"] for r in roles}
+    path = f"/identity/v3/projects/{project['id']}/users/{user['id']}/roles"
+    assert cloud.admin("PUT", f"{path}/{role['member']}").status == 204
+    before = settled(cloud)
+    assert cloud.admin("PUT", f"{path}/{role['admin']}").status == 204
+    after = settled(cloud)
+    risen = cloud.login(name, "pw", name)
+
+    assert risen("GET", "/identity/v3/users").status == 200
+    assert risen("GET", f"/identity/v3/users?as_of={after}").status == 200
+    early = risen("GET", f"/identity/v3/users?as_of={before}")
+    assert (early.status, "might not then" in early.raw.decode()) == (403, True), early
+    servers = f"/compute/v2.1/servers?all_tenants=1&as_of={before}"
+    assert risen("GET", servers).status == 403
+    assert risen("GET", f"/network/v2.0/networks?as_of={before}").status == 200
+
+    assert cloud.admin("DELETE", f"{path}/{role['admin']}").status == 204
+    settled(cloud)
+    fallen = cloud.login(name, "pw", name)
+    assert fallen("GET", f"/identity/v3/users?as_of={after}").status == 403
+
+
+def test_reads_of_the_past_are_told_of_like_others(cloud, story):
+    (ordinal, *_), *_ = story[0]
+    reply = cloud.demo("GET", f"/v1/webhooks?as_of={ordinal}", headers={"User-Agent": "then/1"})
+    assert reply.status == 200
+
+    def told() -> bool:
+        rows = cloud.admin("GET", "/v1/audit?show=reads&action=webhook:webhooks:read").body
+        return any(row["agent"] == "then/1" for row in rows["requests"])
+
+    eventually(told, "the read is told of")
+
+
+def test_the_projector_may_die_and_moments_are_there_again(cloud, story):
+    """Its files of moments are removed at its start, and built anew when they are asked for."""
+    (ordinal, _, mine, _), *_ = story[0]
+    path = next(iter(mine))
+    os.kill(cloud.up.pids()["projector"], signal.SIGKILL)
+
+    def answered() -> bool:
+        reply = cloud.demo("GET", f"{path}?as_of={ordinal}")
+        assert reply.status in {200, 503}, reply
+        return reply.status == 200 and reply.body == mine[path][1]
+
+    eventually(answered, "the moment is read again")
+
+
+def test_commands_that_read_go_back_too(cloud, story):
+    (ordinal, _, mine, _), (later, *_) = story[0]
+    server = story[1]["server"]
+
+    def names(as_of: int) -> list[str]:
+        listed = cloud.up.json("server", "list", "--as-of", str(as_of), cloud="cumulog-demo")
+        return [row["name"] for row in listed]
+
+    assert names(ordinal) == [mine[f"/compute/v2.1/servers/{server}"][1]["server"]["name"]]
+    assert names(later) == ["renamed"]
+    assert cloud.up.json("server", "list", cloud="cumulog-demo") == []
+    refused = cloud.up.run("server", "list", "--as-of", "2999-01-01", cloud="cumulog-demo")
+    assert (refused.code, "yet to come" in refused.errors) == (1, True)
+    assert "--as-of" not in cloud.up.run("server", "delete", "--help").output
