@@ -13,8 +13,7 @@ from api.exchange import JSON, Answer, Call, json_answer
 from api.native.actions import own_project
 from api.routing import Routes
 from engine.log.jetstream import JetStreamLog
-from projections.archive import last_ordinal
-from projections.models import decode_stored
+from projections.models import decode_stored, last_ordinal
 from projections.sql.queries import Found
 from projections.sql.question import TEXT_MAX, Format
 from projections.sql.views import VIEWS
