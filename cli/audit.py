@@ -1,11 +1,13 @@
 """Commands about the audit log: who asked for what, what came of it, and proofs of that."""
 
+import enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import proofs
-from cli.client import quoted
+from cli.client import quoted, with_query
 from cli.events import about, outcome_of
 from cli.output import Column, Output, Row, when
 from cli.problem import UNREACHABLE, USAGE, Problem
@@ -60,6 +62,37 @@ GAP_COLUMNS: list[Column] = [
     ("MESSAGES", lambda gap: "" if gap["messages"] is None else gap["messages"]),
 ]
 PAGE_MAX = 1000
+EXPORT_S = 600.0  # each wait: what is rare is looked for in all there is
+
+
+class Format(enum.StrEnum):
+    """What an export may be written as."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    CADF = "cadf"
+    CLOUDEVENTS = "cloudevents"
+
+
+Reads = Annotated[
+    bool, typer.Option("--reads", help="What changed nothing, and who was not let in.")
+]
+Everything = Annotated[bool, typer.Option("--all", help="Both: mutations, and what --reads lists.")]
+Denied = Annotated[
+    bool, typer.Option("--denied", help="Only what the policy or the token forbade.")
+]
+User = Annotated[str | None, typer.Option(help="Only by this user (name or id).")]
+Project = Annotated[str | None, typer.Option(help="Only of this project (name or id).")]
+Address = Annotated[str | None, typer.Option(help="Only from this address.")]
+Action = Annotated[
+    str | None, typer.Option(help="Only this action, as CreateServer or compute:servers:read.")
+]
+RequestId = Annotated[str | None, typer.Option(help="Only this request, as req-….")]
+Outcome = Annotated[str | None, typer.Option(help="accepted or refused.")]
+Resource = Annotated[str | None, typer.Option(help="Only about this id.")]
+Since = Annotated[str | None, typer.Option(help="From this time on (ISO 8601).")]
+Until = Annotated[str | None, typer.Option(help="Before this time (ISO 8601).")]
+People = Annotated[bool, typer.Option(help="Leave out agents and the system.")]
 
 
 @command(audit_app, "log", reads=True)
@@ -67,27 +100,19 @@ def log(
     session: Session,
     *,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
-    reads: Annotated[
-        bool, typer.Option("--reads", help="What changed nothing, and who was not let in.")
-    ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Both: mutations, and what --reads lists.")
-    ] = False,
-    denied: Annotated[
-        bool, typer.Option("--denied", help="Only what the policy or the token forbade.")
-    ] = False,
-    user: Annotated[str | None, typer.Option(help="Only by this user (name or id).")] = None,
-    project: Annotated[str | None, typer.Option(help="Only of this project (name or id).")] = None,
-    address: Annotated[str | None, typer.Option(help="Only from this address.")] = None,
-    action: Annotated[
-        str | None, typer.Option(help="Only this action, as CreateServer or compute:servers:read.")
-    ] = None,
-    request_id: Annotated[str | None, typer.Option(help="Only this request, as req-….")] = None,
-    outcome: Annotated[str | None, typer.Option(help="accepted or refused.")] = None,
-    resource: Annotated[str | None, typer.Option(help="Only about this id.")] = None,
-    since: Annotated[str | None, typer.Option(help="From this time on (ISO 8601).")] = None,
-    until: Annotated[str | None, typer.Option(help="Before this time (ISO 8601).")] = None,
-    people: Annotated[bool, typer.Option(help="Leave out agents and the system.")] = False,
+    reads: Reads = False,
+    everything: Everything = False,
+    denied: Denied = False,
+    user: User = None,
+    project: Project = None,
+    address: Address = None,
+    action: Action = None,
+    request_id: RequestId = None,
+    outcome: Outcome = None,
+    resource: Resource = None,
+    since: Since = None,
+    until: Until = None,
+    people: People = False,
 ) -> None:
     """List requests with what was decided, newest first.
 
@@ -98,23 +123,23 @@ def log(
     cumulog audit log --denied --since 2026-11-01T00:00:00Z
     cumulog audit log --all --resource SERVER
     """  # noqa: D301  # click's mark for lines that stay as they are
-    if reads and everything:
-        raise Problem("say --reads or --all", exit_code=USAGE)
     client = session.client
-    query: dict[str, Any] = {
-        "show": "all" if everything or (denied and not reads) else "reads" if reads else None,
-        "denied": 1 if denied else None,
-        "user_id": _identified("user", client, user),
-        "project": _identified("project", client, project),
-        "address": address,
-        "action": action,
-        "request_id": request_id,
-        "outcome": outcome,
-        "resource_id": resource,
-        "since": since,
-        "until": until,
-        "people": 1 if people else None,
-    }
+    query = _query(
+        client,
+        reads=reads,
+        everything=everything,
+        denied=denied,
+        user=user,
+        project=project,
+        people=people,
+        address=address,
+        action=action,
+        request_id=request_id,
+        outcome=outcome,
+        resource_id=resource,
+        since=since,
+        until=until,
+    )
     rows: list[Row] = []
     before: str | int | None = None
     while len(rows) < limit:
@@ -126,6 +151,102 @@ def log(
         if before is None:
             break
     session.show_all(rows, AUDIT_COLUMNS)
+
+
+@command(audit_app, "export")
+def export(
+    session: Session,
+    *,
+    format_: Annotated[
+        Format, typer.Option("--format", help="In which form: each is told in the docs.")
+    ] = Format.JSONL,
+    file: Annotated[
+        Path | None, typer.Option(help="Into this file, whole or not at all; none: printed.")
+    ] = None,
+    reads: Reads = False,
+    everything: Everything = False,
+    denied: Denied = False,
+    user: User = None,
+    project: Project = None,
+    address: Address = None,
+    action: Action = None,
+    request_id: RequestId = None,
+    outcome: Outcome = None,
+    resource: Resource = None,
+    since: Since = None,
+    until: Until = None,
+    people: People = False,
+) -> None:
+    """Write all that `audit log` would list, oldest first: CloudEvents, CADF, JSON lines or CSV.
+
+    A line is a record: with cloudevents a request or one of its facts, else a request. It streams,
+    however much there is, and ends with what was there when it was asked for.
+
+    \b
+    cumulog audit export --format cadf --since 2026-11-01T00:00:00Z --file november.jsonl
+    cumulog audit export --format csv --all --user alice > alice.csv
+    """  # noqa: D301  # click's mark for lines that stay as they are
+    client = session.client
+    client.timeout_s = EXPORT_S
+    query = _query(
+        client,
+        reads=reads,
+        everything=everything,
+        denied=denied,
+        user=user,
+        project=project,
+        people=people,
+        address=address,
+        action=action,
+        request_id=request_id,
+        outcome=outcome,
+        resource_id=resource,
+        since=since,
+        until=until,
+    )
+    lines = client.lines(with_query("/v1/audit/export", query | {"format": format_.value}))
+    if file is None:
+        for line in lines:
+            print(line.decode().removesuffix("\r"))
+        return
+    part = file.with_name(f"{file.name}.part")
+    count = 0
+    try:
+        with part.open("wb") as out:
+            for line in lines:
+                out.write(line + b"\n")
+                count += 1
+        part.replace(file)
+    except OSError as error:
+        raise Problem(f"cannot write {file}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    session.show({"file": str(file), "format": format_.value, "lines": count})
+
+
+def _query(
+    client: "Client",
+    *,
+    reads: bool,
+    everything: bool,
+    denied: bool,
+    user: str | None,
+    project: str | None,
+    people: bool,
+    **exact: str | None,
+) -> dict[str, Any]:
+    """Return the parameters that narrow the audit log down as the options say."""
+    if reads and everything:
+        raise Problem("say --reads or --all", exit_code=USAGE)
+    everything = everything or (denied and not reads)
+    return {
+        "show": "all" if everything else "reads" if reads else None,
+        "denied": 1 if denied else None,
+        "user_id": _identified("user", client, user),
+        "project": _identified("project", client, project),
+        "people": 1 if people else None,
+        **exact,
+    }
 
 
 def _identified(word: str, client: "Client", reference: str | None) -> str | None:

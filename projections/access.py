@@ -107,8 +107,8 @@ class Found(Struct, frozen=True, kw_only=True):
 class Filters(Struct, frozen=True, kw_only=True):
     """What is asked for; None asks nothing. ``since`` and ``until`` are half-open.
 
-    ``before`` is the time and id of the last entry seen. ``logged`` False leaves out mutations that
-    the log has.
+    ``before`` is the time and id of the last entry seen; with ``after``, another such, the oldest
+    come first. ``logged`` False leaves out mutations that the log has.
     """
 
     project_id: str | None = None
@@ -123,6 +123,7 @@ class Filters(Struct, frozen=True, kw_only=True):
     since: int | None = None
     until: int | None = None
     before: tuple[int, int] | None = None
+    after: tuple[int, int] | None = None
 
 
 def access_path(config: Config) -> Path:
@@ -362,17 +363,18 @@ class AccessReader:
         self._path = path
 
     def entries(self, filters: Filters, limit: int) -> list[Found]:
-        """Return entries, the newest first.
+        """Return entries, the newest first, or the oldest.
 
         Raises:
             Unavailable: the node does not keep them yet.
         """
         where, values = _conditions(filters)
+        order = "at DESC, id DESC" if filters.after is None else "at, id"
         sql = "SELECT id, edge, body FROM access"
         if where:
             sql = f"{sql} WHERE {' AND '.join(where)}"
         with self._opened() as db:
-            rows = db.execute(f"{sql} ORDER BY at DESC, id DESC LIMIT ?", (*values, limit))
+            rows = db.execute(f"{sql} ORDER BY {order} LIMIT ?", (*values, limit))
             return [Found(id=key, edge=edge, entry=_decode_entry(body)) for key, edge, body in rows]
 
     def of_requests(self, request_ids: Sequence[str]) -> dict[str, Found]:
@@ -459,4 +461,7 @@ def _conditions(asked: Filters) -> tuple[list[str], list[Any]]:
     if asked.before is not None:
         where.append("(at, id) < (?, ?)")
         values += asked.before
+    if asked.after is not None:
+        where.append("(at, id) > (?, ?)")
+        values += asked.after
     return where, values

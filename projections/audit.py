@@ -62,10 +62,11 @@ def requests(
     since: int | None,
     until: int | None,
     before: int | None,
+    after: int | None,
     people: bool,
     limit: int,
 ) -> list[Event]:
-    """Return requests, newest first."""
+    """Return requests, newest first; those ``after`` an ordinal oldest first."""
     where, values = _equal(filters)
     where.append("kind = 'request'")
     if filters["address"] is not None:
@@ -79,10 +80,14 @@ def requests(
     if before is not None:
         where.append("ordinal < ?")
         values.append(before)
+    if after is not None:
+        where.append("ordinal > ?")
+        values.append(after)
     if people:
         where.append("user_id NOT IN ('', ?)")
         values.append(SYSTEM_USER)
-    sql = f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY ordinal DESC LIMIT ?"
+    order = "DESC" if after is None else "ASC"
+    sql = f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY ordinal {order} LIMIT ?"
     return _events(db.execute(sql, [*values, limit]))
 
 
@@ -114,6 +119,11 @@ def show(db: sqlite3.Connection, request_id: str, project_id: str | None) -> lis
             next_ones += [found for found in dict.fromkeys(seen) if found not in followed]
             followed.update(seen)
     return [story[ordinal] for ordinal in sorted(story)]
+
+
+def records(db: sqlite3.Connection, found: Iterable[Event]) -> list[Event]:
+    """Return requests, each with the facts that came right after it."""
+    return [event for request in found for event in (request, *_facts(db, request))]
 
 
 def news(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, str, str]]:

@@ -319,13 +319,15 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         since: int | None = None,
         until: int | None = None,
         before: int | None = None,
+        after: int | None = None,
         people: bool = False,
         limit: int = 100,
     ) -> list[Event]:
-        """Return requests with their verdicts, newest first.
+        """Return requests with their verdicts, newest first; with ``after`` the oldest first.
 
         ``since`` and ``until`` bound the commit's time, half-open. ``before`` is an ordinal: the
-        next page ends before it. ``people`` leaves out what agents and the engine's clock asked.
+        next page ends before it; ``after`` one that it begins after. ``people`` leaves out what
+        agents and the engine's clock asked.
         """
         filters = {
             "project_id": project_id,
@@ -338,7 +340,11 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
             "outcome": outcome,
             "code": code,
         }
-        return audit.requests(self.db(), filters, since, until, before, people, limit)
+        return audit.requests(self.db(), filters, since, until, before, after, people, limit)
+
+    def records(self, found: Sequence[Event]) -> list[Event]:
+        """Return requests, each with its facts."""
+        return audit.records(self.db(), found)
 
     def audit_show(self, request_id: str, *, project_id: str | None = None) -> list[Event]:
         """Return a request, its facts, and all that it led to, in order; empty if unknown.

@@ -7,10 +7,11 @@ alone who may read everything.
 """
 
 import contextlib
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
@@ -20,11 +21,10 @@ from api.pagination import flag, page_of
 from api.routing import Routes
 from projections.access import Filters, Found
 from projections.answers import Event
+from projections.asked import Asked, of_access, of_log
 from projections.audit import SHOWN_MAX
 from projections.causes import tree
 from projections.redaction import shown
-from schemas.access import Gathered
-from schemas.envelope import Client
 from schemas.errors import InvalidInput, NotFound, Unavailable
 
 READ = "log:events:read"
@@ -37,76 +37,6 @@ AUDITED_BY = (
 )  # fmt: skip
 SHOWN = ("mutations", "reads", "all")
 DENIED = "Forbidden"
-
-
-class Asked(Struct, frozen=True, kw_only=True):
-    """A request as the audit log shows it, whichever of the two it was found in.
-
-    ``source`` "log": what the feed says of it, with ``body``. "access": counted; there ``tag`` is
-    what the policy calls it, ``count`` how many were alike within a second, and ``resource_id``
-    what the path named. Times are microseconds since 1970; durations are in microseconds.
-    """
-
-    source: Literal["log", "access"]
-    at: int
-    ordinal: int
-    tag: str
-    resource_kind: str
-    resource_id: str
-    project_id: str
-    user_id: str
-    request_id: str
-    cause: str
-    outcome: str
-    code: str
-    roles: tuple[str, ...]
-    address: str
-    agent: str
-    api: str
-    version: str
-    edge: str
-    rule: str
-    reason: str = ""
-    kind: Literal["request"] = "request"
-    method: str = ""
-    route: str = ""
-    about: tuple[str, ...] = ()
-    status: int = 0
-    count: int = 1
-    total_us: int | None = None
-    max_us: int | None = None
-    dry_run: bool = False
-    repeated: bool = False
-    gathered: Gathered = ""
-    body: msgspec.Raw | None = None
-
-
-class _Actor(Struct, frozen=True):
-    roles: tuple[str, ...] = ()
-
-
-class _Request(Struct, frozen=True):
-    actor: _Actor
-    client: Client = Client()
-
-
-class _Verdict(Struct, frozen=True):
-    rule: str = ""
-    reason: str = ""
-    status: int = 0
-
-
-class _Body(Struct, frozen=True):
-    request: _Request
-    verdict: _Verdict
-
-
-_OF_EVENT = (
-    "at", "ordinal", "tag", "resource_kind", "resource_id", "project_id", "user_id", "request_id",
-    "cause", "outcome", "code",
-)  # fmt: skip
-
-_decode_body = msgspec.json.Decoder(_Body).decode
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
@@ -140,21 +70,19 @@ async def audit_log(call: Call) -> Answer:
     """
     page = page_of(call)
     limit = page.limit if page.asked else LIMIT
-    wanted = call.param("show") or "mutations"
-    if wanted not in SHOWN:
-        raise InvalidInput(f"show must be one of {', '.join(SHOWN)}")
+    wanted = shown_by(call)
     cursor = cursor_of(call.param("before"))
     logged = _logged(call, cursor, limit) if wanted != "reads" else []
     entries = _entries(call, cursor, limit) if wanted != "mutations" else []
     both: list[Event | Found] = [*logged, *entries]
-    newest = sorted(both, key=_place, reverse=True)[:limit]
-    body: dict[str, object] = {"requests": _rows(call, newest), "ordinal": call.position}
+    newest = sorted(both, key=place_of, reverse=True)[:limit]
+    body: dict[str, object] = {"requests": rows(call, newest), "ordinal": call.position}
     if newest and len(newest) == limit:
         body["next_before"] = _next(cursor, newest, wanted)
     return json_answer(body)
 
 
-def _place(one: Event | Found) -> tuple[int, int, int]:
+def place_of(one: Event | Found) -> tuple[int, int, int]:
     """Return where it stands in the list: by time, and then by the order of its own kind."""
     if isinstance(one, Event):
         return one.at, 1, one.ordinal
@@ -175,118 +103,105 @@ def _next(cursor: Cursor, newest: list[Event | Found], wanted: str) -> int | str
 
 
 def _logged(call: Call, cursor: Cursor, limit: int) -> list[Event]:
-    return call.edge.reader.audit_log(
-        project_id=own_project(call),
-        user_id=call.param("user_id") or None,
-        address=call.param("address") or None,
-        request_id=call.param("request_id") or None,
-        resource_id=call.param("resource_id") or None,
-        resource_kind=call.param("resource_kind") or None,
-        tag=call.param("action") or call.param("tag") or None,
-        outcome=call.param("outcome") or None,
-        code=DENIED if flag(call, "denied") else call.param("code") or None,
-        since=moment(call, "since"),
-        until=moment(call, "until"),
-        before=cursor.ordinal or None,
-        people=flag(call, "people") or False,
-        limit=limit,
-    )
+    return call.edge.reader.audit_log(**logged_by(call), before=cursor.ordinal or None, limit=limit)
 
 
 def _entries(call: Call, cursor: Cursor, limit: int) -> list[Found]:
+    filters = entries_by(call)
+    if filters is None:
+        return []
+    before = (cursor.at, cursor.entry) if cursor.at else None
+    return call.edge.audit.entries(replace(filters, before=before), limit)
+
+
+class LoggedBy(TypedDict):
+    """What narrows down requests of the log; see ``Reader.audit_log``."""
+
+    project_id: str | None
+    user_id: str | None
+    address: str | None
+    request_id: str | None
+    resource_id: str | None
+    resource_kind: str | None
+    tag: str | None
+    outcome: str | None
+    code: str | None
+    since: int | None
+    until: int | None
+    people: bool
+
+
+def logged_by(call: Call) -> LoggedBy:
+    """Return what of the log is asked for and the caller's to read.
+
+    Raises:
+        Forbidden: nothing, or not this project's.
+        InvalidInput: a filter makes no sense.
+    """
+    return {
+        "project_id": own_project(call),
+        "user_id": call.param("user_id") or None,
+        "address": call.param("address") or None,
+        "request_id": call.param("request_id") or None,
+        "resource_id": call.param("resource_id") or None,
+        "resource_kind": call.param("resource_kind") or None,
+        "tag": call.param("action") or call.param("tag") or None,
+        "outcome": call.param("outcome") or None,
+        "code": DENIED if flag(call, "denied") else call.param("code") or None,
+        "since": moment(call, "since"),
+        "until": moment(call, "until"),
+        "people": flag(call, "people") or False,
+    }
+
+
+def entries_by(call: Call) -> Filters | None:
+    """Return what of ACCESS is asked for and the caller's to read; None: nothing.
+
+    Raises:
+        Forbidden: not this project's.
+        InvalidInput: a filter makes no sense.
+    """
     if any(call.param(name) for name in ("resource_kind", "code")):
-        return []  # of the log's alone
+        return None  # of the log's alone
     outcome = call.param("outcome")
-    return call.edge.audit.entries(
-        Filters(
-            project_id=own_project(call),
-            user_id=call.param("user_id") or None,
-            address=call.param("address") or None,
-            action=call.param("action") or call.param("tag") or None,
-            request_id=call.param("request_id") or None,
-            resource_id=call.param("resource_id") or None,
-            denied=flag(call, "denied") or False,
-            refused=None if not outcome else outcome == "refused",
-            logged=False,
-            since=moment(call, "since"),
-            until=moment(call, "until"),
-            before=(cursor.at, cursor.entry) if cursor.at else None,
-        ),
-        limit,
+    return Filters(
+        project_id=own_project(call),
+        user_id=call.param("user_id") or None,
+        address=call.param("address") or None,
+        action=call.param("action") or call.param("tag") or None,
+        request_id=call.param("request_id") or None,
+        resource_id=call.param("resource_id") or None,
+        denied=flag(call, "denied") or False,
+        refused=None if not outcome else outcome == "refused",
+        logged=False,
+        since=moment(call, "since"),
+        until=moment(call, "until"),
     )
 
 
-def _rows(call: Call, newest: list[Event | Found]) -> list[Asked]:
+def shown_by(call: Call) -> str:
+    """Return which are asked for: mutations, reads, or all.
+
+    Raises:
+        InvalidInput: something else.
+    """
+    wanted = call.param("show") or "mutations"
+    if wanted not in SHOWN:
+        raise InvalidInput(f"show must be one of {', '.join(SHOWN)}")
+    return wanted
+
+
+def rows(call: Call, found: Sequence[Event | Found]) -> list[Asked]:
     """Return what is shown of each, with what ACCESS knows of those in the log."""
     took: dict[str, Found] = {}
     with contextlib.suppress(Unavailable):  # how long they took is not known yet
         took = call.edge.audit.of_requests(
-            [one.request_id for one in newest if isinstance(one, Event)]
+            [one.request_id for one in found if isinstance(one, Event)]
         )
     return [
-        _of_log(one, took.get(one.request_id)) if isinstance(one, Event) else _of_access(one)
-        for one in newest
+        of_log(one, took.get(one.request_id)) if isinstance(one, Event) else of_access(one)
+        for one in found
     ]
-
-
-def _of_log(event: Event, took: Found | None) -> Asked:
-    said = _decode_body(event.body)
-    client, verdict = said.request.client, said.verdict
-    entry = took.entry if took is not None else None
-    return Asked(
-        source="log",
-        **{name: getattr(event, name) for name in _OF_EVENT},
-        roles=said.request.actor.roles,
-        address=client.address,
-        agent=client.agent,
-        api=client.api,
-        version=client.version,
-        edge=client.edge,
-        rule=verdict.rule,
-        reason=verdict.reason,
-        method=entry.method if entry else "",
-        route=entry.route if entry else "",
-        status=entry.status if entry else verdict.status,
-        total_us=entry.total_us if entry else None,
-        max_us=entry.max_us if entry else None,
-        body=shown(event).body,
-    )
-
-
-def _of_access(found: Found) -> Asked:
-    entry = found.entry
-    return Asked(
-        source="access",
-        at=entry.at,
-        ordinal=entry.ordinal,
-        tag=entry.action,
-        resource_kind="",
-        resource_id=entry.about[0] if entry.about else "",
-        project_id=entry.project_id,
-        user_id=entry.user_id,
-        request_id=entry.request_id,
-        cause="",
-        outcome="refused" if entry.status >= 400 else "accepted",
-        code="",
-        roles=entry.roles,
-        address=entry.address,
-        agent=entry.agent,
-        api=entry.api,
-        version=entry.version,
-        edge=found.edge,
-        rule=entry.rule,
-        reason=entry.reason,
-        method=entry.method,
-        route=entry.route,
-        about=entry.about,
-        status=entry.status,
-        count=entry.count,
-        total_us=entry.total_us,
-        max_us=entry.max_us,
-        dry_run=entry.dry_run,
-        repeated=entry.repeated,
-        gathered=entry.gathered,
-    )
 
 
 async def audit_show(call: Call) -> Answer:
@@ -306,7 +221,7 @@ async def audit_show(call: Call) -> Answer:
         "complete": len(found) < SHOWN_MAX,
         "names": names_of(call, (event.user_id for event in found)),
         "events": found,
-        "access": [_of_access(entry) for entry in entries],
+        "access": [of_access(entry) for entry in entries],
         "ordinal": call.position,
     }
     return json_answer(body)

@@ -7,12 +7,35 @@ import msgspec
 from api.errors import render_native
 from api.exchange import Answer, Call, json_answer
 from api.identity import passwords
-from api.native import actions, audit, history, integrity, log, policy, quotas, sql, webhooks
+from api.native import (
+    actions,
+    audit,
+    audit_export,
+    history,
+    integrity,
+    log,
+    policy,
+    quotas,
+    sql,
+    webhooks,
+)
 from api.routing import PUBLIC, Routes, Surface
 from engine.bus.service import ask_engine
 from schemas.errors import Unavailable
 
 STATUS_S = 2.0
+AREAS = (
+    actions,
+    log,
+    audit,
+    audit_export,
+    history,
+    sql,
+    integrity,
+    quotas,
+    webhooks,
+    policy,
+)
 
 _object = msgspec.json.Decoder(dict[str, Any])
 
@@ -30,7 +53,7 @@ def surface() -> Surface:
 
 def _routes() -> Routes:
     routes = Routes()
-    for area in (actions, log, audit, history, sql, integrity, quotas, webhooks, policy):
+    for area in AREAS:
         area.add(routes)
     routes.add("GET", "/v1/password-policy", passwords.show_policy, "identity:password_policy:read")
     routes.add("GET", "/v1/status", status, "log:status:read", present=True)
