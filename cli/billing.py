@@ -32,10 +32,18 @@ def _asked(session: Session, start: str | None, end: str | None, project: str | 
 
 @command(usage_app, "usage")
 def usage(
-    session: Session, *, start: Start = None, end: End = None, project: OfProject = None
+    session: Session,
+    *,
+    start: Start = None,
+    end: End = None,
+    project: OfProject = None,
+    meter: Annotated[
+        str | None, typer.Option(help="Of this meter; `cumulog meter list` has them.")
+    ] = None,
 ) -> None:
     """Show what was used: exact integrals of what was held, per resource."""
-    told = session.client.get("/v1/usage", **_asked(session, start, end, project))
+    asked = _asked(session, start, end, project)
+    told = session.client.get("/v1/usage", **asked, meter=meter)
     if session.output is Output.TABLE:
         _show_usage(session, told)
     else:
@@ -69,6 +77,7 @@ def _quantities(row: Row) -> str:
 USAGE_COLUMNS: list[Column] = [
     ("RESOURCE", lambda row: f"{row['resource_kind']} {row['resource_id']}"),
     ("METER", "meter"),
+    ("DIMENSIONS", lambda row: ", ".join(f"{k}={v}" for k, v in row["dimensions"].items())),
     ("HELD", "value"),
     ("FROM", lambda row: when(row["start"])),
     ("TO", lambda row: when(row["end"])),

@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "why": ("cli.why:why_app", "Why a resource is as it is."),
     "replay": ("cli.history:replay_app", "Fold the log anew and compare."),
     "projection": ("cli.projection:projection_app", "What people read, built anew."),
+    "meter": ("cli.meter:meter_app", "What is measured, and from which facts."),
     "usage": ("cli.billing:usage_app", "What was used, as exact integrals over time."),
     "bill": ("cli.billing:bill_app", "What it costs, one line per resource."),
 }

@@ -19,6 +19,7 @@ from engine.domain import (
     identity,
     image,
     leader,
+    metering,
     network,
     operation,
     policy,
@@ -36,6 +37,7 @@ from schemas import engine as se
 from schemas import host as sh
 from schemas import identity as si
 from schemas import image as sm
+from schemas import metering as st
 from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
@@ -126,6 +128,8 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     so.ReportOperation: operation.report_operation,
     so.PassDeadline: operation.pass_deadline,
     sb.PublishPriceList: billing.publish_price_list,
+    st.DefineMeter: metering.define_meter,
+    st.DeleteMeter: metering.delete_meter,
     sq.SetQuota: quota.set_quota,
     sq.ResetQuota: quota.reset_quota,
     sq.SetQuotaClass: quota.set_quota_class,

@@ -7,13 +7,14 @@ gives the same answer. ``archiver`` asks it in threads.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from engine.domain.fold import apply_commit, decode_for_fold
+from engine.domain.metering import Versions, ended, with_version
 from engine.domain.state import Cell, digest
 from engine.log.checkpoint import Checkpoint, CheckpointBroken, Held
 from engine.log.commit import ChainBroken
@@ -29,11 +30,12 @@ from projections.reader import Reader
 from projections.segment import HistoryBroken, Segment, about_rows
 from schemas.billing import PriceList, PriceListPublished
 from schemas.errors import InvalidInput, NotFound, Unavailable
-from schemas.metering import BUILT_IN
+from schemas.metering import ADDITIVE, BUILT_IN, MeterDefined, MeterDefinition, MeterDeleted
 from schemas.units import Micros, Ordinal
 
 PRICE_LIST = "standard"
 PUBLISHED = str(PriceListPublished.__struct_config__.tag)
+DEFINING = [str(fact.__struct_config__.tag) for fact in (MeterDefined, MeterDeleted)]
 
 type Read = Callable[[int], Iterable[tuple[int, bytes]]]
 
@@ -45,6 +47,7 @@ class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     end: Micros | None = None
     project: str | None = None
     price_list: str = PRICE_LIST
+    meter: str | None = None
 
 
 class MeterTotal(Struct, frozen=True, kw_only=True):
@@ -129,9 +132,10 @@ _decode_tagged = msgspec.json.Decoder(_Tagged).decode
 
 
 class Metered(Struct, kw_only=True):
-    """The metered part of history, folded."""
+    """The metered part of history, folded. ``definitions`` are the newest of each meter."""
 
     intervals: list[Interval]
+    definitions: dict[str, MeterDefinition]
     price_lists: dict[str, list[PriceList]]
     as_of: Ordinal
 
@@ -149,16 +153,17 @@ class Archive:
 
         Raises:
             InvalidInput: the window ends before it begins.
+            NotFound: there is no such meter.
         """
-        metered = self.metered()
+        metered = self.metered(window.meter)
         start, end = _bounds(window, now)
         rows = list(usage(metered.intervals, start, end, window.project))
         return UsageAnswer(
             as_of=metered.as_of,
             start=start,
             end=end,
-            usage=tuple(usage_row(row) for row in rows),
-            totals=_totals(rows),
+            usage=tuple(usage_row(row, metered.definitions) for row in rows),
+            totals=_totals(rows, metered.definitions),
         )
 
     def bill(self, window: Window, now: Micros) -> BillAnswer:
@@ -181,7 +186,7 @@ class Archive:
             start=start,
             end=end,
             bills=tuple(
-                derive_bill(project_id, rows, versions, start, end)
+                derive_bill(project_id, rows, versions, start, end, metered.definitions)
                 for project_id, rows in sorted(by_project.items())
             ),
         )
@@ -336,34 +341,60 @@ class Archive:
             elapsed_ms=int((time.monotonic() - began) * 1000),
         )
 
-    def metered(self) -> Metered:
-        """Fold the metered facts and price lists of all history."""
+    def metered(self, meter: str | None = None) -> Metered:
+        """Fold the metered facts and price lists of all history, for all meters or for one.
+
+        Raises:
+            NotFound: there is no such meter.
+        """
         with self._history.hold() as segments:
-            return self._metered(segments)
+            tail = list(self._tail(segments))
+            return self._metered(segments, tail, meter)
 
-    def _metered(self, segments: Sequence[Segment]) -> Metered:
-        meters = Meters()
+    def _metered(
+        self, segments: Sequence[Segment], tail: Sequence[StoredCommit], only: str | None
+    ) -> Metered:
         price_lists: dict[str, list[PriceList]] = {}
-        as_of = segments[-1].last if segments else 0
+        defined: dict[str, Versions] = {key: (meter,) for key, meter in BUILT_IN.items()}
+        for _, at, fact in self._facts([*DEFINING, PUBLISHED], segments, tail):
+            match fact:
+                case PriceListPublished(price_list=price_list):
+                    price_lists.setdefault(price_list.name, []).append(price_list)
+                case MeterDefined(meter=meter):
+                    defined[meter.key] = with_version(defined.get(meter.key, ()), meter)
+                case MeterDeleted(key=key):
+                    defined[key] = ended(defined[key], at)
+                case _:
+                    raise AssertionError(f"{type(fact)} was not asked for")
+        if only is not None:
+            if only not in defined:
+                raise NotFound(f"there is no meter {only!r}")
+            defined = {only: defined[only]}
+        definitions = [meter for versions in defined.values() for meter in versions]
+        meters = Meters(definitions)
+        for ordinal, at, fact in self._facts(tags(definitions), segments, tail):
+            meters.apply(ordinal, at, fact)
+        last = tail[-1] if tail else None
+        return Metered(
+            intervals=meters.intervals(),
+            definitions={key: versions[-1] for key, versions in defined.items()},
+            price_lists=price_lists,
+            as_of=last_ordinal(last) if last else segments[-1].last if segments else 0,
+        )
 
-        def fold(ordinal: Ordinal, at: Micros, fact: Any) -> None:
-            if isinstance(fact, PriceListPublished):
-                price_lists.setdefault(fact.price_list.name, []).append(fact.price_list)
-            else:
-                meters.apply(ordinal, at, fact)
-
-        wanted = frozenset((*tags(), PUBLISHED))
-        for ordinal, at, _, body in self._history.facts(sorted(wanted), segments):
-            fold(ordinal, at, decode_fact(body))
-        for commit in self._tail(segments):
-            as_of = commit.first - 1
+    def _facts(
+        self, wanted: Sequence[str], segments: Sequence[Segment], tail: Sequence[StoredCommit]
+    ) -> Iterator[tuple[Ordinal, Micros, Any]]:
+        """Yield (ordinal, commit's time, fact) of all facts with these tags, in order."""
+        for ordinal, at, _, body in self._history.facts(wanted, segments):
+            yield ordinal, at, decode_fact(body)
+        for commit in tail:
+            ordinal = commit.first
             for record in commit.records:
-                as_of += 1
-                for raw in record.facts:
-                    as_of += 1
+                for number, raw in enumerate(record.facts, ordinal + 1):
                     if _decode_tagged(raw).type in wanted:
-                        fold(as_of, commit.at, decode_fact(raw))
-        return Metered(intervals=meters.intervals(), price_lists=price_lists, as_of=as_of)
+                        yield number, commit.at, decode_fact(raw)
+                ordinal += 1 + len(record.facts)
 
     def _tail(self, segments: Sequence[Segment]) -> Iterator[StoredCommit]:
         for _, data in self._read(segments[-1].last_seq if segments else 0):
@@ -385,10 +416,13 @@ def _bounds(window: Window, now: Micros) -> tuple[Micros, Micros]:
     return start, max(start, end)
 
 
-def _totals(rows: Sequence[Usage]) -> tuple[MeterTotal, ...]:
+def _totals(
+    rows: Sequence[Usage], definitions: Mapping[str, MeterDefinition]
+) -> tuple[MeterTotal, ...]:
     totals: dict[str, int] = {}
     for row in rows:
-        totals[row.meter] = totals.get(row.meter, 0) + row.quantity
+        if definitions[row.meter].aggregation in ADDITIVE:
+            totals[row.meter] = totals.get(row.meter, 0) + row.quantity
     return tuple(
         MeterTotal(
             meter=meter.key,
@@ -396,6 +430,6 @@ def _totals(rows: Sequence[Usage]) -> tuple[MeterTotal, ...]:
             quantity=shown(meter, totals[meter.key]),
             unit=meter.unit,
         )
-        for meter in BUILT_IN.values()
+        for meter in definitions.values()
         if meter.key in totals
     )

@@ -3,7 +3,7 @@
 =============  =================================================  ==============================
 question       asked with (JSON; empty means all defaults)        answered with
 =============  =================================================  ==============================
-``usage``      start, end (microseconds), project                 ``archive.UsageAnswer``
+``usage``      start, end (microseconds), project, meter          ``archive.UsageAnswer``
 ``bill``       start, end, project, price_list                    ``archive.BillAnswer``
 ``seal``                                                          ``archive.SegmentsAnswer``
 ``segments``                                                      ``archive.SegmentsAnswer``

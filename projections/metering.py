@@ -112,7 +112,20 @@ class Meters:
         """Return all intervals so far, closed and open, in the order in which they began."""
         still = (held.open for meter in self._meters for held in meter.held.values())
         everything = [*self._closed, *(interval for interval in still if interval is not None)]
-        return sorted(everything, key=_order)
+        return sorted(self._in_their_time(everything), key=_order)
+
+    def _in_their_time(self, held: list[Interval]) -> list[Interval]:
+        """Cut each to when its version of the meter measures: another measures the rest."""
+        cut = {
+            (meter.key, meter.version): (meter.valid_from, meter.valid_until)
+            for meter in (each.definition for each in self._meters)
+            if meter.valid_from or meter.valid_until is not None
+        }
+        if not cut:
+            return held
+        always = (0, None)
+        within = (_within(x, *cut.get((x.meter, x.meter_version), always)) for x in held)
+        return [interval for interval in within if interval is not None]
 
     def apply(self, ordinal: Ordinal, at: Micros, fact: object) -> None:
         """Fold one fact; those that no meter has a rule for change nothing.
@@ -139,6 +152,8 @@ class _Step:
         self._sources = [_number(of, source, meter.noted) for source in rule.value]
         self._dimensions = [(name, reader(of, path)) for name, path in rule.dimensions.items()]
         self._blank = dict.fromkeys(meter.definition.dimensions, "")
+        valued = any(each.value and each.effect != "note" for each in meter.definition.rules)
+        self._at_first = 0 if valued else 1
 
     def take(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
         """Do what the rule says, if it is about this fact."""
@@ -172,7 +187,8 @@ class _Step:
         if held is None:
             if self._project is None:
                 return None
-            held = self._meter.held[resource_id] = _Held(dimensions=self._blank)
+            held = _Held(dimensions=self._blank, value=self._at_first)
+            self._meter.held[resource_id] = held
         if self._project is not None:
             held.project_id = self._project(fact) or ""
         if self._sources:
@@ -265,6 +281,22 @@ class _Step:
                     unique=_text(self._unique(fact)) if self._unique else "",
                 )
             )
+
+
+def _within(interval: Interval, start: Micros, until: Micros | None) -> Interval | None:
+    """Return what of an interval lies in [start, until); None if nothing does.
+
+    No fact ends what is cut, so its last ordinal is its first.
+    """
+    ended = interval.end
+    if interval.start < start and ended is not None and ended <= start:
+        return None
+    if until is None or (ended is not None and ended < until):
+        return interval if interval.start >= start else replace(interval, start=start)
+    if interval.start >= until:
+        return None
+    last = interval.last_ordinal if ended == until else interval.first_ordinal
+    return replace(interval, start=max(start, interval.start), end=until, last_ordinal=last)
 
 
 def tags(definitions: Iterable[MeterDefinition] = tuple(BUILT_IN.values())) -> list[str]:

@@ -30,6 +30,7 @@ from projections.host import HOSTS
 from projections.identity import KEYPAIRS
 from projections.identity_reader import IdentityReader
 from projections.image import IMAGES
+from projections.meter import METERS
 from projections.network_reader import NetworkReader
 from projections.operation import OPERATIONS
 from projections.policy import POLICY, ROW
@@ -40,6 +41,7 @@ from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
 from schemas.image import Image
+from schemas.metering import MeterDefinition
 from schemas.policy import PolicyTable
 from schemas.webhook import Webhook
 
@@ -265,6 +267,11 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         """Return price lists by name and version."""
         query = Query(PRICE_LISTS, "name || ' ' || version").equal(name=name)
         return self.page(query, (("name", False), ("version", False)))
+
+    def meters(self, *, key: str | None = None) -> list[MeterDefinition]:
+        """Return all versions of the meters that somebody defined, by key and version."""
+        query = Query(METERS, "key || ' ' || version").equal(key=key)
+        return self.page(query, (("key", False), ("version", False)))
 
     def webhook(self, webhook_id: str) -> Webhook | None:
         """Return a webhook."""

@@ -19,6 +19,7 @@ from schemas.host import HostAction, HostFact
 from schemas.identity import IdentityAction, IdentityFact
 from schemas.ids import FreeId, GivenHostId, Id, RequestId
 from schemas.image import ImageAction, ImageFact
+from schemas.metering import MeterAction, MeterFact
 from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
 from schemas.policy import PolicyAction, PolicyFact
@@ -40,6 +41,7 @@ type Action = (
     | PolicyAction
     | AccessAction
     | WebhookAction
+    | MeterAction
 )
 type Fact = (
     IdentityFact
@@ -53,6 +55,7 @@ type Fact = (
     | EngineFact
     | PolicyFact
     | WebhookFact
+    | MeterFact
 )
 
 

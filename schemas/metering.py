@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 from schemas import compute as c
 from schemas import image as i
 from schemas.paths import Path, PathOrNone
-from schemas.units import HOUR, Text
+from schemas.units import HOUR, Micros, Text
 
 GIB = 2**30
 RULES_MAX = 64
@@ -39,6 +39,9 @@ MeterKey = Annotated[
 # A word of FOCUS 1.4: capitalised plurals with hyphens between them (Core-Hours, Requests).
 Unit = Annotated[str, Meta(max_length=64, pattern=r"^[A-Z][A-Za-z]*(-[A-Z][A-Za-z]*){0,3}\Z")]
 FactTag = Annotated[str, Meta(max_length=64, pattern=r"^[a-z_]+(\.[a-z0-9_]+){1,4}\Z")]
+ResourceKind = Annotated[str, Meta(max_length=32, pattern=r"^[a-z][a-z0-9_]*\Z")]
+BasePerUnit = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Rules = Annotated[tuple["MeterRule", ...], Meta(min_length=1, max_length=RULES_MAX)]
 DimensionName = Annotated[str, Meta(max_length=32, pattern=r"^[a-z][a-z0-9_]*\Z")]
 type Dimensions = dict[str, str]
 type Aggregation = Literal["integral", "count", "sum", "max", "min", "latest", "unique_count"]
@@ -69,8 +72,9 @@ class Source(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
 class MeterRule(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one kind of fact does to a meter. Paths lead into the fact.
 
-    ``at`` "" is the commit's time. ``value`` is the first source that gives anything but zero.
-    ``unique`` is what ``unique_count`` counts.
+    ``at`` "" is the commit's time. ``value`` is the first source that gives anything but zero;
+    where no rule of a meter has one, each resource counts as 1. ``unique`` is what ``unique_count``
+    counts.
     """
 
     fact: FactTag
@@ -88,24 +92,73 @@ class MeterDefinition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One version of a meter. ``base_per_unit`` base units are one ``unit``.
 
     Base units are what a value counts, times microseconds where ``aggregation`` is ``integral``.
-    ``keeps_zero`` says that a resource whose value is zero is held all the same.
+    ``keeps_zero`` says that a resource whose value is zero is held all the same. What is held is
+    measured by this version from ``valid_from`` on, up to ``valid_until``.
     """
 
     key: MeterKey
     version: int = 1
     description: Text = ""
-    resource_kind: Text
+    resource_kind: ResourceKind
     aggregation: Aggregation
     unit: Unit
     base_unit: Text
-    base_per_unit: Annotated[int, Meta(ge=1, le=2**100)]
-    rules: Annotated[tuple[MeterRule, ...], Meta(min_length=1, max_length=RULES_MAX)]
+    base_per_unit: BasePerUnit
+    rules: Rules
     keeps_zero: bool = False
+    valid_from: Micros = 0
+    valid_until: Micros | None = None
 
     @property
     def dimensions(self) -> tuple[str, ...]:
         """The names of its dimensions, sorted; every row of it has all of them."""
         return tuple(sorted({name for rule in self.rules for name in rule.dimensions}))
+
+
+class DefineMeter(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Define a meter over facts, or the next version of one.
+
+    A new one measures all of history. The next version measures from its definition on; it keeps
+    the kind of resource, aggregation, unit and base unit, so that what was measured adds up.
+    """
+
+    key: MeterKey
+    description: Text = ""
+    resource_kind: ResourceKind
+    aggregation: Aggregation
+    unit: Unit
+    base_unit: Text = ""
+    base_per_unit: BasePerUnit
+    rules: Rules
+    keeps_zero: bool = False
+
+
+class DeleteMeter(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Measure by a meter no longer. What it measured up to now stays."""
+
+    key: MeterKey
+
+
+type MeterAction = DefineMeter | DeleteMeter
+
+
+class MeterDefined(
+    Struct, frozen=True, kw_only=True, tag="metering.meter.defined.v1", tag_field="type"
+):
+    """There is a meter, or another version of it: usage is measured by it from its validity on."""
+
+    meter: MeterDefinition
+
+
+class MeterDeleted(
+    Struct, frozen=True, kw_only=True, tag="metering.meter.deleted.v1", tag_field="type"
+):
+    """The meter measures nothing from this commit's time on."""
+
+    key: MeterKey
+
+
+type MeterFact = MeterDefined | MeterDeleted
 
 
 def _tag(fact: type[Struct]) -> str:

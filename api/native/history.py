@@ -56,8 +56,11 @@ def _window(call: Call) -> dict[str, Any]:
 
 
 async def usage(call: Call) -> Answer:
-    """GET /v1/usage: what was held, exactly, from ``start`` to ``end``."""
-    return await ask(call, "usage", _window(call), ANSWER_S)
+    """GET /v1/usage: what was held, exactly, from ``start`` to ``end``; all meters or one."""
+    question = _window(call)
+    if meter := call.param("meter"):
+        question["meter"] = meter
+    return await ask(call, "usage", question, ANSWER_S)
 
 
 async def bill(call: Call) -> Answer:
@@ -82,7 +85,7 @@ def add(routes: Routes) -> None:
     """Route what this module answers."""
     window = ("start", "end", "project", "project_id")
     read = "billing:usage:read"
-    routes.add("GET", "/v1/usage", usage, read, query=window, present=True)
+    routes.add("GET", "/v1/usage", usage, read, query=(*window, "meter"), present=True)
     routes.add("GET", "/v1/bill", bill, read, query=(*window, "price_list"), present=True)
     routes.add("POST", "/v1/audit/verify", verify, "log:chain:verify")
     routes.add("POST", "/v1/replay/verify", replay, "log:chain:verify")

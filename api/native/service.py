@@ -14,6 +14,7 @@ from api.native import (
     history,
     integrity,
     log,
+    meters,
     policy,
     quotas,
     sql,
@@ -27,6 +28,7 @@ STATUS_S = 2.0
 AREAS = (
     actions,
     log,
+    meters,
     audit,
     audit_export,
     history,

@@ -17,6 +17,7 @@ from engine.domain import (
     identity,
     image,
     leader,
+    metering,
     network,
     operation,
     policy,
@@ -31,6 +32,7 @@ from schemas import engine as se
 from schemas import host as sh
 from schemas import identity as si
 from schemas import image as sm
+from schemas import metering as st
 from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
@@ -132,6 +134,8 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     so.OperationCancelled: operation.operation_ended,
     so.OperationTimedOut: operation.operation_ended,
     sb.PriceListPublished: billing.price_list_published,
+    st.MeterDefined: metering.meter_defined,
+    st.MeterDeleted: metering.meter_deleted,
     sq.QuotaSet: quota.quota_set,
     sq.QuotaReset: quota.quota_reset,
     sq.QuotaClassSet: quota.quota_class_set,

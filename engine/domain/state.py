@@ -35,6 +35,7 @@ from schemas.identity import (
     User,
 )
 from schemas.image import Image
+from schemas.metering import MeterDefinition
 from schemas.network import Network, Port, SecurityGroup, Subnet
 from schemas.operation import Operation
 from schemas.policy import PolicyTable
@@ -162,6 +163,7 @@ class State(Struct, kw_only=True):
     operations: dict[str, Operation] = field(default_factory=dict)  # open ones
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
+    meters: dict[str, tuple[MeterDefinition, ...]] = field(default_factory=dict)  # versions
     quotas: dict[str, dict[str, int]] = field(default_factory=dict)  # limits, by project and name
     quota_class: dict[str, int] = field(default_factory=dict)  # for projects without their own
     answered: dict[str, Answered] = field(default_factory=dict)  # by request id, for two minutes

@@ -12,6 +12,7 @@ from schemas import engine as e
 from schemas import host as h
 from schemas import identity as i
 from schemas import image as m
+from schemas import metering as t
 from schemas import network as n
 from schemas import operation as o
 from schemas import policy as p
@@ -55,6 +56,7 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now - HOUR)
     yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now + HOUR)
     yield from _prices(world)
+    yield from _meters(world)
     yield from _quotas(world)
     yield from _images(world)
     yield from _networks(world)
@@ -255,6 +257,39 @@ def _prices(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.admin, b.PublishPriceList(currency="EUR", rules=rules)
     yield world.admin, b.PublishPriceList(currency="USD", rules=rules)
     yield world.admin, b.PublishPriceList(currency="EUR", rules=rules[:1])
+
+
+def _meters(world: World) -> Iterator[tuple[Actor, Any]]:
+    boots = (
+        t.MeterRule(
+            fact="compute.server.created.v1",
+            effect="set",
+            resource="server.server_id",
+            project="server.project_id",
+            dimensions={"image": "server.image_id"},
+        ),
+        t.MeterRule(fact="compute.server.started.v1", effect="add", resource="server_id"),
+    )
+    meter = t.DefineMeter(
+        key="ops.boots",
+        resource_kind="server",
+        aggregation="count",
+        unit="Boots",
+        base_per_unit=1,
+        rules=boots,
+    )
+    yield world.actors["demo"], meter
+    yield world.admin, meter
+    yield world.admin, replace(meter, key="compute.boots")
+    yield world.admin, replace(meter, rules=(boots[0], replace(boots[1], resource="server.id")))
+    rebooted = replace(boots[1], fact="compute.server.rebooted.v1")
+    yield world.admin, replace(meter, rules=(*boots, rebooted))
+    yield world.admin, replace(meter, unit="Hours")
+    gone = t.DeleteMeter(key="ops.gone")
+    yield world.admin, gone
+    yield world.admin, replace(meter, key="ops.gone")
+    yield world.admin, gone
+    yield world.admin, gone
 
 
 def _quotas(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -456,6 +456,46 @@ def test_what_nobody_owns_is_not_metered():
     assert intervals([(1, 0, started(1))], [a_meter(rule)]) == []
 
 
+def test_each_version_of_a_meter_measures_its_time():
+    first = a_meter(
+        OWNED,
+        MeterRule(fact="compute.server.started.v1", effect="open", resource="server_id"),
+        MeterRule(fact="compute.server.deleted.v1", effect="end", resource="server_id"),
+        valid_until=350,
+    )
+    second = msgspec.structs.replace(
+        first,
+        version=2,
+        rules=(*first.rules, MeterRule(fact="compute.server.stopped.v1", effect="close",
+                                       resource="server_id")),
+        valid_from=350,
+        valid_until=None,
+    )  # fmt: skip
+    facts = [CREATED, started(0), stopped(0), started(0), stopped(0), started(0), deleted(0)]
+
+    numbered = [(n, n * 100, fact) for n, fact in enumerate(facts, 1)]
+    held = intervals(numbered, [first, second])
+
+    # The first holds a server while it is there, the second while it runs.
+    assert [(x.meter_version, x.start, x.end, x.first_ordinal, x.last_ordinal) for x in held] == [
+        (1, 200, 350, 2, 2),  # ended by no fact
+        (2, 400, 500, 4, 5),
+        (2, 600, 700, 6, 7),
+    ]
+    assert [x.meter_version for x in intervals(numbered, [first])] == [1]
+
+
+def test_one_version_goes_on_where_another_ended():
+    rule = MeterRule(fact="compute.server.started.v1", effect="open", resource="server_id")
+    first = a_meter(OWNED, rule, valid_until=350)
+    second = msgspec.structs.replace(first, version=2, valid_from=350, valid_until=None)
+
+    held = intervals([(1, 100, CREATED), (2, 200, started(0))], [first, second])
+
+    assert [(x.meter_version, x.start, x.end) for x in held] == [(1, 200, 350), (2, 350, None)]
+    assert sum(u.quantity for u in usage(held, 0, 1000)) == 800
+
+
 def facts_of(story):
     for _, data in story.commits:
         commit = decode_commit(data)

@@ -22,6 +22,11 @@ PATTERNS = {
     None: "x",
     r"^[A-Z]{3}\Z": "EUR",
     r"^/": "/x",
+    # Of meters: their keys, tags of facts, units, names.
+    r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}\Z": "x.y",
+    r"^[a-z_]+(\.[a-z0-9_]+){1,4}\Z": "x.y",
+    r"^[A-Z][A-Za-z]*(-[A-Z][A-Za-z]*){0,3}\Z": "Hours",
+    r"^[a-z][a-z0-9_]*\Z": "x",
     r"^https?://[^\s\x00-\x1f]+\Z": "https://x",
 }
 

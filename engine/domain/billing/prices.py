@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
 from engine.domain.context import Context
+from engine.domain.metering import measuring
 from engine.domain.state import Cell
 from schemas import billing as s
 from schemas.envelope import Fact
@@ -26,7 +27,7 @@ OTHER = "\0"
 
 def publish_price_list(cell: Cell, ctx: Context, action: s.PublishPriceList) -> Decision:
     """Publish the next version; whatever there could be of each meter matches one rule."""
-    need_sound_list(action)
+    need_sound_list(action, measuring(cell))
     versions = cell.state.price_lists.get(action.name, ())
     if versions and versions[-1].currency != action.currency:
         raise InvalidInput(f"the list {action.name!r} is in {versions[-1].currency}")
