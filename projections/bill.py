@@ -11,11 +11,11 @@ from decimal import ROUND_HALF_UP, Decimal, localcontext
 import msgspec
 from msgspec import Struct
 
-from projections.currency import decimals
 from projections.metering import Usage
 from projections.pricing import text
 from projections.rating import Charge, Rated, UsageRow, rate, shown, usage_row
 from schemas.billing import PriceList
+from schemas.currency import decimals
 from schemas.metering import BUILT_IN, MeterDefinition
 from schemas.units import Micros, Ordinal
 

@@ -21,7 +21,9 @@ HEAD_S = 0.3
 _BEGAN: Micros = time.time_ns() // 1000  # this process
 COUNT_EVERY_S = 15.0
 # What grows for ever, and what is no resource.
-_NOT_COUNTED = frozenset({"operations", "policy", "quotas", "usage"})
+_NOT_COUNTED = frozenset(
+    {"billing_settings", "credits_used", "operations", "payers", "policy", "quotas", "usage"}
+)
 
 
 async def lag(

@@ -15,11 +15,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.domain.billing.prices import matches
-from projections.currency import decimals
 from projections.metering import Usage
-from projections.months import month_bounds, month_of
 from schemas.billing import Model, PriceList, PriceRule
+from schemas.currency import decimals
 from schemas.metering import BUILT_IN, MeterDefinition
+from schemas.months import month_bounds, month_of
 from schemas.units import DAY, Micros
 
 EXTRA_DECIMALS = 4

@@ -23,7 +23,7 @@ from projections.answers import (
     ServerView,
     Why,
 )
-from projections.billing import PRICE_LISTS
+from projections.billing_reader import BillingReader
 from projections.compute import DELETED, FLAVORS, SERVERS
 from projections.explanation import Explained
 from projections.host import HOSTS
@@ -37,7 +37,6 @@ from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
 from projections.quota_reader import QuotaReader
 from projections.webhook import WEBHOOKS
-from schemas.billing import PriceList
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
 from schemas.image import Image
@@ -70,7 +69,7 @@ class ServerFilters(TypedDict, total=False):
     limit: int | None
 
 
-class Reader(IdentityReader, NetworkReader, QuotaReader):
+class Reader(BillingReader, IdentityReader, NetworkReader, QuotaReader):
     """All reads of one node. Cheap to share: threads get a connection each."""
 
     # Compute
@@ -226,7 +225,7 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         query.equal(visibility=visibility, disk_format=disk_format, protected=protected)
         return self.page(query, sort, marker, limit)
 
-    # Hosts, operations, prices
+    # Hosts, operations, webhooks
 
     def host(self, host_id: str) -> Host | None:
         """Return a host."""
@@ -262,11 +261,6 @@ class Reader(IdentityReader, NetworkReader, QuotaReader):
         if running is not None:
             query.where("status = 'running'" if running else "status <> 'running'")
         return self.page(query, (("started_at", True),), marker, limit)
-
-    def price_lists(self, *, name: str | None = None) -> list[PriceList]:
-        """Return price lists by name and version."""
-        query = Query(PRICE_LISTS, "name || ' ' || version").equal(name=name)
-        return self.page(query, (("name", False), ("version", False)))
 
     def meters(self, *, key: str | None = None) -> list[MeterDefinition]:
         """Return all versions of the meters that somebody defined, by key and version."""

@@ -7,10 +7,12 @@ import msgspec
 from api.dry_run import try_out
 from api.errors import denied
 from api.exchange import Answer, Call, json_answer
+from api.native.customers import need_known_zone
 from api.pagination import flag, page_of
 from api.routing import ANY_ACTION, Routes
 from api.sealing_inbound import seal_action
 from api.writing import send
+from schemas.billing import CreateCustomer, UpdateCustomer
 from schemas.envelope import Action, Refused, action_types, decode_action
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.identity import RevokeToken
@@ -60,6 +62,8 @@ async def _action(call: Call) -> Action:
     unknown = sorted(_unknown(sealed, msgspec.to_builtins(action), ""))
     if unknown:
         raise InvalidInput(f"{kind} has no {', '.join(unknown)[:200]}")
+    if isinstance(action, CreateCustomer | UpdateCustomer):
+        need_known_zone(action)
     if isinstance(action, RevokeToken) and not call.allow("RevokeToken").any:
         token = call.principal.token
         if (action.audit_id, action.expires_at) != (token.audit_id, token.expires_at):

@@ -11,6 +11,7 @@ from api.native import (
     actions,
     audit,
     audit_export,
+    customers,
     history,
     integrity,
     log,
@@ -37,6 +38,7 @@ AREAS = (
     quotas,
     webhooks,
     policy,
+    customers,
 )
 
 _object = msgspec.json.Decoder(dict[str, Any])

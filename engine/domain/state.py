@@ -11,7 +11,16 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct, field
 
-from schemas.billing import PriceList
+from schemas.billing import (
+    BillingSettings,
+    Closing,
+    Credit,
+    Customer,
+    Invoice,
+    LineCorrection,
+    Payer,
+    PriceList,
+)
 from schemas.compute import Flavor, Keypair, Server
 from schemas.envelope import Accepted, Refused
 from schemas.host import Host
@@ -164,6 +173,15 @@ class State(Struct, kw_only=True):
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
     meters: dict[str, tuple[MeterDefinition, ...]] = field(default_factory=dict)  # versions
+    customers: dict[str, tuple[Customer, ...]] = field(default_factory=dict)  # their versions
+    payers: dict[str, tuple[Payer, ...]] = field(default_factory=dict)  # of projects, as time goes
+    credits: dict[str, Credit] = field(default_factory=dict)
+    credits_used: dict[str, dict[str, str]] = field(default_factory=dict)  # by invoice
+    billing: BillingSettings = BillingSettings()
+    periods: dict[str, Closing] = field(default_factory=dict)  # closed months; no invoices in it
+    invoices: dict[str, Invoice] = field(default_factory=dict)
+    invoices_issued: int = 0
+    corrections: dict[str, LineCorrection] = field(default_factory=dict)
     quotas: dict[str, dict[str, int]] = field(default_factory=dict)  # limits, by project and name
     quota_class: dict[str, int] = field(default_factory=dict)  # for projects without their own
     answered: dict[str, Answered] = field(default_factory=dict)  # by request id, for two minutes

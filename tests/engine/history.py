@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.domain.billing.periods import terms_digest, versions_before
 from schemas import access as a
 from schemas import billing as b
 from schemas import compute as c
@@ -19,6 +20,7 @@ from schemas import policy as p
 from schemas import quota as q
 from schemas import webhook as w
 from schemas.envelope import Actor, Record
+from schemas.months import month_bounds
 from schemas.units import HOUR, MINUTE
 from tests.engine.world import SECRET, SYSTEM, World
 
@@ -57,6 +59,8 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now + HOUR)
     yield from _prices(world)
     yield from _meters(world)
+    yield from _customers(world)
+    yield from _invoices(world)
     yield from _quotas(world)
     yield from _images(world)
     yield from _networks(world)
@@ -290,6 +294,71 @@ def _meters(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.admin, replace(meter, key="ops.gone")
     yield world.admin, gone
     yield world.admin, gone
+
+
+def _customers(world: World) -> Iterator[tuple[Actor, Any]]:
+    admin, demo, state = world.admin, world.actors["demo"], world.cell.state
+    create = b.CreateCustomer(
+        name="Acme", currency="EUR", tax_percent="19", tax_name="VAT", zone="Europe/Berlin"
+    )
+    yield admin, create
+    yield demo, create
+    (acme,) = state.customers
+    discount = b.Discount(percent="12.5", sku="compute.vcpu")
+    yield admin, b.UpdateCustomer(customer_id=acme, discounts=(discount,))
+    yield admin, b.UpdateCustomer(customer_id=acme, price_list="none")
+    yield admin, b.AssignProject(project_id=demo.project_id, customer_id=acme)
+    yield demo, b.AssignProject(project_id=demo.project_id, customer_id="")
+    yield admin, b.GrantCredit(customer_id=acme, amount="10.00", reason="a bad day")
+    yield admin, b.GrantCredit(customer_id=acme, amount="0", reason="nothing")
+    yield admin, b.SetBilling(issuer_name="Cloud Ltd", grace_hours=24)
+    yield demo, b.SetBilling(grace_hours=0)
+
+
+def a_closing(world: World, period: str, **fields: Any) -> b.ClosePeriod:
+    """Return what closes a month in which the one customer owes 100.00 and 19.00 of tax."""
+    state = world.cell.state
+    (acme,) = state.customers
+    (credit,) = state.credits
+    owed = b.ClosedInvoice(
+        invoice_id=f"{period}.{acme}",
+        customer_id=acme,
+        currency="EUR",
+        rows=2,
+        rows_digest="1" * 64,
+        net="100.000000",
+        tax="18.525000",
+        total="116.03",
+        credits={credit: "2.50"},
+    )
+    closing = b.Closing(
+        period=period,
+        ordinal=state.ordinal,
+        chain_hash="2" * 64,
+        meter_versions={"compute.vcpu": 1},
+        price_list_versions=versions_before(state, month_bounds(period)[1]),
+        terms_digest=terms_digest(state),
+        rows_digest="3" * 64,
+        invoices=(owed,),
+    )
+    return b.ClosePeriod(closing=replace(closing, **fields), user_id=world.admin.user_id)
+
+
+def _invoices(world: World) -> Iterator[tuple[Actor, Any]]:
+    """Two closed months; of the invoices one is voided, and one issued and corrected."""
+    admin, demo, state = world.admin, world.actors["demo"], world.cell.state
+    yield SYSTEM, a_closing(world, "2023-09")
+    yield SYSTEM, a_closing(world, "2023-09")
+    yield admin, a_closing(world, "2023-10")
+    yield SYSTEM, a_closing(world, "2023-10")
+    first, second = state.invoices
+    yield admin, b.IssueInvoice(invoice_id=first)
+    yield demo, b.IssueInvoice(invoice_id=second)
+    yield admin, b.VoidInvoice(invoice_id=second, reason="drawn up in vain")
+    yield admin, b.IssueInvoice(invoice_id=second)
+    yield admin, b.CorrectLine(invoice_id=first, line=1, amount="90.00", reason="a dispute")
+    yield demo, b.VoidInvoice(invoice_id=first, reason="mine")
+    yield admin, b.CorrectLine(invoice_id=second, line=1, amount="0", reason="voided")
 
 
 def _quotas(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -1,11 +1,14 @@
 """Random stories of a cell: every kind of request, accepted or refused, as a seed sets."""
 
 import random
+from decimal import Decimal
 from typing import Any
 
+from engine.domain.billing.periods import terms_digest, versions_before
 from engine.domain.state import Cell, State, digest
 from schemas import billing, compute, host, identity, image, network, operation
 from schemas.envelope import Actor
+from schemas.months import month_bounds, next_month
 from tests.engine.world import SECRET, SYSTEM, World
 
 
@@ -388,6 +391,61 @@ class Story:
                 )
             )
             self.ask(billing.PublishPriceList(currency="EUR", rules=rules), self.world.admin)
+
+    def do_customers(self) -> None:
+        state, dice, world = self.world.cell.state, self.dice, self.world
+        customer, invoice = self.one(state.customers), self.one(state.invoices)
+        project = self.one(state.projects)
+        self.ask(
+            dice.choice(
+                [
+                    billing.CreateCustomer(name=self.name(), currency="EUR"),
+                    billing.UpdateCustomer(customer_id=customer, name=self.name()),
+                    billing.AssignProject(project_id=project, customer_id=customer),
+                    billing.AssignProject(project_id=project, customer_id=""),
+                    billing.GrantCredit(customer_id=customer, amount="5.5", reason="dice"),
+                    billing.SetBilling(payment_days=dice.randrange(30)),
+                    billing.IssueInvoice(invoice_id=invoice),
+                    billing.VoidInvoice(invoice_id=invoice, reason="dice"),
+                    billing.CorrectLine(invoice_id=invoice, line=1, amount="1", reason="dice"),
+                ]
+            ),
+            world.admin,
+        )
+        if dice.random() < 0.1:
+            self.close_a_month()
+
+    def close_a_month(self) -> None:
+        state = self.world.cell.state
+        period = next_month(max(state.periods)) if state.periods else "2023-01"
+        credit = next((c for c in state.credits.values() if Decimal(c.remaining) > 1), None)
+        invoices = tuple(
+            billing.ClosedInvoice(
+                invoice_id=f"{period}.{customer_id}",
+                customer_id=customer_id,
+                currency=versions[-1].currency,
+                rows=1,
+                rows_digest="0" * 64,
+                net="2",
+                tax="0",
+                total="1.00" if credit and credit.customer_id == customer_id else "2.00",
+                credits={credit.credit_id: "1"}
+                if credit and credit.customer_id == customer_id
+                else {},
+            )
+            for customer_id, versions in state.customers.items()
+        )
+        closing = billing.Closing(
+            period=period,
+            ordinal=state.ordinal,
+            chain_hash="0" * 64,
+            meter_versions={},
+            price_list_versions=versions_before(state, month_bounds(period)[1]),
+            terms_digest=terms_digest(state),
+            rows_digest="0" * 64,
+            invoices=invoices,
+        )
+        self.ask(billing.ClosePeriod(closing=closing), SYSTEM)
 
 
 def a_story(seed: int, steps: int = 220) -> World:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projections.metering import Usage
-from projections.months import month_bounds, month_of, next_month
 from projections.pricing import Discount, part_of, price
 from schemas.billing import Match, PriceList, PriceRule, Tier
+from schemas.months import month_bounds, month_of, next_month
 from schemas.units import DAY, HOUR, MINUTE
 
 START, END = month_bounds("2028-02")  # a leap year's

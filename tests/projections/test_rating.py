@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.bill import derive_bill
-from projections.currency import decimals
 from projections.metering import Usage
 from projections.pricing import exact_quotient
 from projections.rating import rate
 from schemas.billing import PriceList, PriceRule
+from schemas.currency import decimals
 from schemas.units import HOUR
 
 GOLDEN = Path(__file__).parent / "golden"

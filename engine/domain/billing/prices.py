@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
+from engine.domain.billing.customers import need_open
 from engine.domain.context import Context
 from engine.domain.metering import measuring
 from engine.domain.state import Cell
@@ -34,6 +35,7 @@ def publish_price_list(cell: Cell, ctx: Context, action: s.PublishPriceList) -> 
     valid_from = ctx.now if action.valid_from is None else action.valid_from
     if versions and valid_from < versions[-1].valid_from:
         raise InvalidInput("the list would become valid before the version it follows")
+    need_open(cell.state, valid_from)
     price_list = s.PriceList(
         name=action.name,
         version=len(versions) + 1,

@@ -96,7 +96,7 @@ class PublishPriceList(Struct, frozen=True, kw_only=True, tag=True, tag_field="t
     free: Annotated[tuple[MeterKey, ...], Meta(max_length=100)] = ()
 
 
-type BillingAction = PublishPriceList
+type PriceAction = PublishPriceList
 
 
 class PriceListPublished(
@@ -107,4 +107,4 @@ class PriceListPublished(
     price_list: PriceList
 
 
-type BillingFact = PriceListPublished
+type PriceFact = PriceListPublished
