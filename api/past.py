@@ -26,7 +26,7 @@ from projections.access import access_path
 from projections.runner import read_model_path
 from projections.timemachine.moments import BeforeFirstEvent, InTheFuture, Moment
 from projections.timemachine.past import PastAccess, PastReader
-from projections.timemachine.worker import decode_told
+from projections.timemachine.worker import Asked, Told, decode_told, encode
 from schemas.envelope import Refused
 from schemas.errors import Forbidden, InvalidInput, Unavailable
 from schemas.identity import SYSTEM
@@ -114,15 +114,20 @@ async def enter(call: "Call") -> None:
         Unavailable: the moment cannot be built now, or not in time.
     """
     edge = call.edge
-    ordinal, at = await _meant(edge, call.as_of)
+    ordinal, at = await meant(edge, call.as_of)
     past = await _edge(call, ordinal, at)
     call.then = Then(edge, past, _roles(call, past))
     call.edge = past
     call.position = past.reader.position()
 
 
-async def _meant(edge: "Edge", asked: str) -> tuple[Ordinal, Micros | None]:
-    """Return the last ordinal that is meant, and the time if it was asked for by one."""
+async def meant(edge: "Edge", asked: str) -> tuple[Ordinal, Micros | None]:
+    """Return the last ordinal that is meant, and the time if it was asked for by one.
+
+    Raises:
+        InvalidInput: it is no moment, or one before the first event or in the future.
+        Unavailable: this node cannot know what was so then.
+    """
     if asked.isascii() and asked.isdecimal() and len(asked) <= 16:
         ordinal = int(asked)
         if ordinal > edge.reader.position():
@@ -161,7 +166,8 @@ async def _edge(call: "Call", ordinal: Ordinal, at: Micros | None) -> "Edge":
             pasts.edges.move_to_end(key)
             return kept
         pasts.edges.pop(key).reader.close()  # its file is not there any more
-    moment = await _built(call, ordinal)
+    moment = (await told(call, Asked(ordinal=ordinal))).moment
+    assert moment is not None, "a question for a moment is answered with one"
     if len(pasts.ends) >= KNOWN_MAX:
         pasts.ends.clear()
     pasts.ends[ordinal] = moment.ordinal
@@ -189,8 +195,8 @@ def _past(edge: "Edge", moment: Moment, at: Micros) -> "Edge":
     )
 
 
-async def _built(call: "Call", ordinal: Ordinal) -> Moment:
-    """Ask the node's projector for a moment.
+async def told(call: "Call", asked: Asked) -> Told:
+    """Ask the node's projector for a moment, or for what lies between two.
 
     Raises:
         Unavailable: it does not answer, or not in time.
@@ -205,7 +211,7 @@ async def _built(call: "Call", ordinal: Ordinal) -> Moment:
     try:
         raw = await edge.bus.request(
             edge.bus.subjects.moment(edge.config.node),
-            b'{"ordinal":%d}' % ordinal,
+            encode(asked),
             timeout_s=BUILD_S,
             headers={TRACE_HEADER: call.trace, REQUEST_HEADER: call.request_id},
         )
@@ -219,11 +225,10 @@ async def _built(call: "Call", ordinal: Ordinal) -> Moment:
         building[user_id] -= 1
         if not building[user_id]:
             del building[user_id]
-    told = decode_told(raw)
-    if told.error is not None:
-        raise Denied(msgspec.convert(msgspec.to_builtins(told.error), Refused))
-    assert told.moment is not None, "a question for a moment is answered with one"
-    return told.moment
+    answer = decode_told(raw)
+    if answer.error is not None:
+        raise Denied(msgspec.convert(msgspec.to_builtins(answer.error), Refused))
+    return answer
 
 
 def _roles(call: "Call", past: "Edge") -> frozenset[str]:

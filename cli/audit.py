@@ -242,14 +242,14 @@ def _query(
     return {
         "show": "all" if everything else "reads" if reads else None,
         "denied": 1 if denied else None,
-        "user_id": _identified("user", client, user),
-        "project": _identified("project", client, project),
+        "user_id": identified("user", client, user),
+        "project": identified("project", client, project),
         "people": 1 if people else None,
         **exact,
     }
 
 
-def _identified(word: str, client: "Client", reference: str | None) -> str | None:
+def identified(word: str, client: "Client", reference: str | None) -> str | None:
     """Return the id of a user or a project that is named or identified; as it is if unknown.
 
     Whoever may not list them knows their ids, and records stay when what they name is gone.

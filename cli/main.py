@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("cli.audit:audit_app", "Who asked for what, and what came of it."),
     "log": ("cli.log:log_app", "The log itself: take a copy, put it back."),
     "sql": ("cli.sql:sql_app", "Ask history in SQL."),
+    "diff": ("cli.diff:diff_app", "What changed between two moments, and by whom."),
     "why": ("cli.why:why_app", "Why a resource is as it is."),
     "replay": ("cli.history:replay_app", "Fold the log anew and compare."),
     "projection": ("cli.projection:projection_app", "What people read, built anew."),

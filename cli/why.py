@@ -81,8 +81,8 @@ def _show_row(session: Session, row: Row, names: Row) -> None:
             {
                 **(by or {"ordinal": None, "at": None, "tag": "more than facts about it"}),
                 "field": field["field"],
-                "value": _short(cell(field["value"])),
-                "who": _who(by, names) if by else "",
+                "value": short(cell(field["value"])),
+                "who": who(by, names) if by else "",
                 "request": (by["cause"] or by["request_id"]) if by else "",
             }
         )
@@ -90,16 +90,18 @@ def _show_row(session: Session, row: Row, names: Row) -> None:
     print()
 
 
-def _who(by: Row, names: Row) -> str:
+def who(by: Row, names: Row) -> str:
+    """Return the name of whoever wanted what a fact says, or else their id."""
     return str(names.get(by["user_id"]) or by["user_id"])
 
 
 def _by(by: Row, names: Row) -> str:
     said = f"{by['tag']} at {by['ordinal']}, {when(by['at'])}, {by['cause'] or by['request_id']}"
-    return f"{said} of {_who(by, names)}" if by["user_id"] else said
+    return f"{said} of {who(by, names)}" if by["user_id"] else said
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a value as a table has room for it."""
     return text if len(text) <= VALUE_MAX else f"{text[: VALUE_MAX - 1]}…"
 
 

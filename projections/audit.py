@@ -5,13 +5,13 @@ on time is kept.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from projections.answers import Event, InstanceAction, OperationStatus, RequestAlarm, Why
-from projections.explanation import Explained, explain
+from projections.explanation import Explained, SetBy, explain, told_of
 from projections.operation import OPERATIONS
 from projections.timeline import COLUMNS
 from schemas.ids import SYSTEM_USER
@@ -187,12 +187,25 @@ def explained(
     facts = _events(db.execute(sql, (resource_id, EXPLAINED_MAX + 1)))
     if len(facts) > EXPLAINED_MAX:
         return None
+    return explain(db, facts, _people(db, facts), project_id)
+
+
+def set_by(db: sqlite3.Connection, ordinals: Sequence[int]) -> dict[int, SetBy]:
+    """Return what is told of facts, by their ordinals: their request, and who wanted it."""
+    sql = f"{_SELECT} WHERE ordinal IN (SELECT value FROM json_each(?))"  # noqa: S608  # our own names
+    facts = _events(db.execute(sql, (msgspec.json.encode(ordinals),)))
+    people = _people(db, facts)
+    return {fact.ordinal: told_of(fact, people) for fact in facts}
+
+
+def _people(db: sqlite3.Connection, facts: Iterable[Event]) -> dict[str, str]:
+    """Return the person's id by the id of each request that is a cause."""
     people: dict[str, str] = {}
     sql = f"SELECT user_id FROM timeline WHERE {_BY_REQUEST} ORDER BY ordinal LIMIT 1"  # noqa: S608  # our own names
     for cause in {fact.cause for fact in facts if fact.cause}:
         for (user_id,) in db.execute(sql, (cause,)):
             people[cause] = user_id
-    return explain(db, facts, people, project_id)
+    return people
 
 
 def instance_actions(db: sqlite3.Connection, server_id: str) -> list[InstanceAction]:

@@ -170,18 +170,19 @@ def _explained(
         fact = history.set_by.get(name) if history.fields.get(name) == value else None
         if project_id not in {None, fact and fact.project_id}:
             continue
-        set_by = None if fact is None else _set_by(fact, asked)
+        set_by = None if fact is None else told_of(fact, asked)
         fields.append(Field(field=name, value=value, set_by=set_by))
     return Explained(
         table=table.name,
         key=parts,
         fields=tuple(fields),
         gone=stored is None,
-        gone_by=None if gone is None else _set_by(gone, asked),
+        gone_by=None if gone is None else told_of(gone, asked),
     )
 
 
-def _set_by(fact: Event, asked: dict[str, str]) -> SetBy:
+def told_of(fact: Event, asked: dict[str, str]) -> SetBy:
+    """Return what is told of a fact; ``asked`` has the person by each request that is a cause."""
     return SetBy(
         ordinal=fact.ordinal,
         at=fact.at,

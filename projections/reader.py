@@ -25,7 +25,7 @@ from projections.answers import (
 )
 from projections.billing_reader import BillingReader
 from projections.compute import DELETED, FLAVORS, SERVERS
-from projections.explanation import Explained
+from projections.explanation import Explained, SetBy
 from projections.host import HOSTS
 from projections.identity import KEYPAIRS
 from projections.identity_reader import IdentityReader
@@ -375,6 +375,10 @@ class Reader(BillingReader, IdentityReader, NetworkReader, QuotaReader):
         about the resource itself, the newest are given.
         """
         return audit.why(self.db(), resource_id, project_id, limit)
+
+    def set_by(self, ordinals: Sequence[int]) -> dict[int, SetBy]:
+        """Return the request and the person behind facts, by the facts' ordinals."""
+        return audit.set_by(self.db(), ordinals)
 
     def explained(
         self, resource_id: str, *, project_id: str | None = None

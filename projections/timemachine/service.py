@@ -1,6 +1,6 @@
 """A node's time machine on the bus: the projector answers for it, and its worker does the work.
 
-Edges ask ``<cell>.moment.<node>`` with ``{"ordinal": n}`` and are answered with a ``worker.Told``.
+Edges ask ``<cell>.moment.<node>`` with a ``worker.Asked`` and are answered with a ``worker.Told``.
 Invariant: questions are answered one after another, the same one once; of those that wait there are
 never more than ``WAITING_MAX``. Every ``moments.SNAPSHOT_ORDINALS`` a snapshot is taken, so that
 no moment is far from one.
@@ -40,7 +40,7 @@ class TimeMachine:
         self._position = position
         self._worker: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
-        self._waiting: dict[Ordinal, asyncio.Task[Told]] = {}
+        self._waiting: dict[Asked, asyncio.Task[Told]] = {}
         self._used_at = 0.0
         self._snapshot: Ordinal = 0
 
@@ -70,24 +70,24 @@ class TimeMachine:
                 worker.kill()
             await worker.wait()
 
-    async def moment(self, ordinal: Ordinal) -> Told:
-        """Have the moment at an ordinal built, or find it; whoever asks at once shares it."""
-        task = self._waiting.get(ordinal)
+    async def answer(self, asked: Asked) -> Told:
+        """Have a question answered; whoever asks the same at once shares the answer."""
+        task = self._waiting.get(asked)
         if task is None:
             if len(self._waiting) >= WAITING_MAX:
                 return Told(error=refusal(Unavailable("too many moments are being built")))
-            task = asyncio.create_task(self._ask(Asked(ordinal=ordinal)))
-            self._waiting[ordinal] = task
-            task.add_done_callback(lambda _: self._waiting.pop(ordinal, None))
+            task = asyncio.create_task(self._ask(asked))
+            self._waiting[asked] = task
+            task.add_done_callback(lambda _: self._waiting.pop(asked, None))
         return await asyncio.shield(task)
 
     async def _heard(self, message: Message) -> None:
         try:
-            ordinal = decode_asked(message.payload).ordinal
+            asked = decode_asked(message.payload)
         except msgspec.DecodeError:
-            ordinal = 0
-        if ordinal >= 1:
-            told = await self.moment(ordinal)
+            asked = Asked()
+        if asked.ordinal >= 1:
+            told = await self.answer(asked)
         else:
             told = Told(error=refusal(InvalidInput("the question is for an ordinal from 1 on")))
         try:

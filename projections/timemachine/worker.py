@@ -19,7 +19,7 @@ from engine.log.port import LogError
 from engine.log.replay_all import replay_log
 from projections.history import History, history_path
 from projections.models import LogDiffers
-from projections.timemachine.moments import Moment, Moments, Read
+from projections.timemachine.moments import Difference, Moment, Moments, Read
 from schemas.config import Config
 from schemas.errors import Rejected, Unavailable
 from schemas.units import Ordinal
@@ -28,10 +28,15 @@ LOST_S = 2.0  # whoever asked is told rather than kept waiting
 NICENESS = 5
 
 
-class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question: the moment at an ordinal; 0: take a snapshot of now."""
+class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A question: the moment at an ordinal; 0: take a snapshot of now.
+
+    With ``since``: what changed from that one on; of ``project``, or of all.
+    """
 
     ordinal: Ordinal = 0
+    since: Ordinal | None = None
+    project: str | None = None
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
@@ -47,6 +52,7 @@ class Told(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An answer: a moment, the ordinal of a snapshot (0: none could be taken), or a refusal."""
 
     moment: Moment | None = None
+    difference: Difference | None = None
     snapshot: Ordinal = 0
     error: Refusal | None = None
 
@@ -96,6 +102,9 @@ def main(source: BinaryIO, out: BinaryIO) -> None:
 def answered(moments: Moments, asked: Asked) -> Told:
     """Answer one question."""
     try:
+        if asked.since is not None:
+            found = moments.between(asked.since, asked.ordinal, asked.project)
+            return Told(difference=found)
         if asked.ordinal:
             return Told(moment=moments.at(asked.ordinal))
         return Told(snapshot=moments.take())

@@ -108,7 +108,8 @@ def story(cloud):
     cloud.settled(demo, server["id"])
     record()
     cloud.stranger()
-    admin("POST", "/v1/actions", {"type": "SetPolicy", "rules": {"compute:zones:read": ["admin"]}})
+    rules = {"compute:zones:read": ["admin in cloud"]}
+    assert admin("POST", "/v1/actions", {"type": "SetPolicy", "rules": rules}).status == 200
     cloud.network(demo, "10.78.0.0/24")
     cloud.gone(demo, server["id"])
     settled(cloud)
@@ -284,3 +285,41 @@ def test_commands_that_read_go_back_too(cloud, story):
     refused = cloud.up.run("server", "list", "--as-of", "2999-01-01", cloud="cumulog-demo")
     assert (refused.code, "yet to come" in refused.errors) == (1, True)
     assert "--as-of" not in cloud.up.run("server", "delete", "--help").output
+
+
+def test_what_changed_is_told_with_who_was_behind_it(cloud, story):
+    """To a project its own, field by field; in pages as whole; by the command as by the route."""
+    (since, *_), (through, *_) = story[0]
+    server = story[1]["server"]
+    path = f"/v1/diff?from={since}&to={through}"
+
+    told = cloud.demo("GET", path).body
+
+    by_row = {(one["table"], one["key"][0]): one for one in told["changes"]}
+    renamed = by_row["servers", server]
+    fields = {one["field"]: one for one in renamed["fields"]}
+    assert (renamed["change"], fields["name"]["after"]) == ("changed", "renamed")
+    assert fields["name"]["by"]["tag"] == "compute.server.renamed.v1"
+    assert fields["vm_state"]["by"]["cause"], "a person's request stands behind the report"
+    user = cloud.demo("GET", f"/v1/audit/{fields['name']['by']['request_id']}").body["events"][0]
+    assert user["user_id"] == fields["vm_state"]["by"]["user_id"]
+    assert {one["project_id"] for one in told["changes"]} == {story[1]["project"]}
+
+    whole = cloud.admin("GET", path).body
+    assert {(one["table"], one["change"]) for one in whole["changes"]} >= {("keypairs", "created")}
+    pages, marker = [], 0
+    while marker is not None:
+        page = cloud.admin("GET", f"{path}&limit=1&marker={marker}").body
+        pages += page["changes"]
+        marker = page.get("next_marker")
+    assert pages == whole["changes"]
+    command = cloud.up.json("diff", str(since), str(through), cloud="cumulog-demo")
+    assert command["changes"] == told["changes"]
+    table = cloud.up.run("diff", str(since), str(through), cloud="cumulog-demo").output
+    assert "compute.server.renamed.v1" in table
+    assert cloud.admin("GET", f"/v1/diff?from={through}&to={since}").status == 400
+    assert cloud.admin("GET", "/v1/diff?from=1").body["code"] == "BeforeFirstEvent"
+    assert cloud.admin("GET", f"/v1/diff?as_of={through}").status == 400
+    later = cloud.admin("GET", f"/v1/diff?from={through}").body
+    assert ("servers", "deleted") in {(c["table"], c["change"]) for c in later["changes"]}
+    assert {"policy"} <= {c["table"] for c in later["changes"]}
