@@ -14,6 +14,7 @@ import yaml
 
 from engine.domain.quota import DEFAULTS
 from schemas.quota import UNLIMITED
+from tests.api.loaded import Loaded
 from tests.api_coverage import TESTS_AGENT
 from tests.cli.running import Up, eventually
 
@@ -178,6 +179,13 @@ def started(state_dir: Path, *options: str) -> Iterator[Cloud]:
     finally:
         if up.process is not None:
             up.stop()
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Loaded]:
+    """The ``openstack`` command, loaded once for a file of tests."""
+    with Loaded() as command:
+        yield command
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.api.conftest import Cloud
+from tests.api.loaded import Loaded
 from tests.cli.running import clean_environment
-
-OPENSTACK = str(Path(sys.executable).with_name("openstack"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -22,29 +21,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 class Cli:
     """The ``openstack`` command as one account."""
 
-    def __init__(self, cloud: Cloud, name: str, directory: Path) -> None:
+    def __init__(self, loaded: Loaded, cloud: Cloud, name: str, directory: Path) -> None:
+        self.loaded = loaded
         self.environment = clean_environment() | {
             "OS_CLIENT_CONFIG_FILE": str(cloud.up.state_dir / "clouds.yaml"),
             "OS_CLOUD": name,
-            "PYTHONWARNINGS": "default",
         }
         self.directory = directory
 
+    def run(self, line: str) -> tuple[int, str, str]:
+        """Run a command; return its code and what it said."""
+        return self.loaded.run(line, self.directory, self.environment)
+
     def __call__(self, line: str, *, code: int = 0) -> str:
-        done = subprocess.run(
-            [OPENSTACK, *line.split()],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=self.directory,
-            env=self.environment,
-            check=False,
-        )
-        assert done.returncode == code, f"{line}: {done.stdout}{done.stderr}"
+        ended, out, errors = self.run(line)
+        assert ended == code, f"{line}: {out}{errors}"
         if code == 0:
-            ours = [n for n in done.stderr.splitlines() if not _of_the_client(n)]
-            assert ours == [], f"{line}: {done.stderr}"
-        return done.stdout
+            ours = [n for n in errors.splitlines() if not _of_the_client(n)]
+            assert ours == [], f"{line}: {errors}"
+        return out
 
     def json(self, line: str) -> dict | list:
         return json.loads(self(f"{line} -f json"))
@@ -56,13 +51,13 @@ def _of_the_client(line: str) -> bool:
 
 
 @pytest.fixture
-def member(cloud: Cloud, tmp_path: Path) -> Cli:
-    return Cli(cloud, "cumulog-demo", tmp_path)
+def member(loaded: Loaded, cloud: Cloud, tmp_path: Path) -> Cli:
+    return Cli(loaded, cloud, "cumulog-demo", tmp_path)
 
 
 @pytest.fixture
-def operator(cloud: Cloud, tmp_path: Path) -> Cli:
-    return Cli(cloud, "cumulog", tmp_path)
+def operator(loaded: Loaded, cloud: Cloud, tmp_path: Path) -> Cli:
+    return Cli(loaded, cloud, "cumulog", tmp_path)
 
 
 def test_a_members_day(member: Cli, tmp_path: Path):
@@ -128,18 +123,10 @@ def test_a_members_day(member: Cli, tmp_path: Path):
 
 
 def _failure(cli: Cli, line: str) -> str:
-    done = subprocess.run(
-        [OPENSTACK, *line.split()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=cli.environment,
-        cwd=cli.directory,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    code, _, errors = cli.run(line)
+    assert code == 1
+    assert "Traceback" not in errors
+    return errors
 
 
 def test_an_operators_day(operator: Cli):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from tests.api.conftest import Cloud, fresh
 from tests.api.issuer import running
+from tests.api.loaded import Loaded
 from tests.api.test_clients import Cli
 from tests.api.test_federation import RULES, free_port
 from tests.cli.running import clean_environment
@@ -22,18 +23,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 class Somebody(Cli):
     """The command as somebody who signs in as told, and is in no file."""
 
-    def __init__(self, cloud: Cloud, directory: Path, **told: str) -> None:
-        super().__init__(cloud, "", directory)
+    def __init__(self, loaded: Loaded, cloud: Cloud, directory: Path, **told: str) -> None:
+        super().__init__(loaded, cloud, "", directory)
         self.environment = clean_environment() | {
             "OS_AUTH_URL": f"{cloud.url}/identity/v3",
             "OS_IDENTITY_API_VERSION": "3",
-            "PYTHONWARNINGS": "default",
             **{f"OS_{name.upper()}": value for name, value in told.items()},
         }
 
 
-def test_an_operator_sets_a_provider_up_and_its_user_signs_in(cloud: Cloud, tmp_path: Path):
-    operator, name = Cli(cloud, "cumulog", tmp_path), fresh("corp")
+def test_an_operator_sets_a_provider_up_and_its_user_signs_in(
+    loaded: Loaded,
+    cloud: Cloud,
+    tmp_path: Path,
+):
+    operator, name = Cli(loaded, cloud, "cumulog", tmp_path), fresh("corp")
     (tmp_path / "rules.json").write_text(json.dumps(RULES))
     with running(free_port()) as issuer:
         operator(f"mapping create {name} --rules rules.json")
@@ -54,6 +58,7 @@ def test_an_operator_sets_a_provider_up_and_its_user_signs_in(cloud: Cloud, tmp_
         claims |= {"name": "ann", "email": "ann@example.org", "groups": [f"{name}-crew"]}
 
         ann = Somebody(
+            loaded,
             cloud,
             tmp_path,
             auth_type="v3oidcaccesstoken",
@@ -74,8 +79,12 @@ def test_an_operator_sets_a_provider_up_and_its_user_signs_in(cloud: Cloud, tmp_
         operator(f"mapping delete {name}")
 
 
-def test_a_user_with_two_factors_signs_in_with_both(cloud: Cloud, tmp_path: Path):
-    operator, name = Cli(cloud, "cumulog", tmp_path), fresh("two")
+def test_a_user_with_two_factors_signs_in_with_both(
+    loaded: Loaded,
+    cloud: Cloud,
+    tmp_path: Path,
+):
+    operator, name = Cli(loaded, cloud, "cumulog", tmp_path), fresh("two")
     operator(f"user create {name} --password first-1")
     operator(f"role add --user {name} --user-domain default --project demo member")
     secret = secrets.token_bytes(20)
@@ -91,8 +100,9 @@ def test_a_user_with_two_factors_signs_in_with_both(cloud: Cloud, tmp_path: Path
     }
     code = TOTP(secret, 6, SHA1(), 30).generate(int(time.time())).decode()
 
-    Somebody(cloud, tmp_path, auth_type="password", **told)("token issue", code=1)
+    Somebody(loaded, cloud, tmp_path, auth_type="password", **told)("token issue", code=1)
     both = Somebody(
+        loaded,
         cloud,
         tmp_path,
         auth_type="v3multifactor",

@@ -95,9 +95,9 @@ def test_who_follows_events_takes_nobody_s_place(cloud: Cloud, tmp_path):
         b"GET /v1/events?follow=1&after=99999999 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: "
         + cloud.demo.token.encode() + b"\r\n\r\n"
     )  # fmt: skip
-    with EdgeProcess(cloud, tmp_path, requests_max=2) as edge, held(edge, 8, ask) as feeds:
-        for feed in feeds:
-            feed.until(b": connected")
+    with EdgeProcess(cloud, tmp_path, requests_max=2) as edge, held(edge, 8) as feeds:
+        for feed in feeds:  # one after the other: until it is connected each is a request
+            feed.send(ask).until(b": connected")
         assert edge.as_demo()("GET", SERVERS).status == 200
 
 
