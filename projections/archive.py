@@ -216,14 +216,14 @@ class Archive:
                 return sealed
             sealed.append(segment)
 
-    def merge(self, ordinals_max: int) -> list[Segment]:
+    def merge(self, ordinals_max: int, now: Micros) -> list[Segment]:
         """Merge small segments until there are few; return those that came of it.
 
         Raises:
             HistoryBroken: a segment is not what was sealed.
         """
         merged: list[Segment] = []
-        while segment := self._history.merge_due(ordinals_max):
+        while segment := self._history.merge_due(ordinals_max, now):
             merged.append(segment)
         return merged
 

@@ -237,7 +237,7 @@ class Archiver:
     async def merge_due(self) -> None:
         """Merge small segments, so that there are never many."""
         async with self._sealing:
-            merged = await asyncio.to_thread(self._archive.merge, self._segment_ordinals)
+            merged = await asyncio.to_thread(self._archive.merge, self._segment_ordinals, _now())
         for segment in merged:
             log.info("merged", first=segment.first, last=segment.last, bytes=segment.bytes)
 

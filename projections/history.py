@@ -2,10 +2,10 @@
 
 A segment (see ``segment``) is named by its first and last ordinal; a manifest of the same name
 holds its SHA-256 and its place in the hash chain, and is written last: what has no manifest is no
-segment. Small ones are merged into bigger ones in time: the bigger one counts as soon as its
-manifest is there, and those that it covers are removed. Invariant: what counts follows each other
-without gap or overlap from ordinal 1, and holds all that is needed to write the same commits again,
-byte for byte.
+segment. Small ones are merged into bigger ones in time, by the day and by the month: the bigger one
+counts as soon as its manifest is there, and those that it covers are removed. Invariant: what
+counts follows each other without gap or overlap from ordinal 1, and holds all that is needed to
+write the same commits again, byte for byte.
 """
 
 import itertools
@@ -14,11 +14,13 @@ import shutil
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from engine.log.commit import GENESIS, ChainBroken, check_commit
+from projections.columns import FORMAT
 from projections.segment import (
     AboutRow,
     HistoryBroken,
@@ -32,7 +34,7 @@ from projections.segment import (
     read_sequence,
 )
 from schemas.config import Config
-from schemas.units import Micros, Ordinal
+from schemas.units import DAY, SECOND, Micros, Ordinal
 
 TEMPORARY = ".sealing-"
 FAN_IN = 8
@@ -163,7 +165,7 @@ class History:
             self._require_intact(segment)
         data = self.directory / f"{TEMPORARY}{os.getpid()}.parquet"
         with database(data.with_suffix(".duckdb")) as db:
-            join(db, [self.path(segment) for segment in run], data)
+            join(db, [(self.path(segment), segment) for segment in run], data)
         merged = msgspec.structs.replace(
             run[0],
             last=run[-1].last,
@@ -173,17 +175,18 @@ class History:
             last_hash=run[-1].last_hash,
             bytes=data.stat().st_size,
             sha256=file_sha256(data),
+            format=FORMAT,
         )
         self._keep(merged, data)
         self._clean(self.segments())
         return merged
 
-    def merge_due(self, ordinals_max: int) -> Segment | None:
+    def merge_due(self, ordinals_max: int, now: Micros) -> Segment | None:
         """Merge small segments if there are many; None if there is nothing to merge."""
         self.directory.mkdir(parents=True, exist_ok=True)
         segments = self.segments()
         self._clean(segments)
-        run = mergeable(segments, ordinals_max)
+        run = mergeable(segments, ordinals_max, now)
         return self.merge(run) if run else None
 
     def facts(
@@ -338,13 +341,36 @@ class History:
                         self._intact.pop(path, None)
 
 
-def mergeable(segments: Sequence[Segment], ordinals_max: int) -> Sequence[Segment]:
+def mergeable(segments: Sequence[Segment], ordinals_max: int, now: Micros) -> Sequence[Segment]:
     """Return which segments to merge next, the newest that can be; empty if none.
 
-    At least ``FAN_IN`` that together hold at most ``ordinals_max``, the largest no more than half
-    of it: so each row is written anew some log2 times at most, and of a history of N ordinals there
-    are never more than 8 N / ``ordinals_max`` segments and a few dozen.
+    What was sealed today is merged by size. A day that is over becomes one file, and then a month
+    that is over; or several where it holds more than ``ordinals_max``, which no file does. Each row
+    is so written anew some log2 times at most and twice more, and of a history of N ordinals there
+    are at most 8 N / ``ordinals_max`` segments, and one a month, one a day of this month, and a few
+    dozen.
     """
+    periods = [
+        list(run)
+        for _, run in itertools.groupby(segments, lambda each: _period(each.first_at, now))
+    ]
+    for run in reversed(periods):
+        if found := _small(run, ordinals_max):
+            return found
+        if run[0].first_at // DAY < now // DAY and (found := _fitting(run, ordinals_max)):
+            return found
+    return ()
+
+
+def _period(at: Micros, now: Micros) -> str:
+    """Return the month of a time, or its day if the month is not over."""
+    day, today = (datetime.fromtimestamp(each // SECOND, UTC) for each in (at, now))
+    month = f"{day:%Y-%m}"
+    return month if month < f"{today:%Y-%m}" else f"{day:%Y-%m-%d}"
+
+
+def _small(segments: Sequence[Segment], ordinals_max: int) -> Sequence[Segment]:
+    """Return at least ``FAN_IN`` that fit together, the largest no more than half of it all."""
     sizes = [segment.last - segment.first + 1 for segment in segments]
     for first in range(len(sizes) - FAN_IN, -1, -1):
         total = sum(sizes[first : first + FAN_IN])
@@ -353,6 +379,17 @@ def mergeable(segments: Sequence[Segment], ordinals_max: int) -> Sequence[Segmen
             total += sizes[end]
             end += 1
         if total <= ordinals_max and 2 * max(sizes[first:end]) <= total:
+            return segments[first:end]
+    return ()
+
+
+def _fitting(segments: Sequence[Segment], ordinals_max: int) -> Sequence[Segment]:
+    """Return the first two or more that fit together, as many as do."""
+    for first in range(len(segments) - 1):
+        end = first + 1
+        while end < len(segments) and segments[end].last < segments[first].first + ordinals_max:
+            end += 1
+        if end > first + 1:
             return segments[first:end]
     return ()
 

@@ -2,8 +2,10 @@
 
 Columns: ``ordinal, seq, commit_id, epoch, hash, salt, ts`` (the commit's time, microseconds),
 ``kind`` (request, fact), ``tag, resource_kind, resource_id, project_id, user_id, request_id, cause,
-verdict`` (accepted, refused), ``code, body`` (JSON: request and verdict, or the fact). Rows lie in
-the order of their ordinals. DuckDB is loaded when it is used: an idle archiver need not hold it.
+verdict`` (accepted, refused), ``code, body`` (JSON: request and verdict, or the fact), and since
+format 2 ``address`` (of a request), ``committed_at`` (the same time as a timestamp, UTC) and
+``day``, by which readers find what they look for without reading the rest. Rows lie in the order of
+their ordinals. DuckDB is loaded when it is used: an idle archiver need not hold it.
 """
 
 import hashlib
@@ -15,29 +17,29 @@ import msgspec
 from msgspec import Struct
 
 from engine.log.commit import GENESIS, check_commit
+from projections.columns import FORMAT, STORED, quoted, rows_of
 from projections.timeline import request_body
-from schemas.units import Micros, Ordinal
+from schemas.units import DAY, Micros, Ordinal
 
 if TYPE_CHECKING:
     import duckdb
 
-FORMAT = 1
 MEMORY_LIMIT = "192MB"
 FETCH_ROWS = 10_000
 # What the Parquet writer holds in memory at once; bodies take about a kilobyte each.
 GROUP_ROWS = 20_480
 
-type AboutRow = tuple[int, str, str, str, str, str, str, str, str, str, str]
+type AboutRow = tuple[int, str, str, str, str, str, str, str, str, str, str, str]
 
 _TABLE = (
     "CREATE TABLE sealing (ordinal BIGINT, seq BIGINT, commit_id VARCHAR, epoch BIGINT, "
     "hash VARCHAR, salt VARCHAR, ts BIGINT, kind VARCHAR, tag VARCHAR, resource_kind VARCHAR, "
     "resource_id VARCHAR, project_id VARCHAR, user_id VARCHAR, request_id VARCHAR, "
-    "cause VARCHAR, verdict VARCHAR, code VARCHAR, body VARCHAR)"
+    "cause VARCHAR, verdict VARCHAR, code VARCHAR, address VARCHAR, body VARCHAR)"
 )
 _ABOUT = (
     "SELECT ordinal, kind, tag, resource_kind, resource_id, project_id, user_id, request_id, "
-    "cause, outcome, code FROM timeline WHERE ordinal >= ? ORDER BY ordinal"
+    "cause, outcome, code, address FROM timeline WHERE ordinal >= ? ORDER BY ordinal"
 )
 _COMMITS = "SELECT ordinal, seq, commit_id, epoch, hash, ts, salt, kind, body FROM read_parquet(?)"
 
@@ -127,7 +129,10 @@ class SegmentWriter:
         """
         head = check_commit(data, self._hash, self._next)
         size = head.next_first - self._first
-        if head.next_first - 1 > through or (self.commits and size > ordinals_max):
+        if head.next_first - 1 > through:
+            return False
+        # One of another day begins another segment: files can then be chosen by their day.
+        if self.commits and (size > ordinals_max or head.at // DAY != self._first_at // DAY):
             return False
         ordinal = head.first
         common = (seq, head.commit, head.epoch, head.hash)
@@ -163,7 +168,12 @@ class SegmentWriter:
     def write(self, path: Path) -> Segment:
         """Write the rows as Parquet and return the manifest. Nothing is synced yet."""
         self._appender.flush()
-        _copy(self._db, "sealing", path)
+        _copy(
+            self._db,
+            f"(SELECT {STORED}, address, make_timestamp(ts) AS committed_at, "  # noqa: S608  # our own words
+            "CAST(make_timestamp(ts) AS DATE) AS day FROM sealing)",
+            path,
+        )
         return Segment(
             first=self._first,
             last=self._next - 1,
@@ -188,10 +198,11 @@ def about_rows(db: Any, first: Ordinal) -> Generator[AboutRow]:
     yield from db.execute(_ABOUT, (first,))
 
 
-def join(db: "duckdb.DuckDBPyConnection", paths: Sequence[Path], into: Path) -> None:
+def join(
+    db: "duckdb.DuckDBPyConnection", parts: Sequence[tuple[Path, Segment]], into: Path
+) -> None:
     """Write the rows of several segments, one after the other, as one. Nothing is synced yet."""
-    listed = ", ".join(f"'{_quoted(path)}'" for path in paths)
-    _copy(db, f"(SELECT * FROM read_parquet([{listed}]))", into)  # noqa: S608  # our own files
+    _copy(db, f"({rows_of([(path, segment.format) for path, segment in parts])})", into)
 
 
 def read_sequence(path: Path, ordinal: Ordinal) -> int:
@@ -247,13 +258,9 @@ def file_sha256(path: Path) -> str:
 
 def _copy(db: "duckdb.DuckDBPyConnection", rows: str, into: Path) -> None:
     db.execute(
-        f"COPY {rows} TO '{_quoted(into)}' "
+        f"COPY {rows} TO '{quoted(into)}' "
         f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {GROUP_ROWS})"
     )
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
 
 
 def _fetch(sql: str, parameters: Sequence[Any]) -> Iterator[Any]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from projections.columns import quoted, rows_of
 from projections.sql.question import ANSWER, MOVED, Column, Question, Told
 from projections.sql.statement import bare, check, first_line
 from projections.sql.views import EVENTS, SHOWN, VIEWS
@@ -51,12 +52,13 @@ _TIMELINE = (
     "WHERE ordinal > ? AND ordinal <= ?{} ORDER BY ordinal"
 )
 _COLUMNS = (
-    "ordinal, make_timestamp(ts) AS ts, CAST(make_timestamp(ts) AS DATE) AS day, kind, tag, "
-    "resource_kind, resource_id, project_id, user_id, request_id, cause, verdict, code, "
-    "{address} AS address, {body} AS body"
+    "ordinal, {ts} AS ts, {day} AS day, kind, tag, resource_kind, resource_id, project_id, "
+    "user_id, request_id, cause, verdict, code, address, {body} AS body"
 )
-# Segments of format 1 tell the address in the request alone.
-_ADDRESS = "coalesce(json_extract_string(body, '$.request.client.address'), '')"
+_SEALED = _COLUMNS.format(ts="committed_at", day="day", body=SHOWN)
+_UNSEALED = _COLUMNS.format(
+    ts="make_timestamp(ts)", day="CAST(make_timestamp(ts) AS DATE)", body=SHOWN
+)
 
 
 class TooMuch(Rejected):
@@ -164,14 +166,10 @@ def _supply(db: "duckdb.DuckDBPyConnection", question: Question) -> None:
     """Make the views, over what may be seen."""
     db.execute(_TAIL)
     _read_tail(db, question)
-    parts = [
-        f"SELECT {_COLUMNS.format(address=_ADDRESS, body=SHOWN)} "  # noqa: S608  # our own words
-        f"FROM read_parquet([{_listed([segment.path for segment in question.segments])}])"
-        if question.segments
-        else "",
-        f"SELECT {_COLUMNS.format(address='address', body=SHOWN)} FROM tail",  # noqa: S608
-    ]
-    rows = " UNION ALL ".join(part for part in parts if part)
+    rows = f"SELECT {_UNSEALED} FROM tail"  # noqa: S608  # our own words, here and below
+    if question.segments:
+        sealed = rows_of([(Path(each.path), each.format) for each in question.segments])
+        rows = f"SELECT {_SEALED} FROM ({sealed}) UNION ALL {rows}"  # noqa: S608
     if question.project is None:
         db.execute(f"CREATE VIEW {EVENTS.name} AS {rows}")
     else:
@@ -207,9 +205,9 @@ def _read_tail(db: "duckdb.DuckDBPyConnection", question: Question) -> None:
 
 def _lock(db: "duckdb.DuckDBPyConnection", question: Question) -> None:
     """Close every way out but to the answer's own file and, for who sees all, to the segments."""
-    open_paths = [str(Path(question.scratch) / ANSWER)]
+    open_paths = [Path(question.scratch) / ANSWER]
     if question.project is None:
-        open_paths += [segment.path for segment in question.segments]
+        open_paths += [Path(segment.path) for segment in question.segments]
     db.execute(f"SET allowed_paths = [{_listed(open_paths)}]")
     db.execute("SET enable_external_access = false")
     db.execute("SET lock_configuration = true")
@@ -230,7 +228,7 @@ def _run(db: "duckdb.DuckDBPyConnection", question: Question) -> Told:
     path = Path(question.scratch) / ANSWER
     row = db.execute(
         f"COPY (SELECT {shown} FROM {asked} LIMIT {limits.rows + 1}) "  # noqa: S608  # checked above
-        f"TO '{_quoted(str(path))}' ({WRITERS[question.format]})"
+        f"TO '{quoted(path)}' ({WRITERS[question.format]})"
     ).fetchone()
     rows = 0 if row is None else int(row[0])
     if rows > limits.rows:
@@ -251,12 +249,8 @@ def _written(column: Column, form: str) -> str:
     return name
 
 
-def _listed(paths: list[str]) -> str:
-    return ", ".join(f"'{_quoted(path)}'" for path in paths)
-
-
-def _quoted(path: str) -> str:
-    return path.replace("'", "''")
+def _listed(paths: list[Path]) -> str:
+    return ", ".join(f"'{quoted(path)}'" for path in paths)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,38 @@ def test_columns_say_what_each_ordinal_is_about(sealed):
     assert rows[1][4] == "compute.server.created.v1"
 
 
+def as_older(sealed, segment):
+    """Write a segment as it was written before there was format 2."""
+    path = sealed.history.path(segment)
+    duckdb.execute(
+        f"COPY (SELECT * EXCLUDE (address, committed_at, day) FROM '{path}') "
+        f"TO '{path}.old' (FORMAT parquet)"
+    )
+    path.with_name(f"{path.name}.old").replace(path)
+    older = msgspec.structs.replace(segment, format=1, sha256=file_sha256(path))
+    manifest = sealed.history.directory / f"{segment.name}.json"
+    manifest.write_bytes(msgspec.json.encode(older))
+
+
+def test_segments_of_the_first_format_are_read_and_merged(sealed):
+    segments = sealed.seal(ordinals_max=60)
+    columns = "SELECT ordinal, address, committed_at, day, kind FROM '{}*.parquet' ORDER BY 1"
+    columns = columns.format(sealed.history.directory / "0")
+    expected = duckdb.execute(columns).fetchall()
+    for segment in segments[::2]:
+        as_older(sealed, segment)
+
+    found = sealed.history.verify()
+    merged = sealed.history.merge(found)
+
+    assert [segment.format for segment in found[:2]] == [1, 2]
+    assert merged.format == 2
+    assert sealed.history.verify() == [merged]
+    assert list(sealed.history.commits(merged)) == sealed.story.commits
+    assert duckdb.execute(columns).fetchall() == expected
+    assert {kind for *_, kind in expected} == {"request", "fact"}
+
+
 @pytest.mark.parametrize("step", ["COPY", "data sync", "data rename", "manifest sync", "manifest"])
 def test_a_kill_at_any_step_leaves_no_half_segment(sealed, monkeypatch, step):
     """Whatever was done when it died, the next attempt seals the same, and nothing is left over."""
