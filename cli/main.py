@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "webhook": ("cli.webhook:webhook_app", "Where events are sent as they happen."),
     "audit": ("cli.audit:audit_app", "Who asked for what, and what came of it."),
     "log": ("cli.log:log_app", "The log itself: take a copy, put it back."),
+    "history": ("cli.history:history_app", "The log as sealed files: how far, which, whole?"),
     "sql": ("cli.sql:sql_app", "Ask history in SQL."),
     "diff": ("cli.diff:diff_app", "What changed between two moments, and by whom."),
     "why": ("cli.why:why_app", "Why a resource is as it is."),

@@ -10,6 +10,7 @@ question       asked with (JSON; empty means all defaults)        answered with
 ``verify``                                                        ``archive.VerifyAnswer``
 ``replay``                                                        ``archive.ReplayAnswer``
 ``status``                                                        ``archive.StatusAnswer``
+``agreement``                                                     ``agreement.AgreementAnswer``
 ``checkpoint``                                                    ``checkpoint.Checkpoint``
 ``checkpoints``  after (ordinal), through (sequence)              ``notary.StatementsAnswer``
 ``key``                                                           ``notary.KeyAnswer``
@@ -23,7 +24,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import msgspec
 import structlog
@@ -38,6 +39,7 @@ from engine.log.jetstream import JetStreamLog
 from engine.log.port import Log, LogError
 from engine.log.replay_all import replay_log
 from engine.log.signing import KeysUnreadable
+from projections.agreement import questions as about_agreement
 from projections.archive import Archive, SegmentsAnswer, Window
 from projections.history import History, history_path
 from projections.models import decode_stored, last_ordinal
@@ -124,6 +126,7 @@ async def run(config: Config) -> None:
         checkpoint_s=config.checkpoint_s,
         segment_ordinals=config.segment_ordinals,
         segment_age_s=config.segment_age_s,
+        more=about_agreement(history, read),
     )
     subject = bus.subjects.metrics(f"archiver-{config.node}")
     await answer_for(bus, subject, "archiver", archiver.readings)
@@ -148,7 +151,9 @@ class Archiver:
         segment_ordinals: int,
         segment_age_s: float,
         checkpoint_s: float = 3600.0,
+        more: Mapping[str, Callable[[bytes], Awaitable[Answer]]] | None = None,
     ) -> None:
+        """``more`` are questions that other areas answer, by their names."""
         self._bus = bus
         self._log = source
         self._archive = archive
@@ -173,6 +178,7 @@ class Archiver:
             "checkpoints": self._checkpoints,
             "key": self._key,
             "proof": self._proof,
+            **(more or {}),
         }
 
     async def run(self) -> None:

@@ -19,6 +19,7 @@ from api.native import (
     meters,
     policy,
     quotas,
+    sealed,
     sql,
     webhooks,
 )
@@ -35,6 +36,7 @@ AREAS = (
     audit_export,
     diff,
     history,
+    sealed,
     sql,
     integrity,
     quotas,

@@ -1,10 +1,16 @@
 """`POST /v1/sql` and `cumulog sql`: what was acknowledged is in the answer, and nobody else's."""
 
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import duckdb
 
 from tests.api.conftest import fresh
+
+ROOT = Path(__file__).parents[2]
 
 
 def ask(api, sql, path="/v1/sql", **more):
@@ -27,6 +33,58 @@ def test_what_was_acknowledged_is_in_the_answer(cloud):
         assert told.body["columns"][0] == {"name": "tag", "type": "VARCHAR", "about": ""}
         assert told.body["count"] == 1
         assert int(told.headers["x-cumulog-as-of"]) == told.body["ordinal"] > 0
+
+
+def test_sealed_or_not_the_answer_is_the_same(cloud):
+    sql = "SELECT ordinal, tag, body FROM events WHERE ordinal < 60 ORDER BY ordinal"
+    before = ask(cloud.admin, sql).body["rows"]
+
+    sealed = cloud.up.json("history", "seal")
+
+    assert before
+    assert sealed["segments"] > 0
+    assert ask(cloud.admin, sql).body["rows"] == before
+
+
+def test_history_says_how_far_it_reaches_and_that_it_is_the_log(cloud):
+    cloud.up.json("history", "seal")
+    status = cloud.up.json("history", "status")
+    segments = cloud.up.json("history", "segments")
+    verified = cloud.up.json("history", "verify")
+
+    assert segments[-1]["last"] == status["sealed"] <= status["head"]
+    assert verified["agree"]
+    assert verified["sealed"] == status["sealed"]
+    assert cloud.up.run("history", "seal", cloud="cumulog-demo").code != 0
+
+
+def test_years_of_history_are_read_by_another_program(cloud, tmp_path):
+    """The example of the documentation, as it is printed: DuckDB alone, nothing of ours."""
+    cloud.up.json("history", "seal")
+    (example,) = re.findall(
+        r"^```python\n(.*?)^```",
+        (ROOT / "docs" / "history.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", example],
+        env={"HISTORY": str(cloud.up.state_dir / "history"), "PATH": "/usr/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (month, *_), *_ = (line.split() for line in done.stdout.splitlines())
+    asked = "SELECT count(*) AS n FROM requests WHERE ordinal <= {}"
+    (told,) = ask(cloud.admin, asked.format(cloud.up.json("history", "status")["sealed"])).body[
+        "rows"
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d", month)
+    assert sum(int(line.split()[1]) for line in done.stdout.splitlines()) == told["n"]
 
 
 def test_a_member_sees_its_project_alone_and_an_administrator_all(cloud):
