@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import proofs
+from cli.blast_radius import blast_radius
 from cli.client import quoted, with_query
 from cli.events import about, outcome_of
 from cli.output import Column, Output, Row, when
@@ -366,5 +367,6 @@ def _after(event: Row, since: int) -> str:
     return f"{(event['at'] - since) / 1000:+.1f} ms"
 
 
+command(audit_app, "blast-radius", reads=True)(blast_radius)
 for _name, _body in proofs.COMMANDS.items():
     command(audit_app, _name)(_body)

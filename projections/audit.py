@@ -126,6 +126,11 @@ def records(db: sqlite3.Connection, found: Iterable[Event]) -> list[Event]:
     return [event for request in found for event in (request, *_facts(db, request))]
 
 
+def select(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[Event]:
+    """Return events by conditions of our own making; all values are parameters."""
+    return _events(db.execute(f"{_SELECT} WHERE {where}", values))
+
+
 def news(db: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str, str, str]]:
     """Return ordinal, project, kind and resource of what follows an ordinal, in order."""
     sql = (

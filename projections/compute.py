@@ -55,7 +55,13 @@ SERVERS = Table(
     "memory_mib INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, "
     "deleted INTEGER NOT NULL",
     values=lambda view: _columns(view.server),
-    indexes=("(project_id, deleted, created_at, id)", "(created_at, id) WHERE deleted = 0"),
+    indexes=(
+        "(project_id, deleted, created_at, id)",
+        "(created_at, id) WHERE deleted = 0",
+        "(image_id) WHERE image_id IS NOT NULL",
+        "(host_id) WHERE host_id IS NOT NULL",
+        "(key_name) WHERE key_name IS NOT NULL",
+    ),
 )
 
 STATEMENTS = (*FLAVORS.create, *SERVERS.create)

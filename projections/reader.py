@@ -13,7 +13,7 @@ ask for that is the edge's to decide.
 from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
-from projections import audit
+from projections import audit, blast_radius
 from projections.answers import (
     Address,
     Event,
@@ -353,6 +353,23 @@ class Reader(BillingReader, IdentityReader, NetworkReader, QuotaReader):
         With ``project_id`` a request of another project is unknown.
         """
         return audit.show(self.db(), request_id, project_id)
+
+    def blast_radius(
+        self,
+        kind: blast_radius.RootKind,
+        identity: str,
+        *,
+        project_id: str | None = None,
+        user_id: str = "",
+        since: int | None = None,
+    ) -> blast_radius.Radius | None:
+        """Return what followed from a thing; see ``projections.blast_radius``.
+
+        May take a second: not for the event loop.
+        """
+        return blast_radius.radius(
+            self.db(), kind, identity, project_id=project_id, user_id=user_id, since=since
+        )
 
     def news(self, after: int, limit: int) -> list[tuple[int, str, str, str]]:
         """Return ordinal, project, kind and resource of what follows an ordinal, in order."""

@@ -296,3 +296,19 @@ def test_application_credentials(cloud):
     assert cloud.json("application-credential", "show", "robot", cloud=DEMO)["id"] == made["id"]
     assert cloud.run("application-credential", "delete", "robot", cloud=DEMO).code == 0
     assert cloud.json("application-credential", "list", cloud=DEMO) == []
+
+
+def test_what_followed_from_a_user_is_drawn_and_counted(cloud):
+    made = cloud.json("network", "create", "followed", cloud=DEMO)
+
+    drawn = cloud.run("audit", "blast-radius", "user", "demo")
+    told = cloud.json("audit", "blast-radius", "user", "demo")
+    counted = cloud.run("audit", "blast-radius", "user", "demo", "--depth", "0")
+    unknown = cloud.run("audit", "blast-radius", "image", "no-such", cloud=DEMO)
+
+    assert drawn.code == counted.code == 0, drawn.errors
+    assert f"made: network {made['id']}" in drawn.output
+    assert made["id"] not in counted.output
+    assert "made" in told["counts"]["network"]
+    assert "hosts reported" in counted.output
+    assert (unknown.code, unknown.output) == (1, "")
