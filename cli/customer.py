@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.fields import micros
 from cli.identity import PROJECTS
 from cli.output import Output, when
 from cli.problem import USAGE, Problem
@@ -125,7 +126,7 @@ def set_(
     identity = CUSTOMERS.identify(session.client, reference)
     action = {"type": "UpdateCustomer", "customer_id": identity, **terms}
     if since is not None:
-        action["valid_from"] = _micros(since)
+        action["valid_from"] = micros(since)
     session.client.submit(action)
     session.show(CUSTOMERS.get(session.client, identity))
 
@@ -171,7 +172,7 @@ def _assign(session: Session, customer_id: str, project: str, since: str | None)
         "project_id": PROJECTS.identify(session.client, project),
     }
     if since is not None:
-        action["since"] = _micros(since)
+        action["since"] = micros(since)
     reply = session.client.submit(action)["reply"]
     if session.output is Output.TABLE:
         from_ = when(reply["since"]) or "the beginning"
@@ -196,22 +197,3 @@ def credit(
     identity = CUSTOMERS.identify(session.client, reference)
     action = {"type": "GrantCredit", "customer_id": identity, "amount": amount, "reason": reason}
     session.show(session.client.submit(action)["reply"])
-
-
-def _micros(text: str) -> int:
-    """Return a time in microseconds.
-
-    Raises:
-        Problem: the text is none.
-    """
-    from datetime import UTC, datetime
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Problem(
-            f"{text!r} is no time; one looks like 2026-12-01T00:00:00Z", exit_code=USAGE
-        ) from None
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "projection": ("cli.projection:projection_app", "What people read, built anew."),
     "meter": ("cli.meter:meter_app", "What is measured, and from which facts."),
     "usage": ("cli.billing:usage_app", "What was used, as exact integrals over time."),
+    "price-list": ("cli.price_list:price_list_app", "What is charged for what, since when."),
     "customer": ("cli.customer:customer_app", "Who pays for which projects, by which terms."),
     "bill": ("cli.billing:bill_app", "What it costs, one line per resource."),
 }

@@ -4,13 +4,13 @@ A meter's definition is a file of JSON or YAML with the fields of the action ``D
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.client import quoted
+from cli.fields import read_fields
 from cli.output import Column, Output, Row, when
-from cli.problem import USAGE, Problem
 from cli.session import Session, command, group
 
 meter_app = group("What is measured, and from which facts.")
@@ -68,12 +68,13 @@ def define(
 
     Example: cumulog meter define restarts.yaml
     """
-    action = {**_read(file), "type": "DefineMeter"}
+    action = {**read_fields(file, "DefineMeter"), "type": "DefineMeter"}
     outcome = session.client.submit(action, dry_run=dry_run)
     if session.output is not Output.TABLE:
         session.show(outcome)
     elif dry_run:
-        session.say("it would be defined" if outcome["verdict"] == "accepted" else _why(outcome))
+        accepted = outcome["verdict"] == "accepted"
+        session.say("it would be defined" if accepted else f"refused: {outcome['reason']}")
     else:
         reply = outcome["reply"]
         session.say(f"defined {reply['key']}, version {reply['version']}")
@@ -86,31 +87,6 @@ def delete(session: Session, key: Key) -> None:
     """Measure by a meter no longer; what it has measured stays."""
     session.client.submit({"type": "DeleteMeter", "key": key})
     session.say(f"deleted meter {key}")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return what a file says.
-
-    Raises:
-        Problem: it cannot be read, or is no mapping.
-    """
-    import yaml
-
-    try:
-        said = yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Problem(f"{file} cannot be read: {error}", exit_code=USAGE) from error
-    if not isinstance(said, dict):
-        raise Problem(
-            f"{file} has no fields",
-            hint="`cumulog submit DefineMeter --describe` tells them.",
-            exit_code=USAGE,
-        )
-    return said
-
-
-def _why(outcome: Row) -> str:
-    return "; ".join(str(each.get("reason", each)) for each in outcome.get("reasons", []))
 
 
 def _validity(version: Row) -> str:

@@ -19,6 +19,7 @@ from api.native import (
     log,
     meters,
     policy,
+    price_lists,
     quotas,
     sealed,
     sql,
@@ -45,6 +46,7 @@ AREAS = (
     webhooks,
     policy,
     customers,
+    price_lists,
 )
 
 _object = msgspec.json.Decoder(dict[str, Any])

@@ -47,6 +47,9 @@ def test_a_meter_that_somebody_defines_measures_what_was(cloud, server, tmp_path
     (row,) = [row for row in told["usage"] if row["resource_id"] == server["id"]]
     assert (row["quantity"], row["unit"]) == ("1.000000000000", "Starts")
     assert (row["dimensions"], row["meter_version"]) == ({"flavor": "m1.nano"}, 1)
+    file.write_text(yaml.safe_dump({**STARTS, "unit": "Others"}))
+    refused = up.run("meter", "define", str(file), "--dry-run")
+    assert (refused.code, refused.output[:9]) == (1, "refused: ")
     table = up.run("usage", "--meter", "ops.starts", cloud="cumulog-demo").output
     assert "flavor=m1.nano" in table
     assert cloud.stranger()("GET", "/v1/usage?meter=ops.starts").body["usage"] == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_coverage import ASKED_FOR, note
+from tests.clock import Clock
 
 CUMULOG = str(Path(sys.executable).with_name("cumulog"))
 READY_S = 120.0
@@ -27,8 +28,10 @@ def clean_environment() -> dict[str, str]:
 class Up:
     """A running ``cumulog up`` and the commands given to its cloud."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, clock: Clock | None = None) -> None:
+        """``clock`` is the one that its processes and commands read; None: the system's."""
         self.state_dir = state_dir
+        self.environment = {} if clock is None else clock.environment
         self.ready_file = state_dir.with_suffix(".ready")
         self.process: subprocess.Popen[str] | None = None
         self.output = ""
@@ -44,7 +47,7 @@ class Up:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=clean_environment(),
+            env=clean_environment() | self.environment,
         )
         self.read_until(r"^ready http")
 
@@ -88,6 +91,7 @@ class Up:
             text=text,
             OS_CLIENT_CONFIG_FILE=str(self.state_dir / "clouds.yaml"),
             OS_CLOUD=cloud,
+            **self.environment,
         )
 
     def json(self, *arguments: str, cloud: str = "cumulog") -> dict | list:

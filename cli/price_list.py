@@ -1,0 +1,137 @@
+"""Commands about price lists: what is charged for what, from when on.
+
+A price list is published from a file of JSON or YAML with the fields of the action
+``PublishPriceList``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.client import quoted
+from cli.fields import micros, read_fields
+from cli.output import Column, Output, Row, when
+from cli.session import Session, command, group
+
+PUBLISH = "PublishPriceList"
+
+price_list_app = group("What is charged for what, from when on.")
+
+_MONTHLY = {"included": "free up to", "minimum": "at least", "maximum": "at most"}
+
+
+def _match(dimension: str, match: dict[str, list[str]]) -> str:
+    if "any_of" in match:
+        return f"{dimension} {' or '.join(match['any_of'])}"
+    return f"{dimension} other than {', '.join(match.get('all_except', []))}"
+
+
+def _price(rule: Row) -> str:
+    tiers: list[dict[str, Any]] = rule.get("tiers", [])
+    if not tiers:
+        return str(rule.get("price", ""))
+    return ", ".join(
+        f"{tier['price']} up to {tier['up_to']}" if tier.get("up_to") else f"{tier['price']} beyond"
+        for tier in tiers
+    )
+
+
+def _unit(rule: Row) -> str:
+    per = rule.get("per", 1)
+    return str(rule["unit"]) if per == 1 else f"{per} {rule['unit']}"
+
+
+def _monthly(rule: Row) -> str:
+    said = [(word, rule.get(field)) for field, word in _MONTHLY.items()]
+    return ", ".join(f"{word} {amount}" for word, amount in said if amount is not None)
+
+
+COLUMNS: list[Column] = [
+    ("NAME", "name"),
+    ("VERSION", "version"),
+    ("CURRENCY", "currency"),
+    ("VALID FROM", lambda row: when(row["valid_from"])),
+    ("RULES", lambda row: len(row["rules"])),
+    ("FREE", lambda row: ", ".join(row.get("free", []))),
+]
+RULE_COLUMNS: list[Column] = [
+    ("SKU", "sku"),
+    ("METER", "meter"),
+    ("OF", lambda rule: "; ".join(_match(*pair) for pair in rule.get("match", {}).items())),
+    ("MODEL", lambda rule: rule.get("model", "unit")),
+    ("PRICE", _price),
+    ("UNIT", _unit),
+    ("A MONTH", _monthly),
+]
+
+
+@command(price_list_app, "list")
+def list_(session: Session) -> None:
+    """List all versions of the price lists that you may see."""
+    session.show_all(session.client.get("/v1/price-lists")["price_lists"], COLUMNS)
+
+
+@command(price_list_app, "show")
+def show(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="A price list.", metavar="NAME")] = "standard",
+    *,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="This version; none: the newest.")
+    ] = None,
+) -> None:
+    """Show the rules of a price list.
+
+    Example: cumulog price-list show standard --version 1
+    """
+    found = session.client.get(f"/v1/price-lists/{quoted(name)}", version=version)["price_list"]
+    if session.output is not Output.TABLE:
+        session.show(found)
+        return
+    print(
+        f"{found['name']}, version {found['version']}, in {found['currency']}, "
+        f"from {when(found['valid_from'])} on:\n"
+    )
+    session.show_all(found["rules"], RULE_COLUMNS)
+    if found.get("free"):
+        print(f"\nFree: {', '.join(found['free'])}")
+
+
+@command(price_list_app, "publish")
+def publish(
+    session: Session,
+    file: Annotated[Path, typer.Argument(help="JSON or YAML: the fields of PublishPriceList.")],
+    *,
+    name: Annotated[str | None, typer.Option(help="Of this list; none: as the file says.")] = None,
+    valid_from: Annotated[
+        str | None,
+        typer.Option(help="From this time on (ISO 8601); none: as the file says, or from now on."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Check it; publish nothing.")] = False,
+) -> None:
+    """Publish the next version of a price list.
+
+    What is used from then on is charged by it, and what was used before is not touched. Usage that
+    no rule would match, or two, is named, and nothing is published.
+
+    Example: cumulog price-list publish 2027.yaml --valid-from 2027-01-01T00:00:00Z
+    """
+    action = {**read_fields(file, PUBLISH), "type": PUBLISH}
+    start = valid_from or action.get("valid_from")
+    if isinstance(start, str):
+        action["valid_from"] = micros(start)
+    if name is not None:
+        action["name"] = name
+    outcome = session.client.submit(action, dry_run=dry_run)
+    if session.output is not Output.TABLE:
+        session.show(outcome)
+    elif not dry_run:
+        reply = outcome["reply"]
+        session.say(f"published {reply['name']}, version {reply['version']}")
+    elif outcome["verdict"] == "accepted":
+        session.say("it would be published")
+    else:
+        session.say(f"refused: {outcome['reason']}")
+    if outcome["verdict"] == "refused":
+        raise typer.Exit(1)
