@@ -64,6 +64,7 @@ class Edge(Struct, kw_only=True):
     providers: Providers = field(default_factory=Providers)
     rendered: Rendered = field(default_factory=Rendered)
     freshness: Freshness = field(default_factory=Freshness)
+    past: int = 0  # of a cloud of the past, its ordinal; 0: of the present
     pasts: Pasts = field(default_factory=Pasts)
     policies: Policies = field(default_factory=Policies)
     policy_table: PolicyTable = PolicyTable()

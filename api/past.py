@@ -47,6 +47,13 @@ BUILDING_MAX = 4  # moments that one user may wait for at once
 IN_FLIGHT_NS = 1_000_000_000
 
 
+class PastIsPast(Forbidden):
+    """This is a cloud of the past (``api.then``)."""
+
+    code = "PastIsPast"
+    hint = "Ask the present cloud."
+
+
 class Pasts(Struct):
     """What one edge knows of moments, and the edges that read there. All bounded."""
 
@@ -103,6 +110,21 @@ def require_askable(call: "Call", route: "Route") -> None:
         raise InvalidInput("only reads are answered as of a moment: what is past cannot change")
     if route.public or route.present:
         raise InvalidInput(f"{route.path or '/'} cannot be asked as of a moment")
+
+
+def require_readable(call: "Call", route: "Route") -> None:
+    """Let pass, in a cloud of the past, only what reads what was there then.
+
+    Raises:
+        PastIsPast: it changes something, or asks what only the present knows.
+    """
+    here = f"this is the cloud as of ordinal {call.edge.past}"
+    if call.method not in READS:
+        raise PastIsPast(f"{here}: nothing can be changed in it")
+    if call.as_of:
+        raise PastIsPast(f"{here}, and of no other moment")
+    if route.present and call.api != "identity":  # its tokens are its own
+        raise PastIsPast(f"{here}, which knows nothing of {route.path}")
 
 
 async def enter(call: "Call") -> None:

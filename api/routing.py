@@ -336,6 +336,8 @@ class Service:
             if not allowed or call.method in methods:
                 raise _no_route(call)  # As in a version that never had it.
             raise MethodNotAllowed(f"{call.method} is not one of {allowed}", allow=allowed)
+        if edge.past:
+            past.require_readable(call, route)
         _ask_policy(call, route)
         if call.as_of:
             await _go_back(call, route)

@@ -109,7 +109,7 @@ async def serve(config: Config, stop: Stop) -> None:
         await _listen(edge)
         edge.access.start()
         tasks += [asyncio.create_task(_sweep(edge)), asyncio.create_task(_follow_ring(edge))]
-        await _serve_http(edge, stop)
+        await serve_http(edge, stop)
     finally:
         edge.closing.set()
         for task in tasks:
@@ -210,7 +210,8 @@ async def _sweep(edge: Edge) -> None:
                 log.info("blobs_swept", removed=removed)
 
 
-async def _serve_http(edge: Edge, stop: Stop) -> None:
+async def serve_http(edge: Edge, stop: Stop) -> None:
+    """Serve until told to stop."""
     config = edge.config
     listening = listen(config)
     address, port, *_ = listening.getsockname()

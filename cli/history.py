@@ -1,5 +1,6 @@
 """Commands about sealed history, and those that fold the log anew."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,12 +31,53 @@ def replay(
     verify_: Annotated[
         bool, typer.Option("--verify", help="Compare with what the engine holds.")
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="TIME|ORDINAL", help="Up to this moment (ISO 8601: UTC)."),
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="A new directory for the cloud of that moment.")
+    ] = None,
+    serve: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Serve such a directory until Ctrl-C.")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(help="With --serve, host:port to serve at.")
+    ] = "127.0.0.1:8790",
 ) -> None:
-    """Fold the whole log anew and compare with the engine's state. Exit code 1 if it differs."""
-    if not verify_:
-        raise Problem("say --verify", hint="It folds the log and compares.", exit_code=USAGE)
-    session.client.timeout_s = PROOF_S
-    show_proof(session, session.client.post("/v1/replay/verify", {}), "matches")
+    """Fold the log anew: to compare with the engine's state, or to have a cloud of a moment.
+
+    --verify folds all of it and ends with 1 if the engine's state differs.
+
+    --to and --into lay down a read-only cloud of a moment beside the cloud that runs in
+    --state-dir. Whoever could sign in then can sign in there, with the password of then, and reads
+    what was there; nothing can be changed in it. Its tokens are of no use elsewhere.
+
+    \b
+    cumulog replay --verify
+    cumulog replay --to 2026-11-28T12:00:00Z --into then
+    cumulog replay --serve then &
+    OS_CLIENT_CONFIG_FILE=then/clouds.yaml openstack --os-cloud then server list
+    """  # noqa: D301  # click's mark for lines that stay as they are
+    if [verify_, to is not None or into is not None, serve is not None].count(True) != 1:
+        raise Problem(
+            "say --verify, --to and --into, or --serve",
+            hint="`cumulog replay --help` tells what each does.",
+            exit_code=USAGE,
+        )
+    if serve is not None:
+        from cli import then
+
+        then.serve(serve, listen)
+    elif verify_:
+        session.client.timeout_s = PROOF_S
+        show_proof(session, session.client.post("/v1/replay/verify", {}), "matches")
+    elif to is None or into is None:
+        raise Problem("--to and --into go together", exit_code=USAGE)
+    else:
+        from cli import then
+
+        then.lay_down(session, to, into)
 
 
 @command(history_app, "status")

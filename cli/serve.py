@@ -86,6 +86,39 @@ def run_process(name: str, state_dir: str) -> None:
         ) from error
 
 
+def run_then(directory: Path, node: str, at: int, listen: str, present: "Config") -> None:
+    """Run the one process of a cloud of the past until it is told to stop.
+
+    ``present`` is what the API of the present cloud was told, ``at`` the moment's time.
+    """
+    import msgspec
+    import uvloop
+
+    from api.then import run
+    from engine.bus.client import BusError
+
+    log_json("then", present.log_level)
+    config = msgspec.structs.replace(
+        present,
+        state_dir=str(directory),
+        node=node,
+        listen=listen,
+        public_url="",
+        tls_certificate="",
+        tls_key="",
+        metrics_token_file="",
+    )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(config, at))
+    except BusError as error:
+        raise Problem(
+            f"the keys of the present cloud cannot be reached: {error}", hint="Is it up?"
+        ) from error
+    except OSError as error:
+        raise Problem(f"cannot serve at {listen}: {error.strerror}", exit_code=USAGE) from error
+
+
 def _archived(config: "Config", after_seq: int) -> "Iterator[tuple[int, bytes]]":
     """Yield the sealed commits after a sequence."""
     from projections.history import History, history_path

@@ -200,7 +200,7 @@ async def _states_of(call: Call, webhooks: Sequence[Webhook]) -> dict[str, Progr
 
 async def _ask(call: Call, question: str, asked: Struct) -> bytes | None:
     """Ask the courier; None if it does not answer: what is subscribed is known without it."""
-    if call.then is not None:
+    if call.then is not None or call.edge.past:
         return None  # of how deliveries stood then nothing is kept
     bus = call.edge.bus
     try:

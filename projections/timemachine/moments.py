@@ -29,6 +29,7 @@ SNAPSHOTS_MAX, SNAPSHOT_BYTES_MAX = 64, 2 * 2**30
 MOMENTS_MAX, MOMENT_BYTES_MAX = 16, 1 * 2**30
 DIFFERENCES_MAX = 8
 ENDS_MAX = 4096
+COPIES_MAX = 3
 BATCH_COMMITS_MAX = 500
 SNAPSHOT, MOMENT, TEMPORARY = "snapshot-", "moment-", ".building-"
 DIFFERENCE = "difference-"
@@ -111,6 +112,23 @@ class Moments:
         self._use(moment.ordinal)
         return moment
 
+    def write(self, file: Path, ordinal: Ordinal) -> Ordinal:
+        """Write what was there at an ordinal to a file elsewhere; return where its commit ends.
+
+        Beside whoever keeps the files here: nothing is left among them.
+
+        Raises:
+            BeforeFirstEvent, InTheFuture: there is no such moment.
+        """
+        for attempt in range(COPIES_MAX):
+            nearest = self._nearest(ordinal)
+            try:
+                return self._fold(file, ordinal, nearest, leaves=False)
+            except FileNotFoundError:  # it was removed meanwhile
+                if attempt == COPIES_MAX - 1:
+                    raise
+        raise AssertionError("unreachable")
+
     def between(self, since: Ordinal, through: Ordinal, project_id: str | None) -> Difference:
         """Return what changed from one moment to another; 0 is before everything.
 
@@ -182,16 +200,20 @@ class Moments:
     def _build(self, wanted: Ordinal) -> Path:
         scratch = self._scratch()
         try:
-            reached = self._fold(scratch, wanted)
+            reached = self._fold(scratch, wanted, self._nearest(wanted), leaves=True)
             made = self._directory / f"{MOMENT}{reached}.sqlite"
             scratch.replace(made)
         finally:
             scratch.unlink(missing_ok=True)
         return made
 
-    def _fold(self, scratch: Path, wanted: Ordinal) -> Ordinal:
-        """Make the read model of the last commit that ends at an ordinal or before."""
-        nearest = self._nearest(wanted)
+    def _fold(
+        self, scratch: Path, wanted: Ordinal, nearest: Path | None, *, leaves: bool
+    ) -> Ordinal:
+        """Make the read model of the last commit that ends at an ordinal or before.
+
+        From what ``nearest`` holds of it; on a long way snapshots are left, if ``leaves``.
+        """
         if nearest is not None:
             shutil.copyfile(nearest, scratch)
         db = store.open_scratch(scratch)
@@ -210,7 +232,7 @@ class Moments:
                 if pending == BATCH_COMMITS_MAX:
                     writer.commit()
                     pending = 0
-                if writer.position.ordinal >= snapshot_at:
+                if leaves and writer.position.ordinal >= snapshot_at:
                     writer.commit()
                     pending = 0
                     self._leave(scratch, writer.position.ordinal)

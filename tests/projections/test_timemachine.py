@@ -15,6 +15,7 @@ from projections.models import apply_commit, decode_stored, last_ordinal
 from projections.query import Query
 from projections.store import MadeBy
 from projections.timemachine import moments as made
+from projections.timemachine.copy import lay_down, ordinal_at
 from projections.timemachine.moments import (
     BeforeFirstEvent,
     InTheFuture,
@@ -273,3 +274,39 @@ def test_nothing_can_be_written_through_a_moment(tmp_path):
     for statement in ("DELETE FROM servers", "DELETE FROM now.timeline", "DROP VIEW timeline"):
         with pytest.raises(sqlite3.OperationalError):
             db.execute(statement)
+
+
+@pytest.mark.parametrize("of", [60, 400])
+def test_a_whole_copy_of_a_moment_is_the_read_model_of_then(tmp_path, of):
+    """Timeline and alarms too; and nothing is left among the node's own files."""
+    story = Story()
+    story.commits = list(enumerate(golden_log(), 1))
+    path = tmp_path / "n.sqlite"
+    projected(story, path)
+    moments = moments_of(story, path)
+    moments.at(of // 2)
+    before = sorted(moments_path(path).iterdir())
+
+    moment = lay_down(path, story.read, of, tmp_path / "then" / "then.sqlite")
+
+    with closing(store.open_reader(tmp_path / "then" / "then.sqlite")) as db:
+        assert store.digest(db) == digests(story.commits)[moment.ordinal]
+    assert moment.ordinal <= of
+    assert sorted(moments_path(path).iterdir()) == before
+    with pytest.raises(FileExistsError):
+        lay_down(path, story.read, of, tmp_path / "then" / "then.sqlite")
+
+
+def test_a_time_means_the_last_commit_by_then(tmp_path):
+    story = a_small_story()
+    path = tmp_path / "n.sqlite"
+    projected(story, path)
+    ends = {}
+    for _, data in story.commits:
+        commit = decode_stored(data)
+        ends[commit.at] = last_ordinal(commit)
+
+    for at, end in list(ends.items())[::7]:
+        assert ordinal_at(path, story.read, at) == end
+    with pytest.raises(BeforeFirstEvent):
+        ordinal_at(path, story.read, min(ends) - 1)
