@@ -179,6 +179,9 @@ class Call:
             raise Forbidden(explained(policy, action), action=action, rule=self.rule)
         if then is not None:
             reach = then.narrowed(self, action, reach)
+            if reach is None:
+                reason = f"you may now, but might not then: {explained(then.past.policy(), action)}"
+                raise Forbidden(reason, action=action)
         self.edge.decisions["allow"] += 1
         self.rule, self.reach, self._allowed = reach.rule, reach, action
         return reach
@@ -200,11 +203,19 @@ class Call:
 
     def may(self, action: str) -> bool:
         """Return whether the policy lets the caller do what it calls ``action``, in any reach."""
+        return self.reach_of(action) is not None
+
+    def reach_of(self, action: str) -> Reach | None:
+        """Return how far the caller may go with what the policy calls ``action``; None: not at all.
+
+        It is not thereby decided that this call may do it: see ``allow``.
+        """
         then, principal = self.then, self.principal
         policy = (self.edge if then is None else then.now).policy()
-        if policy.reach(action, principal.scope, principal.role_set) is None:
-            return False
-        return then is None or then.might(self, action)
+        reach = policy.reach(action, principal.scope, principal.role_set)
+        if reach is None or then is None:
+            return reach
+        return then.narrowed(self, action, reach)
 
     @property
     def sight(self) -> str | None:

@@ -17,11 +17,12 @@ from msgspec import Struct, field
 from api.auth import now
 from api.compute.rendered import Rendered
 from api.errors import Denied, TooManyRequests
+from api.nobody import Nobody
 from api.times import parse_time
 from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, BusError, BusTimeout, NoResponders
 from engine.domain.context import Reach
 from engine.domain.identity.directory import roles_on
-from engine.policy import Policies, explained
+from engine.policy import Policies
 from projections.access import access_path
 from projections.runner import read_model_path
 from projections.timemachine.moments import BeforeFirstEvent, InTheFuture, Moment
@@ -77,16 +78,11 @@ class Then(Struct, frozen=True):
     past: "Edge"
     roles: frozenset[str]
 
-    def narrowed(self, call: "Call", action: str, today: Reach) -> Reach:
-        """Return how far both go: today's rules, and those of then.
-
-        Raises:
-            Forbidden: then it was not allowed at all.
-        """
-        policy = self.past.policy()
-        then = policy.reach(action, call.principal.scope, self.roles)
+    def narrowed(self, call: "Call", action: str, today: Reach) -> Reach | None:
+        """Return how far both go, today's rules and those of then; None: then not at all."""
+        then = self.past.policy().reach(action, call.principal.scope, self.roles)
         if then is None:
-            raise Forbidden(f"you may now, but might not then: {explained(policy, action)}")
+            return None
         return Reach(
             rule=today.rule,
             any=today.any and then.any,
@@ -94,10 +90,6 @@ class Then(Struct, frozen=True):
             domain=(today.any or today.domain) and (then.any or then.domain),
             user=(today.any or today.user) and (then.any or then.user),
         )
-
-    def might(self, call: "Call", action: str) -> bool:
-        """Return whether it was allowed then, in any reach."""
-        return self.past.policy().reach(action, call.principal.scope, self.roles) is not None
 
 
 def require_askable(call: "Call", route: "Route") -> None:
@@ -208,6 +200,7 @@ async def _edge(call: "Call", ordinal: Ordinal, at: Micros | None) -> "Edge":
 def _past(edge: "Edge", moment: Moment, at: Micros) -> "Edge":
     return msgspec.structs.replace(
         edge,
+        bus=Nobody(edge.config.cell, InvalidInput, "this cannot be asked as of a moment"),
         reader=PastReader(read_model_path(edge.config), moment, at),
         audit=PastAccess(access_path(edge.config), at),
         rendered=Rendered(),

@@ -46,6 +46,7 @@ async def record(call: "Call", problem: "Problem") -> None:
         or route is None
         or not route.mutates
         or call.ordinal
+        or call.edge.past
         or call.dry_run
         or is_trial(call)
         or not 400 <= problem.status < 500

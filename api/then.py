@@ -10,44 +10,21 @@ import asyncio
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Never
 
 from cryptography.fernet import Fernet
 
 from api.access import AccessLog
 from api.auth import Authenticator, now
 from api.freshness import Freshness
+from api.nobody import Nobody
+from api.past import PastIsPast
 from api.run import Stop, make_edge, serve_http
 from api.tokens import KeySource, TokenRing
-from engine.bus.client import Bus, BusError
+from engine.bus.client import Bus
 from engine.bus.keys import TokenKeys
 from projections.reader import Reader
 from schemas.config import Config
 from schemas.units import Micros
-
-
-class Nobody(Bus):
-    """The bus of a cloud that has nobody to talk to."""
-
-    def __init__(self, cell: str) -> None:
-        super().__init__(url="", user="", password="", cell=cell)
-
-    @property
-    def connected(self) -> bool:
-        """Whether all is there that there will be."""
-        return True
-
-    async def publish(self, subject: str, *_: object, **__: object) -> None:
-        """Fail."""
-        _fail(subject)
-
-    async def ask(self, subject: str, *_: object, **__: object) -> Never:
-        """Fail."""
-        _fail(subject)
-
-
-def _fail(subject: str) -> Never:
-    raise BusError(f"nobody answers on {subject} in a cloud of the past")
 
 
 class Standing(Freshness):
@@ -92,7 +69,7 @@ async def run(config: Config, at: Micros) -> None:
         cell=config.cell,
     )
     edge = make_edge(config, bus)
-    edge.bus = Nobody(config.cell)
+    edge.bus = Nobody(config.cell, PastIsPast, "a cloud of the past has nobody to ask for this")
     edge.reader = reader = StandingReader(
         Path(config.state_dir) / "read" / f"{config.node}.sqlite", at
     )

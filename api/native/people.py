@@ -13,7 +13,7 @@ def names_of(call: Call, user_ids: Iterable[str]) -> dict[str, str]:
     Who is gone has none.
     """
     caller = call.principal
-    reach = call.edge.policy().reach(READ_USERS, caller.scope, caller.role_set)
+    reach = call.reach_of(READ_USERS)
     if reach is None or not reach.any:
         return {i: caller.user.name for i in user_ids if i == caller.user_id}
     found = {user_id: call.edge.reader.user(user_id) for user_id in sorted(set(user_ids))}
