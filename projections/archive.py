@@ -8,13 +8,11 @@ gives the same answer. ``archiver`` asks it in threads.
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from engine.domain.fold import apply_commit, decode_for_fold
-from engine.domain.metering import Versions, ended, with_version
 from engine.domain.state import Cell, digest
 from engine.log.checkpoint import Checkpoint, CheckpointBroken, Held
 from engine.log.commit import ChainBroken
@@ -23,19 +21,19 @@ from engine.log.verify import Walk
 from projections.answers import RequestAlarm
 from projections.bill import Bill, derive_bill
 from projections.history import History
-from projections.metering import Interval, Meters, Usage, tags, usage
-from projections.models import StoredCommit, decode_fact, decode_stored, last_ordinal
+from projections.holdings import Holdings
+from projections.metering import Interval, Usage, usage
+from projections.models import StoredCommit, decode_stored, last_ordinal
 from projections.rating import UsageRow, shown, usage_row
 from projections.reader import Reader
 from projections.segment import HistoryBroken, Segment, about_rows
 from schemas.billing import PriceList, PriceListPublished
 from schemas.errors import InvalidInput, NotFound, Unavailable
-from schemas.metering import ADDITIVE, BUILT_IN, MeterDefined, MeterDefinition, MeterDeleted
+from schemas.metering import ADDITIVE, MeterDefinition
 from schemas.units import Micros, Ordinal
 
 PRICE_LIST = "standard"
 PUBLISHED = str(PriceListPublished.__struct_config__.tag)
-DEFINING = [str(fact.__struct_config__.tag) for fact in (MeterDefined, MeterDeleted)]
 
 type Read = Callable[[int], Iterable[tuple[int, bytes]]]
 
@@ -124,15 +122,8 @@ class StatusAnswer(Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class _Tagged(Struct, frozen=True):
-    type: str
-
-
-_decode_tagged = msgspec.json.Decoder(_Tagged).decode
-
-
 class Metered(Struct, kw_only=True):
-    """The metered part of history, folded. ``definitions`` are the newest of each meter."""
+    """What was metered in a time. ``definitions`` are the newest of each meter."""
 
     intervals: list[Interval]
     definitions: dict[str, MeterDefinition]
@@ -141,12 +132,18 @@ class Metered(Struct, kw_only=True):
 
 
 class Archive:
-    """Sealed history and the log's tail as one. ``read`` yields what follows a sequence."""
+    """Sealed history and the log's tail as one. ``read`` yields what follows a sequence.
 
-    def __init__(self, history: History, read: Read, reader: Reader) -> None:
+    ``metering`` is where ``holdings`` keep what they are; None means in memory.
+    """
+
+    def __init__(
+        self, history: History, read: Read, reader: Reader, metering: Path | None = None
+    ) -> None:
         self._history = history
         self._read = read
         self._reader = reader
+        self.holdings = Holdings(metering, history, read, remember=[PUBLISHED])
 
     def usage(self, window: Window, now: Micros) -> UsageAnswer:
         """Return what was used in a window, no later than ``now``.
@@ -155,8 +152,8 @@ class Archive:
             InvalidInput: the window ends before it begins.
             NotFound: there is no such meter.
         """
-        metered = self.metered(window.meter)
         start, end = _bounds(window, now)
+        metered = self.metered(start, end, window.project, window.meter)
         rows = list(usage(metered.intervals, start, end, window.project))
         return UsageAnswer(
             as_of=metered.as_of,
@@ -173,11 +170,11 @@ class Archive:
             InvalidInput: the window ends before it begins.
             NotFound: there is no such price list.
         """
-        metered = self.metered()
+        start, end = _bounds(window, now)
+        metered = self.metered(start, end, window.project)
         versions = metered.price_lists.get(window.price_list)
         if not versions:
             raise NotFound(f"there is no price list {window.price_list!r}")
-        start, end = _bounds(window, now)
         by_project: dict[str, list[Usage]] = {} if window.project is None else {window.project: []}
         for row in usage(metered.intervals, start, end, window.project):
             by_project.setdefault(row.project_id, []).append(row)
@@ -341,60 +338,31 @@ class Archive:
             elapsed_ms=int((time.monotonic() - began) * 1000),
         )
 
-    def metered(self, meter: str | None = None) -> Metered:
-        """Fold the metered facts and price lists of all history, for all meters or for one.
+    def metered(
+        self,
+        start: Micros,
+        end: Micros,
+        project_id: str | None = None,
+        meter: str | None = None,
+    ) -> Metered:
+        """Return what was metered from ``start`` to ``end``, and by which price lists it is rated.
 
         Raises:
             NotFound: there is no such meter.
         """
-        with self._history.hold() as segments:
-            tail = list(self._tail(segments))
-            return self._metered(segments, tail, meter)
-
-    def _metered(
-        self, segments: Sequence[Segment], tail: Sequence[StoredCommit], only: str | None
-    ) -> Metered:
-        price_lists: dict[str, list[PriceList]] = {}
-        defined: dict[str, Versions] = {key: (meter,) for key, meter in BUILT_IN.items()}
-        for _, at, fact in self._facts([*DEFINING, PUBLISHED], segments, tail):
-            match fact:
-                case PriceListPublished(price_list=price_list):
-                    price_lists.setdefault(price_list.name, []).append(price_list)
-                case MeterDefined(meter=meter):
-                    defined[meter.key] = with_version(defined.get(meter.key, ()), meter)
-                case MeterDeleted(key=key):
-                    defined[key] = ended(defined[key], at)
-                case _:
-                    raise AssertionError(f"{type(fact)} was not asked for")
-        if only is not None:
-            if only not in defined:
-                raise NotFound(f"there is no meter {only!r}")
-            defined = {only: defined[only]}
-        definitions = [meter for versions in defined.values() for meter in versions]
-        meters = Meters(definitions)
-        for ordinal, at, fact in self._facts(tags(definitions), segments, tail):
-            meters.apply(ordinal, at, fact)
-        last = tail[-1] if tail else None
-        return Metered(
-            intervals=meters.intervals(),
-            definitions={key: versions[-1] for key, versions in defined.items()},
-            price_lists=price_lists,
-            as_of=last_ordinal(last) if last else segments[-1].last if segments else 0,
-        )
-
-    def _facts(
-        self, wanted: Sequence[str], segments: Sequence[Segment], tail: Sequence[StoredCommit]
-    ) -> Iterator[tuple[Ordinal, Micros, Any]]:
-        """Yield (ordinal, commit's time, fact) of all facts with these tags, in order."""
-        for ordinal, at, _, body in self._history.facts(wanted, segments):
-            yield ordinal, at, decode_fact(body)
-        for commit in tail:
-            ordinal = commit.first
-            for record in commit.records:
-                for number, raw in enumerate(record.facts, ordinal + 1):
-                    if _decode_tagged(raw).type in wanted:
-                        yield number, commit.at, decode_fact(raw)
-                ordinal += 1 + len(record.facts)
+        with self.holdings.look() as held:
+            if meter is not None and meter not in held.versions:
+                raise NotFound(f"there is no meter {meter!r}")
+            price_lists: dict[str, list[PriceList]] = {}
+            for _, _, fact in held.facts:
+                if isinstance(fact, PriceListPublished):
+                    price_lists.setdefault(fact.price_list.name, []).append(fact.price_list)
+            return Metered(
+                intervals=held.intervals(start, end, project_id=project_id, meter=meter),
+                definitions=held.definitions,
+                price_lists=price_lists,
+                as_of=held.as_of,
+            )
 
     def _tail(self, segments: Sequence[Segment]) -> Iterator[StoredCommit]:
         for _, data in self._read(segments[-1].last_seq if segments else 0):

@@ -42,6 +42,7 @@ from engine.log.signing import KeysUnreadable
 from projections.agreement import questions as about_agreement
 from projections.archive import Archive, SegmentsAnswer, Window
 from projections.history import History, history_path
+from projections.holdings import holdings_path
 from projections.models import decode_stored, last_ordinal
 from projections.notary import Notary, book_of, keys_of
 from projections.numbers import GAPS, USAGE_ROWS, lag
@@ -115,7 +116,7 @@ async def run(config: Config) -> None:
         )
 
     reader = Reader(read_model_path(config))
-    archive = Archive(history, read, reader)
+    archive = Archive(history, read, reader, holdings_path(config))
     notary = Notary(config.cell, keys_of(config), book_of(config), read, history, reader)
     archiver = Archiver(
         bus,
@@ -192,6 +193,7 @@ class Archiver:
                 await self._guarded("not_sealed", self.seal_due(_now()))
                 await self._guarded("not_signed", self.sign_due(_now()))
                 await self._guarded("not_merged", self.merge_due())
+                await self._guarded("not_held", asyncio.to_thread(self._archive.holdings.keep_up))
                 await asyncio.sleep(min(CHECK_S_MAX, max(1.0, self._segment_age_s / 10)))
         finally:
             await subscription.stop()

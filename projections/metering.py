@@ -9,7 +9,7 @@ length. All is a pure function of the meters' definitions (``schemas.metering``)
 order of the log; there is no other way in which any meter is computed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -77,7 +77,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     last_ordinal: Ordinal
 
 
-class _Held(Struct):
+class HeldState(Struct):
     """What is known of a resource: whose, how much, and the latest time seen of it."""
 
     dimensions: Dimensions
@@ -87,45 +87,58 @@ class _Held(Struct):
     open: Interval | None = None
 
 
-class _Meter(Struct):
+class MeterState(Struct):
     """One definition's state: each resource, and what was noted of others."""
 
     definition: MeterDefinition
-    held: dict[str, _Held] = {}
+    held: dict[str, HeldState] = {}
     noted: dict[str, int] = {}
+
+    def still(self) -> Iterator[Interval]:
+        """Yield what is held."""
+        return (held.open for held in self.held.values() if held.open is not None)
 
 
 class Meters:
     """The fold: give it facts in the order of the log, then read ``intervals``."""
 
-    def __init__(self, definitions: Iterable[MeterDefinition] = tuple(BUILT_IN.values())) -> None:
+    def __init__(
+        self,
+        definitions: Iterable[MeterDefinition] = tuple(BUILT_IN.values()),
+        states: Iterable[MeterState] = (),
+    ) -> None:
+        """Begin with meters that have seen nothing, and go on with the states of others."""
         self._closed: list[Interval] = []
-        self._meters = [_Meter(definition=definition) for definition in definitions]
         self._steps: dict[type, list[_Step]] = {}
-        for meter in self._meters:
-            for rule in meter.definition.rules:
-                self._steps.setdefault(_TYPES[rule.fact], []).append(
-                    _Step(meter, rule, self._closed)
-                )
+        self.states: list[MeterState] = []
+        self.join([*(MeterState(definition=each) for each in definitions), *states])
+
+    def join(self, states: Iterable[MeterState], closed: Iterable[Interval] = ()) -> None:
+        """Go on with more meters, which must have seen what these have, and what has ended."""
+        self._closed += closed
+        for state in states:
+            self.states.append(state)
+            for rule in state.definition.rules:
+                step = _Step(state, rule, self._closed)
+                self._steps.setdefault(_TYPES[rule.fact], []).append(step)
 
     def intervals(self) -> list[Interval]:
         """Return all intervals so far, closed and open, in the order in which they began."""
-        still = (held.open for meter in self._meters for held in meter.held.values())
-        everything = [*self._closed, *(interval for interval in still if interval is not None)]
-        return sorted(self._in_their_time(everything), key=_order)
+        everything = [*self._closed, *self.still()]
+        return in_order(everything, (state.definition for state in self.states))
 
-    def _in_their_time(self, held: list[Interval]) -> list[Interval]:
-        """Cut each to when its version of the meter measures: another measures the rest."""
-        cut = {
-            (meter.key, meter.version): (meter.valid_from, meter.valid_until)
-            for meter in (each.definition for each in self._meters)
-            if meter.valid_from or meter.valid_until is not None
-        }
-        if not cut:
-            return held
-        always = (0, None)
-        within = (_within(x, *cut.get((x.meter, x.meter_version), always)) for x in held)
-        return [interval for interval in within if interval is not None]
+    def still(self) -> Iterator[Interval]:
+        """Yield what is held now."""
+        for state in self.states:
+            yield from state.still()
+
+    def closed(self) -> Sequence[Interval]:
+        """Return what has ended since it was last forgotten."""
+        return tuple(self._closed)
+
+    def forget_closed(self) -> None:
+        """Forget what has ended; whoever calls has kept it."""
+        self._closed.clear()
 
     def apply(self, ordinal: Ordinal, at: Micros, fact: object) -> None:
         """Fold one fact; those that no meter has a rule for change nothing.
@@ -139,7 +152,7 @@ class Meters:
 class _Step:
     """One rule of one meter, ready to be applied."""
 
-    def __init__(self, meter: _Meter, rule: MeterRule, closed: list[Interval]) -> None:
+    def __init__(self, meter: MeterState, rule: MeterRule, closed: list[Interval]) -> None:
         of = _TYPES[rule.fact]
         self._meter = meter
         self._closed = closed
@@ -176,18 +189,18 @@ class _Step:
     def _value(self, fact: Any) -> int:
         return next((number for read in self._sources if (number := read(fact))), 0)
 
-    def _keep(self, resource_id: str, fact: Any) -> _Held | None:
+    def _keep(self, resource_id: str, fact: Any) -> HeldState | None:
         """Keep what the fact says of the resource; None if nobody knows whose it is."""
         held = self._meter.held.get(resource_id)
         if self._effect == "add":
             if self._project is None:
                 return held
             dimensions = self._blank if held is None else held.dimensions
-            return _Held(dimensions=dimensions, project_id=self._project(fact) or "")
+            return HeldState(dimensions=dimensions, project_id=self._project(fact) or "")
         if held is None:
             if self._project is None:
                 return None
-            held = _Held(dimensions=self._blank, value=self._at_first)
+            held = HeldState(dimensions=self._blank, value=self._at_first)
             self._meter.held[resource_id] = held
         if self._project is not None:
             held.project_id = self._project(fact) or ""
@@ -202,7 +215,7 @@ class _Step:
         return before | {name: _text(read(fact)) for name, read in self._dimensions}
 
     def _affect(
-        self, held: _Held, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
+        self, held: HeldState, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
     ) -> None:
         match self._effect:
             case "set":
@@ -225,7 +238,7 @@ class _Step:
             case "note" | "drop":
                 raise AssertionError("what is noted is of no resource that is held")
 
-    def _open(self, held: _Held, ordinal: Ordinal, resource_id: str) -> None:
+    def _open(self, held: HeldState, ordinal: Ordinal, resource_id: str) -> None:
         definition = self._meter.definition
         if held.project_id and (held.value or definition.keeps_zero):
             held.open = Interval(
@@ -242,12 +255,12 @@ class _Step:
                 last_ordinal=None,
             )
 
-    def _close(self, held: _Held, ordinal: Ordinal) -> None:
+    def _close(self, held: HeldState, ordinal: Ordinal) -> None:
         if held.open is not None:
             self._closed.append(replace(held.open, end=held.latest, last_ordinal=ordinal))
             held.open = None
 
-    def _cut(self, held: _Held, ordinal: Ordinal, at: Micros) -> None:
+    def _cut(self, held: HeldState, ordinal: Ordinal, at: Micros) -> None:
         """If what is held is another now, end one interval and begin the next, without a gap."""
         before = held.open
         if before is not None and (before.value, before.project_id, before.dimensions) != (
@@ -260,7 +273,7 @@ class _Step:
             self._open(held, ordinal, before.resource_id)
 
     def _point(
-        self, held: _Held, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
+        self, held: HeldState, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
     ) -> None:
         definition = self._meter.definition
         if held.project_id:
@@ -281,6 +294,20 @@ class _Step:
                     unique=_text(self._unique(fact)) if self._unique else "",
                 )
             )
+
+
+def in_order(held: Iterable[Interval], definitions: Iterable[MeterDefinition]) -> list[Interval]:
+    """Return intervals as they began, each cut to when its version of the meter measures."""
+    cut = {
+        (meter.key, meter.version): (meter.valid_from, meter.valid_until)
+        for meter in definitions
+        if meter.valid_from or meter.valid_until is not None
+    }
+    if cut:
+        always = (0, None)
+        within = (_within(x, *cut.get((x.meter, x.meter_version), always)) for x in held)
+        held = [interval for interval in within if interval is not None]
+    return sorted(held, key=_order)
 
 
 def _within(interval: Interval, start: Micros, until: Micros | None) -> Interval | None:

@@ -1,0 +1,524 @@
+"""Holdings: every interval there ever was, kept so that no question folds the whole log again.
+
+The fold of ``metering`` goes on from where it was. What has ended lies in Parquet files (*runs*);
+what is held, and how far the log was read, in a *checkpoint*, which names the runs that count. It
+is written last and put in place at once, so that a kill at any moment loses work and nothing else.
+All of it is derived: with other code, another log, or nothing there, it is made anew. Invariant:
+what is answered is what folding the whole log would give.
+"""
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.domain.metering import Versions, ended, with_version
+from engine.fingerprint import fingerprint
+from engine.log.commit import GENESIS
+from projections.answers import Position
+from projections.history import History
+from projections.metering import Interval, Meters, MeterState, in_order, tags
+from projections.models import StoredCommit, decode_fact, decode_stored, last_ordinal
+from projections.segment import database, file_sha256
+from schemas.config import Config
+from schemas.metering import BUILT_IN, MeterDefined, MeterDefinition, MeterDeleted
+from schemas.units import Micros, Ordinal
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT = "checkpoint.msgpack"
+RUN_ROWS = 50_000
+KEEP_EVERY = 20_000  # ordinals between two checkpoints
+FAN_IN = 8
+DIGEST_BYTES = 32
+MERGED_ROWS_MAX = 1_000_000
+# All of our code that has a part in what is kept here.
+CODE = ("schemas.metering", "schemas.paths", "projections.metering", "projections.holdings")
+BEGINNING = Position(ordinal=0, seq=0, hash=GENESIS, at=0)
+DEFINING = [str(fact.__struct_config__.tag) for fact in (MeterDefined, MeterDeleted)]
+
+type Read = Callable[[int], Iterable[tuple[int, bytes]]]
+
+_COLUMNS = (
+    "resource_kind VARCHAR, resource_id VARCHAR, project_id VARCHAR, meter VARCHAR, "
+    "meter_version INTEGER, dimensions VARCHAR, value BIGINT, start_at BIGINT, end_at BIGINT, "
+    "first_ordinal BIGINT, last_ordinal BIGINT, aggregation VARCHAR, unique_text VARCHAR"
+)
+_decode_dimensions = msgspec.json.Decoder(dict[str, str]).decode
+_json = msgspec.json.Encoder()
+
+
+class HoldingsBroken(Exception):
+    """What is kept does not go on in this log; it is to be made anew."""
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """A file of intervals that have ended, and the SHA-256 (hex) of its bytes."""
+
+    name: str
+    rows: int
+    sha256: str = ""
+
+
+class _Tagged(Struct, frozen=True):
+    type: str
+
+
+class _Fact(Struct, frozen=True, kw_only=True):
+    ordinal: Ordinal
+    at: Micros
+    body: bytes
+
+
+class _Kept(Struct, frozen=True, kw_only=True):
+    """A checkpoint: the fold up to a position."""
+
+    code: str
+    position: Position
+    states: list[MeterState]
+    facts: list[_Fact]
+    runs: list[Run]
+
+
+class Held(Struct, frozen=True, kw_only=True):
+    """What there is at one moment: ``loose`` are intervals that lie in no run.
+
+    ``facts`` are (ordinal, commit's time, fact) of those that were asked to be remembered.
+    """
+
+    as_of: Ordinal
+    versions: dict[str, Versions]
+    runs: tuple[Path, ...]
+    loose: tuple[Interval, ...]
+    facts: tuple[tuple[Ordinal, Micros, Any], ...]
+
+    @property
+    def definitions(self) -> dict[str, MeterDefinition]:
+        """The newest version of each meter."""
+        return {key: versions[-1] for key, versions in self.versions.items()}
+
+    def intervals(
+        self, start: Micros, end: Micros, *, project_id: str | None = None, meter: str | None = None
+    ) -> list[Interval]:
+        """Return the intervals that touch [start, end], in the order in which they began."""
+        found = list(self._run_rows(start, end, project_id, meter))
+        found += [
+            each
+            for each in self.loose
+            if each.start <= end
+            and (each.end is None or each.end >= start)
+            and project_id in {None, each.project_id}
+            and meter in {None, each.meter}
+        ]
+        definitions = (version for versions in self.versions.values() for version in versions)
+        return in_order(found, definitions)
+
+    def _run_rows(
+        self, start: Micros, end: Micros, project_id: str | None, meter: str | None
+    ) -> Iterator[Interval]:
+        if not self.runs:
+            return
+        where = ["start_at <= ?", "end_at >= ?"]
+        values: list[Any] = [[str(path) for path in self.runs], end, start]
+        for column, wanted in (("project_id", project_id), ("meter", meter)):
+            if wanted is not None:
+                where.append(f"{column} = ?")
+                values.append(wanted)
+        known: dict[str, dict[str, str]] = {}  # few combinations, many rows
+        with database() as db:
+            db.execute(
+                f"SELECT * FROM read_parquet(?) WHERE {' AND '.join(where)}",  # noqa: S608  # our own words
+                values,
+            )
+            while rows := db.fetchmany(10_000):
+                for row in rows:
+                    dimensions = known.get(row[5])
+                    if dimensions is None:
+                        dimensions = known[row[5]] = _decode_dimensions(row[5])
+                    yield Interval(
+                        resource_kind=row[0],
+                        resource_id=row[1],
+                        project_id=row[2],
+                        meter=row[3],
+                        meter_version=row[4],
+                        dimensions=dimensions,
+                        value=row[6],
+                        start=row[7],
+                        end=row[8],
+                        first_ordinal=row[9],
+                        last_ordinal=row[10],
+                        aggregation=row[11],
+                        unique=row[12],
+                    )
+
+
+def holdings_path(config: Config) -> Path:
+    """Return where a cell's holdings lie."""
+    return Path(config.state_dir) / "metering"
+
+
+class Holdings:
+    """The fold that goes on. One process keeps it; threads may share it.
+
+    ``remember`` are the tags of facts to be handed out with what is held. Without a directory
+    everything is kept in memory.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        history: History,
+        read: Read,
+        *,
+        remember: Sequence[str] = (),
+        run_rows: int = RUN_ROWS,
+    ) -> None:
+        self._directory = directory
+        self._history = history
+        self._read = read
+        self._remember = (*DEFINING, *remember)
+        self._run_rows = self._patience = run_rows
+        self._code = fingerprint(*CODE) + ",".join(self._remember)
+        self._mutex = threading.RLock()
+        self._readers = 0
+        self._begin()
+        self._loaded = False
+
+    def _begin(self) -> None:
+        self._position = BEGINNING
+        self._meters = Meters()
+        self._versions: dict[str, Versions] = {k: (meter,) for k, meter in BUILT_IN.items()}
+        self._facts: list[tuple[Ordinal, Micros, Any]] = []
+        self._runs: list[Run] = []
+        self._intact: dict[str, tuple[int, int, int]] = {}
+        self._kept_at: Ordinal = 0
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[Held]:
+        """Return what there is once all that the log holds is folded; its runs stay meanwhile.
+
+        Raises:
+            HistoryBroken: a segment is not what was sealed, so nobody is to be billed by it.
+        """
+        with self._mutex:
+            with self._history.hold() as segments:
+                self._history.require_intact(segments)
+            self.advance()
+            held = Held(
+                as_of=self._position.ordinal,
+                versions=dict(self._versions),
+                runs=tuple(self._path(run) for run in self._runs),
+                loose=(*self._meters.closed(), *self._meters.still()),
+                facts=tuple(self._facts),
+            )
+            self._readers += 1
+        try:
+            yield held
+        finally:
+            with self._mutex:
+                self._readers -= 1
+
+    def advance(self) -> None:
+        """Fold what is new in the log."""
+        with self._mutex:
+            if not self._loaded:
+                self._load()
+                self._loaded = True
+            try:
+                self._require_intact()
+                self._go_on()
+            except HoldingsBroken as error:
+                log.warning("holdings_made_anew", why=str(error))
+                self._begin()
+                self._go_on()
+
+    def keep_up(self) -> None:
+        """Fold what is new in the log; keep it if much is not kept yet."""
+        with self._mutex:
+            self.advance()
+            if self._position.ordinal - self._kept_at >= KEEP_EVERY:
+                self.keep()
+
+    def keep(self) -> None:
+        """Write what has ended into a run, and a checkpoint."""
+        with self._mutex:
+            if self._directory is None or self._position.ordinal == self._kept_at:
+                return
+            self._directory.mkdir(parents=True, exist_ok=True)
+            closed = self._meters.closed()
+            runs = list(self._runs)
+            if closed:
+                runs.append(self._write_run(closed))
+            while len(small := _mergeable(runs)) >= FAN_IN:
+                at = runs.index(small[0])
+                runs[at : at + len(small)] = [self._merge(small)]
+            self._checkpoint(runs)
+            self._meters.forget_closed()
+            self._runs = runs
+            self._kept_at = self._position.ordinal
+            self._clean()
+
+    # The fold
+
+    def _go_on(self) -> None:
+        with self._history.hold() as segments:
+            for segment in segments:
+                if segment.last <= self._position.ordinal:
+                    continue
+                for ordinal, at, _, body in self._history.facts(self._wanted(), [segment]):
+                    if ordinal > self._position.ordinal:
+                        self._take(ordinal, at, decode_fact(body))
+                self._position = Position(
+                    ordinal=segment.last,
+                    seq=segment.last_seq,
+                    hash=segment.last_hash,
+                    at=segment.last_at,
+                )
+                self._keep_if_much()
+        self._follow()
+        # A meter that was just defined has seen nothing of the log yet.
+        known = {(each.definition.key, each.definition.version) for each in self._meters.states}
+        new = [
+            each
+            for versions in self._versions.values()
+            for each in versions
+            if (each.key, each.version) not in known
+        ]
+        if new:
+            self._catch_up(new)
+
+    def _follow(self) -> None:
+        """Fold what is not sealed yet."""
+        for seq, data in self._read(self._position.seq):
+            commit = decode_stored(data)
+            position = self._position
+            if commit.first != position.ordinal + 1 or commit.prev != position.hash:
+                raise HoldingsBroken(f"commit {seq} does not follow ordinal {position.ordinal}")
+            for ordinal, fact in _facts(commit, frozenset(self._wanted())):
+                self._take(ordinal, commit.at, fact)
+            self._position = Position(
+                ordinal=last_ordinal(commit), seq=seq, hash=commit.hash, at=commit.at
+            )
+            self._keep_if_much()
+
+    def _wanted(self) -> list[str]:
+        folded = tags(state.definition for state in self._meters.states)
+        return sorted({*folded, *self._remember})
+
+    def _take(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        self._define(at, fact)
+        self._meters.apply(ordinal, at, fact)
+        if fact.__struct_config__.tag in self._remember:
+            self._facts.append((ordinal, at, fact))
+
+    def _define(self, at: Micros, fact: Any) -> None:
+        if isinstance(fact, MeterDefined):
+            before = self._versions.get(fact.meter.key, ())
+            self._versions[fact.meter.key] = with_version(before, fact.meter)
+        elif isinstance(fact, MeterDeleted):
+            self._versions[fact.key] = ended(self._versions[fact.key], at)
+
+    def _catch_up(self, new: Sequence[MeterDefinition]) -> None:
+        """Fold all of history up to here for meters that it was not folded for."""
+        through = self._position.ordinal
+        meters = Meters(new)
+        wanted = tags(new)
+        with self._history.hold() as segments:
+            for ordinal, at, _, body in self._history.facts(wanted, segments):
+                if ordinal <= through:
+                    meters.apply(ordinal, at, decode_fact(body))
+            after = segments[-1].last_seq if segments else 0
+        for _, data in self._read(after):
+            commit = decode_stored(data)
+            if commit.first > through:
+                break
+            for ordinal, fact in _facts(commit, frozenset(wanted)):
+                meters.apply(ordinal, commit.at, fact)
+        self._meters.join(meters.states, meters.closed())
+
+    def _keep_if_much(self) -> None:
+        if len(self._meters.closed()) < self._patience:
+            return
+        try:
+            self.keep()
+            self._patience = self._run_rows
+        except OSError as error:  # a full disk, say: what is in memory goes on
+            log.warning("holdings_not_kept", error=str(error))
+            self._patience = 2 * len(self._meters.closed())
+
+    # What is kept
+
+    def _load(self) -> None:
+        """Go on from the checkpoint, if it is of this code and this log."""
+        if self._directory is None:
+            return
+        path = self._directory / CHECKPOINT
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return
+        if hashlib.sha256(data[DIGEST_BYTES:]).digest() != data[:DIGEST_BYTES]:
+            log.warning("holdings_made_anew", why="the checkpoint is damaged")
+            return
+        try:
+            kept = msgspec.msgpack.decode(data[DIGEST_BYTES:], type=_Kept)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.info("holdings_made_anew", why=f"they are of other code: {error}")
+            return
+        if kept.code != self._code or not self._is_of_this_log(kept.position):
+            log.info("holdings_made_anew", why="they are of other code, or of another log")
+            return
+        self._position, self._runs = kept.position, kept.runs
+        self._meters = Meters((), kept.states)
+        self._kept_at = kept.position.ordinal
+        self._facts = [(each.ordinal, each.at, decode_fact(each.body)) for each in kept.facts]
+        for _, at, fact in self._facts:
+            self._define(at, fact)
+
+    def _is_of_this_log(self, position: Position) -> bool:
+        """Return whether the log has the commit that was folded last."""
+        for seq, data in self._read(position.seq - 1):
+            return (seq, decode_stored(data).hash) == (position.seq, position.hash)
+        return False
+
+    def _require_intact(self) -> None:
+        """Check the bytes of runs, once for as long as their files stay the same.
+
+        Raises:
+            HoldingsBroken: one is gone, or is not what was written.
+        """
+        for run in self._runs:
+            path = self._path(run)
+            try:
+                status = path.stat()
+                file = (status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._intact.get(run.name) == file:
+                    continue
+                if file_sha256(path) != run.sha256:
+                    raise HoldingsBroken(f"run {run.name} has other bytes than were written")
+            except OSError as error:
+                raise HoldingsBroken(f"run {run.name}: {error}") from error
+            self._intact[run.name] = file
+
+    def _path(self, run: Run) -> Path:
+        assert self._directory is not None, "what is kept in memory alone has no runs"
+        return self._directory / f"{run.name}.parquet"
+
+    def _write_run(self, closed: Sequence[Interval]) -> Run:
+        run = Run(name=self._new_name(), rows=len(closed))
+        with _scratch(self._path(run)) as (db, copy):
+            db.execute(f"CREATE TABLE ended ({_COLUMNS})")
+            appender = db.appender("ended")
+            for each in closed:
+                appender.append_row(
+                    each.resource_kind,
+                    each.resource_id,
+                    each.project_id,
+                    each.meter,
+                    each.meter_version,
+                    _json.encode(each.dimensions).decode(),
+                    each.value,
+                    each.start,
+                    each.end,
+                    each.first_ordinal,
+                    each.last_ordinal,
+                    each.aggregation,
+                    each.unique,
+                )
+            appender.flush()
+            copy("ended", [])
+        return replace(run, sha256=file_sha256(self._path(run)))
+
+    def _merge(self, runs: Sequence[Run]) -> Run:
+        merged = Run(name=self._new_name(), rows=sum(run.rows for run in runs))
+        with _scratch(self._path(merged)) as (_, copy):
+            copy("(SELECT * FROM read_parquet(?))", [[str(self._path(run)) for run in runs]])
+        return replace(merged, sha256=file_sha256(self._path(merged)))
+
+    def _new_name(self) -> str:
+        """Return a name that no run has or had lately."""
+        assert self._directory is not None, "what is kept in memory alone has no runs"
+        taken = [int(path.stem) for path in self._directory.glob("[0-9]*.parquet")]
+        return f"{max(taken, default=0) + 1:08d}"
+
+    def _checkpoint(self, runs: list[Run]) -> None:
+        assert self._directory is not None, "what is kept in memory alone has no checkpoint"
+        kept = _Kept(
+            code=self._code,
+            position=self._position,
+            states=self._meters.states,
+            facts=[
+                _Fact(ordinal=ordinal, at=at, body=_json.encode(fact))
+                for ordinal, at, fact in self._facts
+            ],
+            runs=runs,
+        )
+        path = self._directory / f".{CHECKPOINT}"
+        with path.open("wb") as file:
+            data = msgspec.msgpack.encode(kept)
+            file.write(hashlib.sha256(data).digest() + data)
+            file.flush()
+            os.fsync(file.fileno())
+        path.replace(self._directory / CHECKPOINT)
+
+    def _clean(self) -> None:
+        """Remove files that no checkpoint names; while somebody reads, they stay."""
+        if self._directory is None or self._readers:
+            return
+        named = {run.name for run in self._runs}
+        for path in self._directory.glob("*.parquet*"):
+            if path.name.removesuffix(".parquet") not in named:
+                path.unlink()
+
+
+_decode_tagged = msgspec.json.Decoder(_Tagged).decode
+
+
+def _facts(commit: StoredCommit, wanted: frozenset[str]) -> Iterator[tuple[Ordinal, Any]]:
+    """Yield (ordinal, fact) of a commit's facts with these tags."""
+    ordinal = commit.first
+    for record in commit.records:
+        for number, raw in enumerate(record.facts, ordinal + 1):
+            if _decode_tagged(raw).type in wanted:
+                yield number, decode_fact(raw)
+        ordinal += 1 + len(record.facts)
+
+
+def _mergeable(runs: Sequence[Run]) -> Sequence[Run]:
+    """Return the first runs that follow each other and together are not too large for one."""
+    first = next((n for n, run in enumerate(runs) if run.rows < MERGED_ROWS_MAX // FAN_IN), None)
+    if first is None:
+        return ()
+    found: list[Run] = []
+    for run in runs[first:]:
+        if sum(each.rows for each in found) + run.rows > MERGED_ROWS_MAX:
+            break
+        found.append(run)
+    return found
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[tuple[Any, Callable[[str, list[Any]], None]]]:
+    """Open a database, and give a function that writes rows of it as a run, whole or not at all."""
+    temporary = path.with_suffix(".parquet-new")
+    scratch = path.with_suffix(".parquet-sorting")
+    with database(scratch) as db:
+
+        def copy(rows: str, values: list[Any]) -> None:
+            quoted = str(temporary).replace("'", "''")
+            db.execute(
+                f"COPY (SELECT * FROM {rows}) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)",  # noqa: S608
+                values,
+            )
+
+        yield db, copy
+    scratch.unlink(missing_ok=True)
+    temporary.replace(path)
