@@ -9,15 +9,17 @@ their ordinals. DuckDB is loaded when it is used: an idle archiver need not hold
 """
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import itertools
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
-from engine.log.commit import GENESIS, check_commit
-from projections.columns import FORMAT, STORED, quoted, rows_of
+from engine.log.commit import GENESIS, split_commit
+from projections.columns import FORMAT, quoted, rows_of
 from projections.timeline import request_body
 from schemas.units import DAY, Micros, Ordinal
 
@@ -31,17 +33,11 @@ GROUP_ROWS = 20_480
 
 type AboutRow = tuple[int, str, str, str, str, str, str, str, str, str, str, str]
 
-_TABLE = (
-    "CREATE TABLE sealing (ordinal BIGINT, seq BIGINT, commit_id VARCHAR, epoch BIGINT, "
-    "hash VARCHAR, salt VARCHAR, ts BIGINT, kind VARCHAR, tag VARCHAR, resource_kind VARCHAR, "
-    "resource_id VARCHAR, project_id VARCHAR, user_id VARCHAR, request_id VARCHAR, "
-    "cause VARCHAR, verdict VARCHAR, code VARCHAR, address VARCHAR, body VARCHAR)"
-)
 _ABOUT = (
     "SELECT ordinal, kind, tag, resource_kind, resource_id, project_id, user_id, request_id, "
     "cause, outcome, code, address FROM timeline WHERE ordinal >= ? ORDER BY ordinal"
 )
-_COMMITS = "SELECT ordinal, seq, commit_id, epoch, hash, ts, salt, kind, body FROM read_parquet(?)"
+_COMMITS = ["ordinal", "seq", "commit_id", "epoch", "hash", "ts", "salt", "kind", "body"]
 
 
 class HistoryBroken(Exception):
@@ -78,38 +74,38 @@ class Segment(Struct, frozen=True, kw_only=True):
         return f"{self.first:020d}-{self.last:020d}"
 
 
-class _SaltedRecord(Struct, frozen=True):
-    salt: str
-    request: msgspec.Raw
-    verdict: msgspec.Raw
-    facts: tuple[msgspec.Raw, ...] = ()
-
-
-class _SaltedCommit(Struct, frozen=True):
-    records: tuple[_SaltedRecord, ...]
-
-
 class _RequestBody(Struct, frozen=True):
     request: msgspec.Raw
     verdict: msgspec.Raw
 
 
-_decode_commit = msgspec.json.Decoder(_SaltedCommit).decode
+# What the timeline tells, in its order, behind the ordinal.
+ABOUT = (
+    "kind", "tag", "resource_kind", "resource_id", "project_id", "user_id", "request_id", "cause",
+    "verdict", "code", "address",
+)  # fmt: skip
+# Columns of few values, and those that somebody looks for one value of.
+REPEATED = (
+    "commit_id", "hash", "kind", "tag", "resource_kind", "resource_id", "project_id", "user_id",
+    "request_id", "cause", "verdict", "code", "address",
+)  # fmt: skip
+LOOKED_FOR = ("resource_id", "project_id", "user_id", "request_id", "cause", "address")
+
 _decode_body = msgspec.json.Decoder(_RequestBody).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class SegmentWriter:
-    """A segment in the making. Takes commits that follow ``after``, checking the hash chain."""
+    """A segment in the making. Takes commits that follow ``after``, checking the hash chain.
 
-    def __init__(
-        self, db: "duckdb.DuckDBPyConnection", after: Segment | None, about: Iterable[AboutRow]
-    ) -> None:
+    Rows are gathered by column, and written as a row group when there are enough of them.
+    """
+
+    def __init__(self, path: Path, after: Segment | None, about: Iterable[AboutRow]) -> None:
         """Begin behind ``after``; ``about`` is what the timeline says of each ordinal then."""
-        self._db = db
+        self._path = path
+        self._file: Any = None
         self._about = iter(about)
-        db.execute(_TABLE)
-        self._appender = db.appender("sealing")
         self._prev_hash = after.last_hash if after else GENESIS
         self._hash = self._prev_hash
         self._first = after.last + 1 if after else 1
@@ -118,62 +114,106 @@ class SegmentWriter:
         self._seq = 0
         self._first_at = 0
         self._at = 0
+        self._heads: list[tuple[int, str, int, str, Micros]] = []
+        self._clear()
         self.commits = 0
+        self.digest = hashlib.sha256()  # of all that makes commits, as it was written
+
+    def _clear(self) -> None:
+        """Forget the rows that were written. Of each: its commit (an index), its salt, its body."""
+        self._group_first = self._next
+        self._heads.clear()
+        self._commit: list[int] = []
+        self._salts: list[str | None] = []
+        self._bodies: list[bytes] = []
 
     def add(self, seq: int, data: bytes, ordinals_max: int, through: Ordinal) -> bool:
         """Add a commit; False if it does not belong into this segment any more.
 
         Raises:
             ChainBroken: it was altered, or does not follow.
-            NotProjected: the timeline does not hold it.
+            NotProjected: the timeline does not hold what was added.
         """
-        head = check_commit(data, self._hash, self._next)
+        head, records, parts = split_commit(data, self._hash, self._next)
         size = head.next_first - self._first
         if head.next_first - 1 > through:
             return False
         # One of another day begins another segment: files can then be chosen by their day.
         if self.commits and (size > ordinals_max or head.at // DAY != self._first_at // DAY):
             return False
-        ordinal = head.first
-        common = (seq, head.commit, head.epoch, head.hash)
-        for record in _decode_commit(data).records:
-            body = request_body(record.request, record.verdict).decode()
-            self._row(ordinal, common, record.salt, head.at, body)
-            for fact in record.facts:
-                ordinal += 1
-                self._row(ordinal, common, None, head.at, bytes(fact).decode())
-            ordinal += 1
+        for record, part in zip(records, parts, strict=True):
+            body = request_body(part.request, part.verdict)
+            facts = [bytes(fact) for fact in part.facts]
+            if _record(part.salt, body, facts) != record:
+                raise HistoryBroken(
+                    f"what follows ordinal {self._next - 1} would be written wrongly", self._next
+                )
+            self._bodies.append(body)
+            self._bodies += facts
+            self._salts.append(part.salt)
+            self._salts += [None] * len(facts)
+        self._commit += [len(self._heads)] * (head.next_first - head.first)
+        self._heads.append((seq, head.commit, head.epoch, head.hash, head.at))
         if not self.commits:
             self._first_seq, self._first_at = seq, head.at
         self._seq, self._at = seq, head.at
         self._hash, self._next = head.hash, head.next_first
         self.commits += 1
+        if len(self._bodies) >= GROUP_ROWS:
+            self._write_group()
         return True
 
-    def _row(
-        self,
-        ordinal: Ordinal,
-        common: tuple[int, str, int, str],
-        salt: str | None,
-        at: Micros,
-        body: str,
-    ) -> None:
-        about = next(self._about, None)
-        if about is None or about[0] != ordinal:
-            raise NotProjected(f"the timeline does not hold ordinal {ordinal}")
-        self._appender.append_row(ordinal, *common, salt, at, *about[1:], body)
-        if ordinal % GROUP_ROWS == 0:
-            self._appender.flush()
+    def _write_group(self) -> None:
+        import pyarrow as pa  # noqa: PLC0415  # as DuckDB: an idle archiver need not hold it
+        from pyarrow import parquet  # noqa: PLC0415
 
-    def write(self, path: Path) -> Segment:
-        """Write the rows as Parquet and return the manifest. Nothing is synced yet."""
-        self._appender.flush()
-        _copy(
-            self._db,
-            f"(SELECT {STORED}, address, make_timestamp(ts) AS committed_at, "  # noqa: S608  # our own words
-            "CAST(make_timestamp(ts) AS DATE) AS day FROM sealing)",
-            path,
+        first, count = self._group_first, self._next - self._group_first
+        about = list(itertools.islice(self._about, count))
+        told = list(zip(*about, strict=True)) if about else [()]
+        if told[0] != tuple(range(first, first + count)):
+            raise NotProjected(f"the timeline does not hold all of {first} to {self._next - 1}")
+        seqs, commits, epochs, hashes, ats = zip(*self._heads, strict=True)
+        commit = pa.array(self._commit, pa.int32())
+        ts = pa.array(ats, pa.int64()).take(commit)
+        text = dict(zip(ABOUT, (pa.array(column, pa.string()) for column in told[1:]), strict=True))
+        at = ts.view(pa.timestamp("us"))
+        table = pa.table(
+            {
+                "ordinal": pa.array(told[0], pa.int64()),
+                "seq": pa.array(seqs, pa.int64()).take(commit),
+                "commit_id": pa.array(commits, pa.string()).take(commit),
+                "epoch": pa.array(epochs, pa.int64()).take(commit),
+                "hash": pa.array(hashes, pa.string()).take(commit),
+                "salt": pa.array(self._salts, pa.string()),
+                "ts": ts,
+                **{name: column for name, column in text.items() if name != "address"},
+                "body": pa.array(self._bodies, pa.binary()).cast(pa.string()),
+                "address": text["address"],
+                "committed_at": at,
+                "day": at.cast(pa.date32()),
+            }
         )
+        if self._file is None:
+            self._file = parquet.ParquetWriter(
+                self._path,
+                table.schema,
+                compression="zstd",
+                use_dictionary=[*REPEATED],
+                bloom_filter_options={key: {"ndv": GROUP_ROWS} for key in LOOKED_FOR},
+            )
+        self._file.write_table(table, row_group_size=len(table))
+        _digest(self.digest, table)
+        self._clear()
+
+    def write(self) -> Segment:
+        """Write what is left, and return the manifest. Nothing is synced yet.
+
+        Raises:
+            NotProjected: the timeline does not hold what was added.
+        """
+        if self._bodies:
+            self._write_group()
+        self._file.close()
         return Segment(
             first=self._first,
             last=self._next - 1,
@@ -184,18 +224,20 @@ class SegmentWriter:
             last_at=self._at,
             prev_hash=self._prev_hash,
             last_hash=self._hash,
-            bytes=path.stat().st_size,
-            sha256=file_sha256(path),
+            bytes=self._path.stat().st_size,
+            sha256=file_sha256(self._path),
         )
 
     def discard(self) -> None:
         """Let go of rows that were not written."""
-        self._appender.clear()
+        self._clear()
+        if self._file is not None:
+            self._file.close()
 
 
-def about_rows(db: Any, first: Ordinal) -> Generator[AboutRow]:
-    """Yield what a read model's timeline says of each ordinal from ``first`` on."""
-    yield from db.execute(_ABOUT, (first,))
+def about_rows(db: sqlite3.Connection, first: Ordinal) -> sqlite3.Cursor:
+    """Return what a read model's timeline says of each ordinal from ``first`` on; close it."""
+    return db.execute(_ABOUT, (first,))
 
 
 def join(
@@ -226,14 +268,29 @@ def read_commits(path: Path, prev: str) -> Iterator[tuple[int, bytes]]:
     """Yield (sequence, commit) as they lay in the log, byte for byte.
 
     ``prev`` is the chain's hash before the first.
+
+    Raises:
+        HistoryBroken: the file is none, or its rows are out of order.
     """
+    from pyarrow import ArrowException, parquet  # noqa: PLC0415  # as above
+
     rows: list[Any] = []
-    for row in _fetch(_COMMITS, [str(path)]):
-        if rows and row[1] != rows[0][1]:
-            yield rows[0][1], _rewritten(rows, prev)
-            prev = rows[0][4]
-            rows = []
-        rows.append(row)
+    last = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=FETCH_ROWS, columns=_COMMITS):
+                columns = (batch.column(name).to_pylist() for name in _COMMITS)
+                for row in zip(*columns, strict=True):
+                    if row[0] <= last:
+                        raise HistoryBroken(f"ordinal {row[0]} comes after {last}")
+                    last = row[0]
+                    if rows and row[1] != rows[0][1]:
+                        yield rows[0][1], _rewritten(rows, prev)
+                        prev = rows[0][4]
+                        rows = []
+                    rows.append(row)
+    except ArrowException as error:
+        raise HistoryBroken(f"{path.name} cannot be read: {error}") from error
     if rows:
         yield rows[0][1], _rewritten(rows, prev)
 
@@ -286,11 +343,8 @@ def _rewritten(rows: Sequence[Any], prev: str) -> bytes:
         if kind == "fact":
             facts.append(body.encode())
             continue
-        said = _decode_body(body)
-        records.append(
-            b'{"facts":[%b],"request":%b,"salt":%b,"verdict":%b}'
-            % (b",".join(reversed(facts)), said.request, _encode(salt), said.verdict)
-        )
+        facts.reverse()
+        records.append(_record(salt, body.encode(), facts))
         facts = []
     return b'{"at":%d,"commit":%b,"epoch":%d,"first":%d,"hash":%b,"prev":%b,"records":[%b]}' % (
         at,
@@ -301,3 +355,49 @@ def _rewritten(rows: Sequence[Any], prev: str) -> bytes:
         _encode(prev),
         b",".join(reversed(records)),
     )
+
+
+def _record(salt: str, body: bytes, facts: Sequence[bytes]) -> bytes:
+    """Write a record again from its rows."""
+    said = _decode_body(body)
+    return b'{"facts":[%b],"request":%b,"salt":%b,"verdict":%b}' % (
+        b",".join(facts),
+        said.request,
+        _encode(salt),
+        said.verdict,
+    )
+
+
+def digest_of(path: Path) -> bytes:
+    """Return the digest of all that makes commits in a file, group by group.
+
+    Raises:
+        HistoryBroken: the file is none.
+    """
+    from pyarrow import ArrowException, parquet  # noqa: PLC0415  # as above
+
+    digest = hashlib.sha256()
+    try:
+        with parquet.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                _digest(digest, file.read_row_group(group, columns=_COMMITS, use_threads=False))
+    except (ArrowException, OSError) as error:
+        raise HistoryBroken(f"{path.name} was written wrongly: {error}") from error
+    return digest.digest()
+
+
+def _digest(digest: Any, table: Any) -> None:
+    """Add the values of a table that make commits: lengths and bytes, whatever lies between."""
+    for name in _COMMITS:
+        column = table.column(name).combine_chunks()
+        if name == "salt":  # NULL for facts; a salt is never empty
+            column = column.fill_null("")
+        assert column.offset == 0, "a table of its own"
+        *_, values = column.buffers()
+        if str(column.type) == "string":
+            offsets = memoryview(column.buffers()[1])[: 4 * (len(column) + 1)]
+            digest.update(offsets)
+            values = memoryview(values)[: int.from_bytes(offsets[-4:], "little")]
+        else:
+            values = memoryview(values)[: 8 * len(column)]
+        digest.update(values)

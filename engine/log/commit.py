@@ -22,7 +22,7 @@ equals ``jq -r .hash c.json``.
 Ordinals: a request takes one, then each of its facts; ``first`` is that of the first request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -82,8 +82,18 @@ class _Facts(Struct, frozen=True):
     facts: list[Raw] = []
 
 
+class Parts(Struct, frozen=True):
+    """A record taken apart, each part as its bytes."""
+
+    salt: str
+    request: Raw
+    verdict: Raw
+    facts: list[Raw] = []
+
+
 _decode_sealed = msgspec.json.Decoder(Sealed).decode
 _decode_facts = msgspec.json.Decoder(_Facts).decode
+_decode_parts = msgspec.json.Decoder(Parts).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -111,16 +121,33 @@ def check_commit(data: bytes, prev: str, first: Ordinal) -> CommitHead:
     Raises:
         ChainBroken: it was altered, or does not follow; nothing from its first ordinal on holds.
     """
+    return _checked(data, prev, first, _decode_facts)[0]
+
+
+def split_commit(
+    data: bytes, prev: str, first: Ordinal
+) -> tuple[CommitHead, list[bytes], list[Parts]]:
+    """Check a message, and return its records as bytes and taken apart.
+
+    Raises:
+        ChainBroken: as ``check_commit``.
+    """
+    return _checked(data, prev, first, _decode_parts)
+
+
+def _checked[T: _Facts | Parts](
+    data: bytes, prev: str, first: Ordinal, decode: Callable[[Raw], T]
+) -> tuple[CommitHead, list[bytes], list[T]]:
     try:
         sealed = _decode_sealed(data)
-        counts = [len(_decode_facts(raw).facts) for raw in sealed.records]
+        records = [decode(raw) for raw in sealed.records]
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ChainBroken(first, f"not a commit: {error}") from error
     if sealed.first != first:
         raise ChainBroken(first, f"the commit found begins at ordinal {sealed.first}")
     if sealed.prev != prev:
         raise ChainBroken(first, f"does not follow hash {prev}, but {sealed.prev}")
-    if not counts:
+    if not records:
         raise ChainBroken(first, "holds no record")
     encoded = [bytes(raw) for raw in sealed.records]
     digest = _hash(sealed.commit, first, prev, sealed.epoch, sealed.at, encoded)
@@ -129,14 +156,15 @@ def check_commit(data: bytes, prev: str, first: Ordinal) -> CommitHead:
     # Bytes that no hash covers (spaces, a key given twice) could otherwise differ unseen.
     if data != _message(sealed.commit, first, prev, digest, sealed.epoch, sealed.at, encoded):
         raise ChainBroken(first, "is not in canonical form")
-    return CommitHead(
+    head = CommitHead(
         commit=sealed.commit,
         first=first,
-        next_first=first + len(counts) + sum(counts),
+        next_first=first + len(records) + sum(len(record.facts) for record in records),
         hash=digest,
         at=sealed.at,
         epoch=sealed.epoch,
     )
+    return head, encoded, records
 
 
 def open_commit(data: bytes) -> Sealed:

@@ -299,6 +299,43 @@ def test_what_is_sealed_was_read_back(sealed, monkeypatch):
     assert sealed.seal() == sealed.history.verify()
 
 
+@pytest.mark.parametrize("column", ["body", "salt", "hash", "ts", "ordinal"])
+def test_what_a_disk_changes_on_its_way_is_not_published(sealed, monkeypatch, column):
+    """Between the writing and the reading back one value becomes another."""
+    changed = {"ts": "ts + 1", "ordinal": "ordinal + 1"}.get(column, f"{column} || 'x'")
+    sync = module._sync
+
+    def alter(path):
+        sync(path)
+        if path.suffix == ".parquet":
+            duckdb.execute(
+                f"COPY (SELECT * REPLACE ({changed} AS {column}) FROM '{path}') "
+                f"TO '{path}.new' (FORMAT parquet)"
+            )
+            path.with_name(f"{path.name}.new").replace(path)
+
+    monkeypatch.setattr(module, "_sync", alter)
+
+    with pytest.raises(HistoryBroken, match="written wrongly"):
+        sealed.seal()
+
+    assert list(sealed.history.directory.glob("[0-9]*")) == []
+
+
+def test_a_file_that_was_cut_on_its_way_is_not_published(sealed, monkeypatch):
+    sync = module._sync
+
+    def cut(path):
+        if path.suffix == ".parquet":
+            path.write_bytes(path.read_bytes()[:-100])
+        sync(path)
+
+    monkeypatch.setattr(module, "_sync", cut)
+
+    with pytest.raises(HistoryBroken, match="written wrongly"):
+        sealed.seal()
+
+
 def test_nobody_is_billed_from_an_altered_segment(sealed):
     (segment,) = sealed.seal()
     sealed.archive.bill(Window(), sealed.story.now)
