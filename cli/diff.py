@@ -54,20 +54,20 @@ def diff(
 
     query = {"from": start, "to": end, "project": identified("project", session.client, project)}
     told = session.client.get("/v1/diff", **query)
-    changes, users = told["changes"], told["users"]
+    changes, names = told["changes"], told["names"]
     while (marker := told.get("next_marker")) is not None:
         # The moments that were meant, so that all pages are of the same.
         query |= {"from": told["from"]["ordinal"], "to": told["to"]["ordinal"]}
         told = session.client.get("/v1/diff", **query, marker=marker)
         changes += told["changes"]
-        users |= told["users"]
+        names |= told["names"]
         if not told["changes"]:
             raise Problem("what changed is not told in full; ask again", exit_code=USAGE)
     if session.output is not Output.TABLE:
         session.show({"from": told["from"], "to": told["to"], "changes": changes})
         return
     session.say(f"from {_moment(told['from'])} to {_moment(told['to'])}: {len(changes)} changed")
-    session.show_all([row for change in changes for row in _rows(change, users)], COLUMNS)
+    session.show_all([row for change in changes for row in _rows(change, names)], COLUMNS)
 
 
 def _moment(told: Row) -> str:
@@ -75,7 +75,7 @@ def _moment(told: Row) -> str:
     return f"ordinal {told['ordinal']} ({at})" if at else "the beginning"
 
 
-def _rows(change: Row, users: Row) -> Iterator[dict[str, Any]]:
+def _rows(change: Row, names: Row) -> Iterator[dict[str, Any]]:
     """Yield a line for each field that changed, one for what is new or gone."""
     what = {
         "sign": SIGNS[change["change"]],
@@ -83,7 +83,7 @@ def _rows(change: Row, users: Row) -> Iterator[dict[str, Any]]:
         "name": change["name"],
     }
     if change["change"] != "changed":
-        yield what | {"field": "", "before": "", "after": ""} | _by(change["by"], users)
+        yield what | {"field": "", "before": "", "after": ""} | _by(change["by"], names)
         return
     for one in change["fields"]:
         values = {
@@ -91,15 +91,15 @@ def _rows(change: Row, users: Row) -> Iterator[dict[str, Any]]:
             "before": short(cell(one["before"])),
             "after": short(cell(one["after"])),
         }
-        yield what | values | _by(one["by"], users)
+        yield what | values | _by(one["by"], names)
 
 
-def _by(by: Row, users: Row) -> dict[str, Any]:
+def _by(by: Row, names: Row) -> dict[str, Any]:
     request = by["cause"] or by["request_id"]
     return {
         "ordinal": by["ordinal"],
         "at": by["at"],
         "tag": by["tag"],
-        "who": who(by, users),
+        "who": who(by, names),
         "request": request,
     }

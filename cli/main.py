@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("cli.history:history_app", "The log as sealed files: how far, which, whole?"),
     "sql": ("cli.sql:sql_app", "Ask history in SQL."),
     "diff": ("cli.diff:diff_app", "What changed between two moments, and by whom."),
+    "bisect": ("cli.bisect:bisect_app", "Which event changed what a question is answered with."),
     "why": ("cli.why:why_app", "Why a resource is as it is."),
     "replay": ("cli.history:replay_app", "Fold the log anew and compare."),
     "projection": ("cli.projection:projection_app", "What people read, built anew."),

@@ -33,7 +33,7 @@ SCHEMA_COLUMNS: list[Column] = [
 ]
 
 
-@command(sql_app, "sql")
+@command(sql_app, "sql", reads=True)
 def sql(
     session: Session,
     statement: Annotated[
@@ -56,7 +56,8 @@ def sql(
 
     You see your project's rows; administrators and auditors see all. A question is one SELECT
     (DuckDB's SQL) of the views that --schema lists, times are UTC, and it runs in a process of its
-    own with bounded memory and time: nothing can be changed, and no file is read.
+    own with bounded memory and time: nothing can be changed, and no file is read. With --as-of,
+    the views hold what had happened by then.
 
     \b
     cumulog sql "select verdict, count(*) from requests group by all"
@@ -77,13 +78,13 @@ def sql(
         "/v1/sql", {"project": PROJECTS.identify(client, project) if project else None}
     )
     if file_format is not None:
-        asked = {"sql": text, "format": file_format.value}
+        asked = {"sql": text, "format": file_format.value, "as_of": session.as_of or ""}
         if out is None:
             client.save(path, asked, sys.stdout.buffer)
         else:
             _save(session, path, asked, out)
         return
-    answer = client.post(path, {"sql": text})
+    answer = client.post(path, {"sql": text, "as_of": session.as_of or ""})
     if session.output is Output.TABLE:
         _show_rows(session, answer)
     else:

@@ -66,7 +66,7 @@ async def diff(call: Call) -> Answer:
         "to": {"ordinal": found.ordinal, "at": found.at},
         "total": len(changes),
         "changes": [_told(change, causes) for change in shown],
-        "users": names_of(call, {cause.user_id for cause in causes.values()}),
+        "names": names_of(call, {cause.user_id for cause in causes.values()}),
     }
     if first + page.limit < len(changes):
         body["next_marker"] = first + page.limit

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from api.exchange import JSON, Answer, Call, json_answer
 from api.native.actions import own_project
+from api.past import meant
 from api.routing import Routes
 from engine.log.jetstream import JetStreamLog
 from projections.models import decode_stored, last_ordinal
@@ -30,10 +31,14 @@ TYPES: dict[Format, bytes] = {
 
 
 class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question, and how its answer is to be written."""
+    """A question, and how its answer is to be written.
+
+    ``as_of`` is the moment up to which is answered, an ordinal or a time; "": now.
+    """
 
     sql: Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
     format: Format = "json"
+    as_of: Annotated[str, Meta(max_length=64)] = ""
 
 
 _asked = msgspec.json.Decoder(Asked)
@@ -45,7 +50,7 @@ async def run(call: Call) -> Answer:
     project_id = own_project(call)
     asked = await call.decode(_asked)
     edge = call.edge
-    through = await _head(call)
+    through = (await meant(edge, asked.as_of))[0] if asked.as_of else await _head(call)
     if not await edge.waiter.reached(through, REACHED_S):
         raise Unavailable(f"the read model has not reached ordinal {through}")
     found = await edge.queries.ask(

@@ -169,7 +169,9 @@ def _supply(db: "duckdb.DuckDBPyConnection", question: Question) -> None:
     rows = f"SELECT {_UNSEALED} FROM tail"  # noqa: S608  # our own words, here and below
     if question.segments:
         sealed = rows_of([(Path(each.path), each.format) for each in question.segments])
-        rows = f"SELECT {_SEALED} FROM ({sealed}) UNION ALL {rows}"  # noqa: S608
+        # Of segments that go on beyond what is asked about, only what is up to it.
+        then = f" WHERE ordinal <= {question.through:d}" * (question.sealed > question.through)
+        rows = f"SELECT {_SEALED} FROM ({sealed}){then} UNION ALL {rows}"  # noqa: S608
     if question.project is None:
         db.execute(f"CREATE VIEW {EVENTS.name} AS {rows}")
     else:

@@ -323,3 +323,74 @@ def test_what_changed_is_told_with_who_was_behind_it(cloud, story):
     later = cloud.admin("GET", f"/v1/diff?from={through}").body
     assert ("servers", "deleted") in {(c["table"], c["change"]) for c in later["changes"]}
     assert {"policy"} <= {c["table"] for c in later["changes"]}
+
+
+@pytest.mark.parametrize(
+    ("probe", "before", "after"),
+    [
+        ("server show {server}", '"name": "server-', '"name": "renamed"'),
+        (
+            "select count(*) as n from events where tag = 'compute.server.renamed.v1'",
+            '"n": 0',
+            '"n": 1',
+        ),
+    ],
+)
+def test_the_event_that_changed_an_answer_is_found(cloud, story, probe, before, after):
+    """Of a server's name: the request that renamed it, whose it was, and both answers."""
+    (low, *_), (high, *_) = story[0]
+    told = cloud.demo("GET", f"/v1/diff?from={low}&to={high}").body["changes"]
+    (field,) = (
+        f for c in told for f in c["fields"] if c["table"] == "servers" and f["field"] == "name"
+    )
+    by = field["by"]
+    span = ("--from", str(low), "--to", str(by["ordinal"] + 3))
+    arguments = (*span, "--probe", probe.format(**story[1]))
+
+    found = cloud.up.json("bisect", *arguments, cloud="cumulog-demo")
+
+    assert found["ordinal"] == by["ordinal"]
+    assert "compute.server.renamed.v1" in {event["tag"] for event in found["events"]}
+    (asker,) = found["requests"]
+    assert (asker["request_id"], asker["user_id"]) == (by["request_id"], by["user_id"])
+    assert before in found["before"]
+    assert after in found["after"]
+    assert found["probes"] <= 2 + (high - low).bit_length()
+
+
+@pytest.mark.parametrize(
+    ("probe", "code", "said"),
+    [
+        ("flavor list", 1, "answered the same"),
+        ("server delete x", 2, "No such option"),
+        ("nonsense", 2, "No such command"),
+        ("server show 'x", 2, "cannot be read"),
+        ("flavor list --as-of 3", 2, "without --as-of"),
+    ],
+)
+def test_a_probe_that_finds_nothing_says_so(cloud, story, probe, code, said):
+    (low, *_), (high, *_) = story[0]
+
+    done = cloud.up.run("bisect", "--from", str(low), "--to", str(high), "--probe", probe)
+
+    assert done.code == code, done.errors
+    assert said in done.errors
+
+
+def test_sql_as_of_a_moment_holds_what_had_happened(cloud, story):
+    """Sealed or not; nothing that came later is in any view."""
+    (low, *_), (high, *_) = story[0]
+    sql = "SELECT max(ordinal) AS last, count(*) AS n FROM events"
+
+    def at(as_of: object) -> dict:
+        reply = cloud.admin("POST", "/v1/sql", {"sql": sql, "as_of": str(as_of)})
+        assert reply.status == 200, reply
+        assert reply.headers["x-cumulog-as-of"] == str(as_of)
+        return reply.body["rows"][0]
+
+    unsealed = at(low), at(high)
+    cloud.up.json("history", "seal")
+
+    assert (at(low), at(high)) == unsealed == ({"last": low, "n": low}, {"last": high, "n": high})
+    future = cloud.admin("POST", "/v1/sql", {"sql": sql, "as_of": "99999999"})
+    assert (future.status, future.body["code"]) == (400, "InTheFuture")
