@@ -100,6 +100,7 @@ class Call:
         "args",
         "as_of",
         "awaited",
+        "cause",
         "consumed",
         "digest",
         "dry_run",
@@ -143,6 +144,7 @@ class Call:
         self.earlier: Outcome | None = None  # what the key stands for, if it was used before
         self.repeated = False  # whether that is an earlier request's, with the same key
         self.reason = ""  # why nobody was let in
+        self.cause = ""  # the request that led to this one
         self.version = ""  # the microversion, written out; "" where there is none
         self.dry_run = False
         self.consumed = False  # whether the body was read to its end

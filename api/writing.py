@@ -61,6 +61,7 @@ async def send(call: Call, action: Action) -> Outcome:
             client=call.client,
             key=call.key or None,
             digest=call.digest,
+            cause=call.cause,
         ),
     )
     call.ordinal = outcome.ordinal if outcome.recorded else 0

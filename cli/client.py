@@ -60,14 +60,20 @@ class Client:
         self.request("DELETE", path)
 
     def submit(
-        self, action: dict[str, Any], key: str | None = None, *, dry_run: bool = False
+        self,
+        action: dict[str, Any],
+        key: str | None = None,
+        *,
+        dry_run: bool = False,
+        cause: str | None = None,
     ) -> Any:
         """Submit an action as an event; sending it twice under one key does it once.
 
-        ``dry_run`` asks what would follow, and changes nothing.
+        ``dry_run`` asks what would follow, and changes nothing. ``cause`` is the request that led
+        to this.
         """
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
-        path = "/v1/actions?dry_run=1" if dry_run else "/v1/actions"
+        path = with_query("/v1/actions", {"dry_run": 1 if dry_run else None, "cause": cause})
         return self.request("POST", path, action, headers=headers).body
 
     def request(

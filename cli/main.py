@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sql": ("cli.sql:sql_app", "Ask history in SQL."),
     "diff": ("cli.diff:diff_app", "What changed between two moments, and by whom."),
     "bisect": ("cli.bisect:bisect_app", "Which event changed what a question is answered with."),
+    "undo": ("cli.undo:undo_app", "Take requests back, as far as can be."),
     "why": ("cli.why:why_app", "Why a resource is as it is."),
     "replay": ("cli.history:replay_app", "Fold the log anew and compare."),
     "projection": ("cli.projection:projection_app", "What people read, built anew."),

@@ -126,6 +126,13 @@ def records(db: sqlite3.Connection, found: Iterable[Event]) -> list[Event]:
     return [event for request in found for event in (request, *_facts(db, request))]
 
 
+def was_asked(db: sqlite3.Connection, request_id: str, project_id: str | None) -> bool:
+    """Return whether there is a request of this id, of a project or of any."""
+    conditions, values = _equal({"request_id": request_id, "project_id": project_id})
+    sql = f"SELECT 1 FROM timeline WHERE kind = 'request' AND {' AND '.join(conditions)} LIMIT 1"  # noqa: S608  # our own names
+    return db.execute(sql, values).fetchone() is not None
+
+
 def select(db: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[Event]:
     """Return events by conditions of our own making; all values are parameters."""
     return _events(db.execute(f"{_SELECT} WHERE {where}", values))

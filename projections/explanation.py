@@ -20,7 +20,7 @@ from projections.redaction import reduced
 from projections.store import Key, Table
 
 # Beside the resource itself: that anything has changed, and how work on it stands.
-_LEFT_OUT = (CHANGED, OPERATIONS)
+LEFT_OUT = (CHANGED, OPERATIONS)
 
 type Row = tuple[Table[Any], Key]
 
@@ -62,7 +62,7 @@ class Explained(Struct, frozen=True, kw_only=True):
     gone_by: SetBy | None = None
 
 
-class _Scratch(store.Writer):
+class Scratch(store.Writer):
     """A read model in memory that notes which rows a fact changes."""
 
     def __init__(self) -> None:
@@ -70,6 +70,21 @@ class _Scratch(store.Writer):
         store.create(db, models.made_by(), models.STATEMENTS)
         super().__init__(db)
         self.changed: dict[Row, None] = {}
+
+    def apply(self, event: Event) -> bool:
+        """Fold a fact, and note the rows it changes; return whether it could be.
+
+        It cannot where it speaks of a row that a fact about something else has made, as an invoice
+        is by the closing of its month: the read model's functions assert that it is there.
+        """
+        self.changed.clear()
+        fact = models.decode_fact(event.body)
+        try:
+            models.APPLY[type(fact)](self, fact, event.ordinal, event.at)
+        except AssertionError:
+            self.changed.clear()
+            return False
+        return True
 
     def put[T: Struct](self, table: Table[T], resource: T, ordinal: int) -> None:
         """Store a resource, and note that."""
@@ -115,15 +130,13 @@ def explain(
         asked: the person's id by the id of each request that is a cause.
         project_id: whose facts are told of; None: all.
     """
-    scratch = _Scratch()
+    scratch = Scratch()
     histories: dict[Row, _History] = {}
     try:
         for event in facts:
-            scratch.changed.clear()
-            fact = models.decode_fact(event.body)
-            models.APPLY[type(fact)](scratch, fact, event.ordinal, event.at)
+            scratch.apply(event)
             for table, key in scratch.changed:
-                if table not in _LEFT_OUT:
+                if table not in LEFT_OUT:
                     history = histories.setdefault((table, key), _History())
                     history.becomes(scratch.find(table, key), event)
     finally:

@@ -13,7 +13,7 @@ ask for that is the edge's to decide.
 from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
-from projections import audit, blast_radius
+from projections import audit, blast_radius, undo
 from projections.answers import (
     Address,
     Event,
@@ -353,6 +353,17 @@ class Reader(BillingReader, IdentityReader, NetworkReader, QuotaReader):
         With ``project_id`` a request of another project is unknown.
         """
         return audit.show(self.db(), request_id, project_id)
+
+    def was_asked(self, request_id: str, *, project_id: str | None = None) -> bool:
+        """Return whether there is a request of this id, of a project or of any."""
+        return audit.was_asked(self.db(), request_id, project_id)
+
+    def undo(self, requests: Sequence[Event], caller: str) -> list[undo.Step]:
+        """Return the steps that take requests back; see ``projections.undo``.
+
+        May take a second: not for the event loop.
+        """
+        return undo.plan(self.db(), requests, caller)
 
     def blast_radius(
         self,

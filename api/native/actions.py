@@ -19,13 +19,19 @@ from schemas.identity import RevokeToken
 
 OPERATIONS_BY = ("resource_id", "project", "project_id", "request_id", "running", "limit", "marker")
 
+READ = "log:events:read"
+
 _object = msgspec.json.Decoder(dict[str, Any])
 
 
 async def submit(call: Call) -> Answer:
-    """POST /v1/actions: 202 if an operation follows, else 200. ``?dry_run=1`` changes nothing."""
+    """POST /v1/actions: 202 if an operation follows, else 200. ``?dry_run=1`` changes nothing.
+
+    ``cause`` names the request that led to this one, as one that is undone did.
+    """
     call.dry_run = flag(call, "dry_run") or False
     action = await _action(call)
+    call.cause = _cause(call)
     if call.dry_run:
         return await try_out(call, action)
     outcome = await send(call, action)
@@ -69,6 +75,22 @@ async def _action(call: Call) -> Action:
         if (action.audit_id, action.expires_at) != (token.audit_id, token.expires_at):
             raise Forbidden("another token is ended by its holder, or by an administrator")
     return action
+
+
+def _cause(call: Call) -> str:
+    """Return the request that is named as the cause, "" if none is.
+
+    Raises:
+        InvalidInput: it is none whose record the caller may read.
+    """
+    named = call.param("cause")
+    if not named:
+        return ""
+    reach = call.edge.policy().reach(READ, call.principal.scope, call.principal.role_set)
+    project_id = None if reach is not None and reach.any else call.principal.project_id
+    if reach is None or not call.edge.reader.was_asked(named, project_id=project_id):
+        raise InvalidInput("cause names no request that you may see")
+    return named
 
 
 # A sealed value that somebody sends may be another's, and would be opened for them.
@@ -179,7 +201,7 @@ def add(routes: Routes) -> None:
     read = "log:operations:read"
     routes.add(
         "POST", "/v1/actions", submit, ANY_ACTION, body=_object, shape=Action, status=(200, 202),
-        query=("dry_run",),
+        query=("dry_run", "cause"),
     )  # fmt: skip
     routes.add("GET", "/v1/operations", list_operations, read, query=OPERATIONS_BY)
     routes.add("GET", "/v1/operations/{}", show_operation, read)

@@ -23,6 +23,7 @@ from api.native import (
     quotas,
     sealed,
     sql,
+    undo,
     webhooks,
 )
 from api.routing import PUBLIC, Routes, Surface
@@ -47,6 +48,7 @@ AREAS = (
     policy,
     customers,
     price_lists,
+    undo,
 )
 
 _object = msgspec.json.Decoder(dict[str, Any])

@@ -3,10 +3,24 @@
 import msgspec
 import pytest
 
-from projections import models
+from projections import (
+    catalog,
+    compute,
+    credential,
+    federation,
+    host,
+    identity,
+    image,
+    models,
+    network,
+    policy,
+    quota,
+    webhook,
+)
 from projections.explanation import fields_of
 from projections.identity import CHANGED
 from projections.operation import OPERATIONS
+from projections.store import Table
 from schemas.compute import RenameServer, StopServer
 from schemas.quota import SetQuota
 from tests.engine.history import everything
@@ -21,6 +35,18 @@ def whole(tmp_path):
         story.later(1000)
         story.submit(actor, action)
     return reading(story, tmp_path / "n.sqlite")
+
+
+# Whose rows facts about other things never touch; invoices, say, are made by the end of a month.
+ALONE = {
+    value.name
+    for area in (
+        *(catalog, compute, credential, federation, host, identity, image, network),
+        *(policy, quota, webhook),
+    )
+    for value in vars(area).values()
+    if isinstance(value, Table)
+}
 
 
 def facts_of(reader):
@@ -41,16 +67,19 @@ def test_all_that_is_there_is_explained_and_nothing_else(whole):
         for (body,) in whole.db().execute(f"SELECT body FROM {table.name}"):
             resource = table.decode(body)
             key = table.key_of(table.values(resource))
-            row = told.pop((table.name, (key,) if isinstance(key, str) else key))
+            row = told.pop((table.name, (key,) if isinstance(key, str) else key), None)
+            if table.name not in ALONE and row is None:
+                continue
             assert {f.field: f.value for f in row.fields} == fields_of(resource)
             assert not row.gone
-            assert all(f.set_by is not None for f in row.fields), row
+            if table.name in ALONE:
+                assert all(f.set_by is not None for f in row.fields), row
             there += 1
     assert there > 20
     assert told, "what is gone is told, too"
     for row in told.values():
-        assert row.gone, row
-    with_others = {row.table for row in told.values() if row.gone_by is None}
+        assert row.gone or row.table not in ALONE, row
+    with_others = {row.table for row in told.values() if row.gone and row.gone_by is None}
     assert with_others == {"federated_users", "grants"}
 
 

@@ -1,0 +1,150 @@
+"""A plan that takes requests back: what undoes what, in which order, and what cannot be undone.
+
+The facts about each resource that the requests touched are folded once more; between them lie the
+states that a row had before and after. Invariant: planning changes nothing, and one log gives one
+plan. A row that somebody else has changed since is marked, with the newest change.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from projections import audit
+from projections.answers import Event
+from projections.compensation import Cannot, Change, as_sent, undo
+from projections.explanation import LEFT_OUT, Row, Scratch, SetBy, told_of
+from projections.usage import USAGE
+
+REQUESTS_MAX = 1_000
+FACTS_MAX = 10_000  # about one resource
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One step back: the fact and request it undoes, and the action that does, or why none does.
+
+    ``changed_by`` is the newest change of the same thing by anybody else, since.
+    """
+
+    undoes: SetBy
+    table: str
+    key: tuple[str | int, ...]
+    action: dict[str, Any] | None
+    cannot: str = ""
+    changed_by: SetBy | None = None
+
+
+class _Touched:
+    """What the undone requests have done to one row."""
+
+    def __init__(self, before: Any, first: Event) -> None:
+        self.before = before
+        self.after: Any = None
+        self.first = first
+        self.tags: list[str] = []
+        self.changed_by: Event | None = None
+
+
+def plan(db: sqlite3.Connection, requests: Iterable[Event], caller: str) -> list[Step]:
+    """Return the steps that take requests back, the newest thing first.
+
+    Args:
+        db: the read model.
+        requests: the requests to be undone.
+        caller: the user who wants it: some things are for their owner alone.
+    """
+    accepted = [event for event in requests if event.outcome == "accepted"]
+    undone = {event.request_id for event in accepted}
+    facts = [event for event in audit.records(db, accepted) if event.kind == "fact"]
+    ordinals = {fact.ordinal for fact in facts}
+    steps: list[Step] = []
+    touched: dict[Row, _Touched] = {}
+    for resource_id in dict.fromkeys(f.resource_id for f in facts if f.resource_id):
+        story = audit.select(
+            db,
+            "resource_id = ? AND kind = 'fact' ORDER BY ordinal LIMIT ?",
+            (resource_id, FACTS_MAX + 1),
+        )
+        if len(story) > FACTS_MAX:
+            first = next(fact for fact in facts if fact.resource_id == resource_id)
+            steps.append(_step(first, first.resource_kind, (resource_id,), _TOO_MUCH, None))
+            continue
+        alone = _replay(story, ordinals, undone, touched)
+        steps += [_step(fact, fact.resource_kind, (resource_id,), _ALONE, None) for fact in alone]
+    for (table, key), row in touched.items():
+        parts = (key,) if isinstance(key, str) else key
+        stored = db.execute(table.select, parts).fetchone()
+        change = Change(
+            table=table,
+            before=row.before,
+            after=row.after,
+            now=None if stored is None else table.decode(stored[0]),
+            tags=tuple(row.tags),
+            caller=caller,
+        )
+        steps += [
+            _step(row.first, table.name, parts, what, row.changed_by) for what in undo(change)
+        ]
+    # A stable order: within a row as it was planned, and rows the newest first.
+    steps.sort(key=lambda step: step.undoes.ordinal, reverse=True)
+    return steps
+
+
+_ALONE = Cannot("there is no action that takes it back")
+_TOO_MUCH = Cannot(f"more than {FACTS_MAX} facts speak of it")
+
+
+def _replay(
+    story: list[Event], ordinals: set[int], undone: set[str], touched: dict[Row, _Touched]
+) -> list[Event]:
+    """Fold the facts about a resource, and note what the undone ones have changed.
+
+    Returns:
+        Undone facts that rest on facts about something else.
+    """
+    scratch = Scratch()
+    alone: list[Event] = []
+    states: dict[Row, Any] = {}
+    try:
+        for event in story:
+            if not scratch.apply(event) and event.ordinal in ordinals:
+                alone.append(event)
+            for row in scratch.changed:
+                table, key = row
+                if table in LEFT_OUT or table is USAGE:
+                    continue
+                before, after = states.get(row), scratch.find(table, key)
+                states[row] = after
+                if event.ordinal in ordinals:
+                    found = touched.setdefault(row, _Touched(before, event))
+                    found.after = after
+                    found.tags.append(event.tag)
+                elif row in touched and not _follows(event, undone):
+                    touched[row].changed_by = event
+    finally:
+        scratch.db.close()
+    return alone
+
+
+def _follows(event: Event, undone: set[str]) -> bool:
+    """Return whether a fact is how the work of an undone request ended."""
+    return event.cause in undone and not event.user_id
+
+
+def _step(
+    first: Event,
+    table: str,
+    key: tuple[str | int, ...],
+    what: Any,
+    changed_by: Event | None,
+) -> Step:
+    cannot = isinstance(what, Cannot)
+    return Step(
+        undoes=told_of(first, {}),
+        table=table,
+        key=key,
+        action=None if cannot else as_sent(what),
+        cannot=what.why if cannot else "",
+        changed_by=None if changed_by is None or cannot else told_of(changed_by, {}),
+    )
