@@ -24,6 +24,7 @@ from engine.metrics import Numbers
 from engine.snapshot import copy_cell
 from engine.timers import Timers
 from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
+from schemas.billing import ClosePeriod
 from schemas.config import Config
 from schemas.engine import RollLog
 from schemas.envelope import (
@@ -154,6 +155,7 @@ class Engine:
             subjects.engine("bootstrap"): self._on_bootstrap,
             subjects.submit_agents: self._on_agent,
             subjects.submit_courier: self._on_courier,
+            subjects.submit_history: self._on_history,
             subjects.submit_admin: self._on_admin,
             subjects.submit_api: self._on_api,
         }
@@ -231,6 +233,17 @@ class Engine:
             lambda request: (
                 request.actor == Actor(kind="system", user_id=SYSTEM_USER)
                 and isinstance(request.action, RollLog)
+            ),
+        )
+
+    async def _on_history(self, message: Message) -> None:
+        """What the archiver may ask for, in the system's name: to close a month it has derived."""
+        await self._take(
+            message,
+            lambda request: (
+                request.actor == Actor(kind="system", user_id=SYSTEM_USER)
+                and isinstance(request.action, ClosePeriod)
+                and request.key is None
             ),
         )
 

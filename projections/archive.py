@@ -9,21 +9,22 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
 from engine.domain.fold import apply_commit, decode_for_fold
 from engine.domain.state import Cell, digest
 from engine.log.checkpoint import Checkpoint, CheckpointBroken, Held
-from engine.log.commit import ChainBroken
+from engine.log.commit import GENESIS, ChainBroken
 from engine.log.port import LogGone
 from engine.log.verify import Walk
 from projections.answers import RequestAlarm
 from projections.bill import Bill, derive_bill
 from projections.history import History
-from projections.holdings import Holdings
+from projections.holdings import Holdings, facts_of
 from projections.metering import Interval, Usage, usage
-from projections.models import StoredCommit, decode_stored, last_ordinal
+from projections.models import StoredCommit, decode_fact, decode_stored, last_ordinal
 from projections.rating import UsageRow, shown, usage_row
 from projections.reader import Reader
 from projections.segment import HistoryBroken, Segment, about_rows
@@ -129,6 +130,17 @@ class Metered(Struct, kw_only=True):
     definitions: dict[str, MeterDefinition]
     price_lists: dict[str, list[PriceList]]
     as_of: Ordinal
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """History as it is at one moment: its end, and its facts, to be read as often as needed.
+
+    ``facts`` yields (ordinal, commit's time, fact) of all facts with some tags, in order.
+    """
+
+    ordinal: Ordinal
+    chain_hash: str
+    facts: Callable[[Sequence[str]], Iterator[tuple[Ordinal, Micros, Any]]]
 
 
 class Archive:
@@ -337,6 +349,43 @@ class Archive:
             commits=commits,
             elapsed_ms=int((time.monotonic() - began) * 1000),
         )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Hold history as it is now, for as long as it is read."""
+        with self._history.hold() as segments:
+            tail = list(self._tail(segments))
+            ordinal, chain_hash = 0, GENESIS
+            if tail:
+                ordinal, chain_hash = last_ordinal(tail[-1]), tail[-1].hash
+            elif segments:
+                ordinal, chain_hash = segments[-1].last, segments[-1].last_hash
+            yield Reading(
+                ordinal=ordinal,
+                chain_hash=chain_hash,
+                facts=lambda wanted: self._facts(wanted, segments, tail),
+            )
+
+    def chain_hash_at(self, ordinal: Ordinal) -> str | None:
+        """Return the chain's hash behind the commit that ends with an ordinal; None if none does.
+
+        Reads the log from its beginning: segments have the hash of their last commit alone.
+        """
+        for _, data in self._read(0):
+            commit = decode_stored(data)
+            if (last := last_ordinal(commit)) >= ordinal:
+                return commit.hash if last == ordinal else None
+        return None
+
+    def _facts(
+        self, wanted: Sequence[str], segments: Sequence[Segment], tail: Sequence[StoredCommit]
+    ) -> Iterator[tuple[Ordinal, Micros, Any]]:
+        for ordinal, at, _, body in self._history.facts(wanted, segments):
+            yield ordinal, at, decode_fact(body)
+        tags = frozenset(wanted)
+        for commit in tail:
+            for ordinal, fact in facts_of(commit, tags):
+                yield ordinal, commit.at, fact
 
     def metered(
         self,

@@ -17,6 +17,9 @@ question       asked with (JSON; empty means all defaults)        answered with
 ``proof``      of (request id or ordinal)                         ``proof.Proof``
 =============  =================================================  ==============================
 
+Months and invoices are ``accounting``'s: ``month``, ``invoice``, ``explain``, ``verify_month``, and
+``close``, which closes a month.
+
 What cannot be answered is answered with ``{"error": {code, status, reason, hint}}``.
 """
 
@@ -39,6 +42,7 @@ from engine.log.jetstream import JetStreamLog
 from engine.log.port import Log, LogError
 from engine.log.replay_all import replay_log
 from engine.log.signing import KeysUnreadable
+from projections.accounting import questions as about_money
 from projections.agreement import questions as about_agreement
 from projections.archive import Archive, SegmentsAnswer, Window
 from projections.history import History, history_path
@@ -127,7 +131,10 @@ async def run(config: Config) -> None:
         checkpoint_s=config.checkpoint_s,
         segment_ordinals=config.segment_ordinals,
         segment_age_s=config.segment_age_s,
-        more=about_agreement(history, read),
+        more={
+            **about_agreement(history, read),
+            **about_money(bus, archive, reader, notary.held, _now),
+        },
     )
     subject = bus.subjects.metrics(f"archiver-{config.node}")
     await answer_for(bus, subject, "archiver", archiver.readings)

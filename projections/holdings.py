@@ -302,7 +302,7 @@ class Holdings:
             position = self._position
             if commit.first != position.ordinal + 1 or commit.prev != position.hash:
                 raise HoldingsBroken(f"commit {seq} does not follow ordinal {position.ordinal}")
-            for ordinal, fact in _facts(commit, frozenset(self._wanted())):
+            for ordinal, fact in facts_of(commit, frozenset(self._wanted())):
                 self._take(ordinal, commit.at, fact)
             self._position = Position(
                 ordinal=last_ordinal(commit), seq=seq, hash=commit.hash, at=commit.at
@@ -340,7 +340,7 @@ class Holdings:
             commit = decode_stored(data)
             if commit.first > through:
                 break
-            for ordinal, fact in _facts(commit, frozenset(wanted)):
+            for ordinal, fact in facts_of(commit, frozenset(wanted)):
                 meters.apply(ordinal, commit.at, fact)
         self._meters.join(meters.states, meters.closed())
 
@@ -482,7 +482,7 @@ class Holdings:
 _decode_tagged = msgspec.json.Decoder(_Tagged).decode
 
 
-def _facts(commit: StoredCommit, wanted: frozenset[str]) -> Iterator[tuple[Ordinal, Any]]:
+def facts_of(commit: StoredCommit, wanted: frozenset[str]) -> Iterator[tuple[Ordinal, Any]]:
     """Yield (ordinal, fact) of a commit's facts with these tags."""
     ordinal = commit.first
     for record in commit.records:

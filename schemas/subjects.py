@@ -8,6 +8,7 @@
 ``<cell>.submit.api``             requests of people, by edges that have verified the token
 ``<cell>.submit.agent.<host>``    reports of a host; the subject says which
 ``<cell>.submit.courier``         webhooks that the courier gives up
+``<cell>.submit.history``         months that the archiver closes
 ``<cell>.submit.admin``           what the broker's administrator alone may ask for
 ``<cell>.courier.<question>``     how deliveries of webhooks stand
 ``<cell>.desired.<host>``         a host asks for its desired state
@@ -87,6 +88,10 @@ class Subjects(msgspec.Struct, frozen=True):
     @property
     def submit_courier(self) -> str:
         return f"{self.cell}.submit.courier"
+
+    @property
+    def submit_history(self) -> str:
+        return f"{self.cell}.submit.history"
 
     @property
     def submit_admin(self) -> str:

@@ -16,6 +16,7 @@ from api.native import (
     diff,
     history,
     integrity,
+    invoices,
     log,
     meters,
     policy,
@@ -49,6 +50,7 @@ AREAS = (
     customers,
     price_lists,
     undo,
+    invoices,
 )
 
 _object = msgspec.json.Decoder(dict[str, Any])

@@ -45,6 +45,15 @@ async def submit_as_courier(bus: Bus, request: Request, *, timeout_s: float = 10
     return await _decided(bus, bus.subjects.submit_courier, request, timeout_s)
 
 
+async def submit_as_history(bus: Bus, request: Request, *, timeout_s: float = 10.0) -> Outcome:
+    """Have decided what the archiver may ask for. As ``submit``.
+
+    Raises:
+        Unavailable: no outcome in ``timeout_s``; the request may still be carried out.
+    """
+    return await _decided(bus, bus.subjects.submit_history, request, timeout_s)
+
+
 async def submit_as_admin(bus: Bus, request: Request, *, timeout_s: float = 10.0) -> Outcome:
     """Have decided what the broker's administrator may ask for. As ``submit``.
 

@@ -135,6 +135,7 @@ def _cell(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
             *(_service(subject) for subject in [names.submit_api, names.engine("*")]),
             *(_service(subject) for subject in [names.submit_agents, names.desired("*")]),
             _service(names.submit_courier),
+            _service(names.submit_history),
             _stream(f"{feed(names.cell)}.*"),
         ],
         "imports": [
@@ -185,7 +186,7 @@ def _edge(names: Subjects, hosts: Collection[str]) -> dict[str, Any]:
 
 def _history(names: Subjects) -> dict[str, Any]:
     """Projectors and archivers: read the log, tell how far they are, answer about the past."""
-    asks = names.engine("digest")
+    asks = [names.engine("digest"), names.submit_history]
     feeds = f"{feed(names.cell)}.*"
     reads = [*_log_reads(names), _access_read(names)]
     calls = [STREAMS, *_log_infos(names)]
@@ -193,7 +194,7 @@ def _history(names: Subjects) -> dict[str, Any]:
     answers = [names.history("*"), names.metrics("*"), names.moment("*")]
     history = _user(
         "history",
-        [*told, asks, *reads, *(_mapped(call) for call in calls), *_answers()],
+        [*told, *asks, *reads, *(_mapped(call) for call in calls), *_answers()],
         [*answers, *told, feeds],
     )
     return {
@@ -206,7 +207,7 @@ def _history(names: Subjects) -> dict[str, Any]:
         "imports": [
             *(_import("STORE", read) for read in reads),
             *(_import("STORE", call, to=_mapped(call)) for call in calls),
-            _import("CELL", asks),
+            *(_import("CELL", subject) for subject in asks),
             _hear("CELL", feeds),
         ],
     }

@@ -631,6 +631,8 @@ OTHERWISE = {
     "DELETE /identity/v3/auth/tokens",
     "PATCH /image/v2/images/{}",
     "PUT /image/v2/images/{}/file",
+    # An invoice is of a month that is over, which no cloud of a test has lived through.
+    "POST /v1/invoices/{}/issue",
 }
 
 

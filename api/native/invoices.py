@@ -1,0 +1,134 @@
+"""Months and invoices: drafts, closing, issuing, and every line down to somebody's request.
+
+Sums are read here; rows are derived by the archiver, which alone can close a month. An invoice is
+issued only once its month has been derived anew and has come out as it was recorded. It is voided
+and corrected by submitting the actions ``VoidInvoice`` and ``CorrectLine``.
+"""
+
+from typing import Any
+
+import msgspec
+
+from api.errors import Denied
+from api.exchange import Answer, Call, json_answer
+from api.native.history import WALK_S, ask
+from api.pagination import page_of
+from api.routing import Routes
+from api.writing import write
+from schemas.billing import Invoice, IssueInvoice
+from schemas.envelope import Refused
+from schemas.errors import InvalidInput, NotFound
+
+READ, READ_MONTHS = "billing:invoices:read", "billing:periods:read"
+BILL_S = 120.0
+
+
+_nothing = msgspec.json.Decoder(dict[str, Any])
+
+
+async def list_months(call: Call) -> Answer:
+    """GET /v1/billing/months: what closed months were closed with, oldest first."""
+    return json_answer({"months": call.edge.reader.periods()})
+
+
+async def show_month(call: Call) -> Answer:
+    """GET /v1/billing/months/{month}: its invoices, or drafts while it is open."""
+    asked = {"month": call.args[0], "customer": call.param("customer")}
+    return await ask(call, "month", asked, BILL_S)
+
+
+async def close_month(call: Call) -> Answer:
+    """POST /v1/billing/months/{month}/close: derive it, and close it with what it comes to."""
+    asked = {
+        "month": call.args[0],
+        "user_id": call.principal.user_id,
+        "request_id": call.request_id,
+    }
+    answer = await ask(call, "close", asked, WALK_S)
+    await ask(call, "checkpoint", {}, WALK_S)  # so that the tuple is signed outside the broker
+    return answer
+
+
+async def verify_month(call: Call) -> Answer:
+    """POST /v1/billing/months/{month}/verify: derive it anew and compare."""
+    return await ask(call, "verify_month", {"month": call.args[0]}, WALK_S)
+
+
+async def list_all(call: Call) -> Answer:
+    """GET /v1/invoices: of closed months, the newest first."""
+    page = page_of(call)
+    found = call.edge.reader.invoices(
+        customer_id=call.param("customer") or None,
+        period=call.param("month") or None,
+        status=call.param("status") or None,
+        number=call.param("number") or None,
+        marker=page.marker,
+        limit=page.limit,
+    )
+    return json_answer({"invoices": [_view(invoice) for invoice in found]})
+
+
+async def show(call: Call) -> Answer:
+    """GET /v1/invoices/{id}: with its lines; MONTH.CUSTOMER is the draft of an open month."""
+    answer = await ask(call, "invoice", {"invoice": call.args[0]}, BILL_S)
+    derived = _nothing.decode(answer.body)
+    invoice = call.edge.reader.invoice(call.args[0])
+    view: dict[str, Any] = {"status": "draft"} if invoice is None else _view(invoice)
+    return json_answer({"invoice": derived["invoice"] | view})
+
+
+async def explain(call: Call) -> Answer:
+    """GET /v1/invoices/{id}/lines/{line}: its rows, their intervals, and who caused these."""
+    try:
+        line = int(call.args[1])
+    except ValueError:
+        raise InvalidInput("a line is a number") from None
+    return await ask(call, "explain", {"invoice": call.args[0], "line": line}, BILL_S)
+
+
+async def issue(call: Call) -> Answer:
+    """POST /v1/invoices/{id}/issue: give it its number, once it has come out again."""
+    invoice = _known(call)
+    if invoice.status == "closed":
+        answer = await ask(call, "verify_month", {"month": invoice.period}, WALK_S)
+        verified = _nothing.decode(answer.body)
+        if not verified["verified"]:
+            what = ", ".join(d["what"] for d in verified["differences"][:3])
+            raise Denied(
+                Refused(
+                    code="NotVerified",
+                    status=409,
+                    reason=f"the month {invoice.period} comes out as another: {what}",
+                    hint="`cumulog invoice verify` tells what differs.",
+                )
+            )
+    reply = await write(call, IssueInvoice(invoice_id=invoice.invoice_id))
+    return json_answer({"invoice_id": invoice.invoice_id, "number": reply["number"]})
+
+
+def _known(call: Call) -> Invoice:
+    invoice = call.edge.reader.invoice(call.args[0])
+    if invoice is None:
+        raise NotFound(f"there is no invoice {call.args[0][:100]!r} of a closed month")
+    return invoice
+
+
+def _view(invoice: Invoice) -> dict[str, Any]:
+    return {name: getattr(invoice, name) for name in invoice.__struct_fields__} | {
+        "id": invoice.invoice_id
+    }
+
+
+def add(routes: Routes) -> None:
+    """Route what this module answers."""
+    month, one = "/v1/billing/months/{}", "/v1/invoices/{}"
+    close = "billing:periods:close"
+    routes.add("GET", "/v1/billing/months", list_months, READ_MONTHS)
+    routes.add("GET", month, show_month, READ, query=("customer",), present=True)
+    routes.add("POST", f"{month}/close", close_month, close)
+    routes.add("POST", f"{month}/verify", verify_month, READ_MONTHS)
+    query = ("customer", "month", "status", "number", "limit", "marker")
+    routes.add("GET", "/v1/invoices", list_all, READ, query=query)
+    routes.add("GET", one, show, READ, present=True)
+    routes.add("GET", f"{one}/lines/{{}}", explain, READ, present=True)
+    routes.add("POST", f"{one}/issue", issue, "IssueInvoice")

@@ -1,0 +1,248 @@
+"""The books: months and invoices, open and closed, derived from history as they are asked for.
+
+A closed month is derived from the log up to the ordinal it was closed with, an open one from all of
+it, by the same code: what was issued comes out again, to the byte, or the books say what differs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from msgspec import Struct
+
+from engine.domain.billing.periods import terms_digest, versions_before
+from engine.domain.fold import EVOLVE
+from engine.domain.metering import Versions, ended, with_version
+from engine.domain.state import Cell
+from projections.archive import Archive, Reading
+from projections.invoice import DrawnUp, closed, draw_up, period_digest, settled
+from projections.ledger import MonthRows, Past, Row, corrections, month_rows, terms_of
+from projections.metering import Meters, tags
+from schemas.billing import BillingFact, ClosedInvoice, Closing, PeriodClosed
+from schemas.envelope import members
+from schemas.errors import InvalidInput, NotFound
+from schemas.metering import BUILT_IN, MeterDefined, MeterDeleted
+from schemas.months import month_bounds, month_of
+from schemas.units import Micros, Ordinal
+
+MONEY = members(BillingFact)
+_FACTS: tuple[type[Struct], ...] = (*MONEY, MeterDefined, MeterDeleted)
+_TAGS = [str(fact.__struct_config__.tag) for fact in _FACTS]
+
+
+class MonthBook(Struct, frozen=True, kw_only=True):
+    """A month's invoices by customer, and what nobody pays for."""
+
+    past: Past
+    drawn_up: dict[str, DrawnUp]
+    usage: MonthRows
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """Where a derivation is not what was recorded."""
+
+    what: str
+    recorded: str
+    derived: str
+
+
+class Books:
+    """The books of one reading of history. What was derived is kept for as long as it is read."""
+
+    def __init__(self, reading: Reading, now: Micros) -> None:
+        self._reading = reading
+        self._now = now
+        self._pasts: dict[Ordinal, Past] = {}
+        self._months: dict[str, MonthBook] = {}
+
+    @property
+    def chain_hash(self) -> str:
+        """The chain's hash where this reading ends."""
+        return self._reading.chain_hash
+
+    def past(self, through: Ordinal | None = None) -> Past:
+        """Return history up to an ordinal; None is all of it."""
+        ordinal = self._reading.ordinal if through is None else through
+        if ordinal not in self._pasts:
+            self._pasts[ordinal] = _past(self._reading, ordinal)
+        return self._pasts[ordinal]
+
+    def month(self, month: str) -> MonthBook:
+        """Return a month: a closed one as it was closed, another as it stands.
+
+        Raises:
+            InvalidInput: it has not begun.
+        """
+        if month not in self._months:
+            self._months[month] = self._derive(month)
+        return self._months[month]
+
+    def invoice(self, invoice_id: str) -> DrawnUp:
+        """Return an invoice, or the draft of one: ids begin with the month.
+
+        Raises:
+            NotFound: there is none.
+        """
+        month, _, customer_id = invoice_id.partition(".")
+        try:
+            month_bounds(month)
+        except ValueError:
+            raise NotFound(f"there is no invoice {invoice_id!r}") from None
+        found = self.month(month).drawn_up.get(customer_id)
+        if found is None:
+            raise NotFound(f"there is no invoice {invoice_id!r}")
+        return found
+
+    def closing(self, month: str) -> Closing:
+        """Return what the month would be closed with now."""
+        book = self.month(month)
+        documents = [drawn.document for drawn in book.drawn_up.values()]
+        return Closing(
+            period=month,
+            ordinal=book.past.ordinal,
+            chain_hash=self.chain_hash,
+            meter_versions=_meter_versions(book.past),
+            price_list_versions=versions_before(book.past.state, month_bounds(month)[1]),
+            terms_digest=terms_digest(book.past.state),
+            rows_digest=period_digest(documents),
+            invoices=tuple(closed(document) for document in documents),
+        )
+
+    def differences(self, month: str, chain_hash: str | None) -> list[Difference]:
+        """Derive a closed month again and return where it is not what was recorded.
+
+        ``chain_hash`` is the log's, where the month was closed.
+        """
+        recorded, book = self.past().closings[month], self.month(month)
+        documents = [drawn.document for drawn in book.drawn_up.values()]
+        pairs: list[tuple[str, object, object]] = [
+            ("chain_hash", recorded.chain_hash, chain_hash),
+            ("meter_versions", recorded.meter_versions, _meter_versions(book.past)),
+            (
+                "price_list_versions",
+                recorded.price_list_versions,
+                versions_before(book.past.state, month_bounds(month)[1]),
+            ),
+            ("terms_digest", recorded.terms_digest, terms_digest(book.past.state)),
+            ("rows_digest", recorded.rows_digest, period_digest(documents)),
+        ]
+        before: Mapping[str, ClosedInvoice] = {i.invoice_id: i for i in recorded.invoices}
+        after = {d.invoice_id: closed(d) for d in documents}
+        for invoice_id in sorted(before.keys() | after.keys()):
+            was, is_ = before.get(invoice_id), after.get(invoice_id)
+            if was is None or is_ is None:
+                pairs.append((invoice_id, was is not None, is_ is not None))
+                continue
+            pairs += (
+                (f"{invoice_id} {name}", getattr(was, name), getattr(is_, name))
+                for name in was.__struct_fields__
+            )
+        return [
+            Difference(what=what, recorded=str(was), derived=str(is_))
+            for what, was, is_ in pairs
+            if was != is_
+        ]
+
+    def _derive(self, month: str) -> MonthBook:
+        start, _ = month_bounds(month)
+        if start > self._now:
+            raise InvalidInput(f"the month {month} has not begun")
+        closings = self.past().closings
+        past = self.past(closings[month].ordinal if month in closings else None)
+        earlier = sorted(m for m in past.closings if m < month)
+        until = None if month in closings else self._now
+        usage = month_rows(past, month, until=until)
+        rows: dict[str, list[Row]] = {c: list(found) for c, found in usage.rows.items()}
+        problems: dict[str, list[str]] = {}
+        if earlier and _is_next(past, month):
+            self._add_corrections(past, earlier, rows, problems)
+        for customer_id, unrated in usage.unrated.items():
+            problems.setdefault(customer_id, []).append(
+                f"{len(unrated)} pieces of usage from before any price list was in force"
+            )
+        drawn_up: dict[str, DrawnUp] = {}
+        for customer_id in sorted(rows):
+            customer = terms_of(past, customer_id, month)
+            credits_ = [
+                credit
+                for credit in past.state.credits.values()
+                if credit.customer_id == customer_id
+            ]
+            drawn_up[customer_id] = draw_up(
+                customer,
+                month,
+                past.ordinal,
+                rows[customer_id],
+                credits_,
+                problems.get(customer_id, ()),
+            )
+        return MonthBook(past=past, drawn_up=drawn_up, usage=usage)
+
+    def _add_corrections(
+        self,
+        past: Past,
+        earlier: Sequence[str],
+        rows: dict[str, list[Row]],
+        problems: dict[str, list[str]],
+    ) -> None:
+        """Add what was found of closed months since the last of them was closed."""
+        before = self.past(past.closings[earlier[-1]].ordinal)
+        for customer_id, found in corrections(before, past, earlier).items():
+            rows.setdefault(customer_id, []).extend(found)
+        disputes = list(past.state.corrections.values())
+        settled_before = len(before.state.corrections)
+        if len(disputes) > settled_before:
+            about = {c.invoice_id: self.invoice(c.invoice_id) for c in disputes}
+            settlements, without = settled(disputes, about, settled_before)
+            for customer_id, more in settlements.items():
+                rows.setdefault(customer_id, []).extend(more)
+            for customer_id in rows:
+                problems.setdefault(customer_id, []).extend(without)
+
+
+@contextmanager
+def opened(archive: Archive, now: Micros) -> Iterator[Books]:
+    """Open the books on history as it is now."""
+    with archive.reading() as reading:
+        yield Books(reading, now)
+
+
+def _is_next(past: Past, month: str) -> bool:
+    """Return whether a month is the one after the last closed: what is found later goes there."""
+    last = max((m for m in past.closings if m < month), default=None)
+    return last is not None and month == month_of(month_bounds(last)[1])
+
+
+def _past(reading: Reading, through: Ordinal) -> Past:
+    """Fold what money goes by, up to an ordinal: prices and terms first, then what was used."""
+    cell = Cell()
+    closings: dict[str, Closing] = {}
+    defined: dict[str, Versions] = {key: (meter,) for key, meter in BUILT_IN.items()}
+    for ordinal, at, fact in reading.facts(_TAGS):
+        if ordinal > through:
+            break
+        match fact:
+            case MeterDefined(meter=meter):
+                defined[meter.key] = with_version(defined.get(meter.key, ()), meter)
+            case MeterDeleted(key=key):
+                defined[key] = ended(defined[key], at)
+            case _:
+                EVOLVE[type(fact)](cell, fact, at)
+                if isinstance(fact, PeriodClosed):
+                    closings[fact.closing.period] = fact.closing
+    definitions = [meter for versions in defined.values() for meter in versions]
+    meters = Meters(definitions)
+    for ordinal, at, fact in reading.facts(tags(definitions)):
+        if ordinal > through:
+            break
+        meters.apply(ordinal, at, fact)
+    return Past(
+        ordinal=through,
+        intervals=meters.intervals(),
+        definitions={key: versions[-1] for key, versions in defined.items()},
+        state=cell.state,
+        closings=closings,
+    )
+
+
+def _meter_versions(past: Past) -> dict[str, int]:
+    return {key: meter.version for key, meter in sorted(past.definitions.items())}

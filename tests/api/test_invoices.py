@@ -1,0 +1,104 @@
+"""Drafts and months of a running cloud: derived, explained down to who asked, closed and verified.
+
+The months that the tests close lie before the cloud's first: whoever is billed for a month that is
+over is in tests/projections/test_books.py.
+"""
+
+import pytest
+
+from tests.api.conftest import Cloud, fresh
+from tests.api.test_customers import submitted
+
+
+@pytest.fixture(scope="module")
+def customer(cloud: Cloud) -> str:
+    """Return somebody who pays for what the demo project runs."""
+    network = cloud.network(cloud.demo)
+    cloud.server(cloud.demo, network["id"])
+    action = {"type": "CreateCustomer", "name": fresh("acme"), "currency": "EUR"}
+    terms = {"tax_percent": "19", "tax_name": "VAT", "discounts": [{"percent": "10"}]}
+    ident = submitted(cloud.admin, action | terms)["customer_id"]
+    project = cloud.admin("GET", "/identity/v3/projects?name=demo").body["projects"][0]["id"]
+    submitted(cloud.admin, {"type": "AssignProject", "project_id": project, "customer_id": ident})
+    return ident
+
+
+def this_month(cloud: Cloud) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).strftime("%Y-%m")
+
+
+def test_a_draft_is_explained_down_to_who_asked(cloud: Cloud, customer: str):
+    month = this_month(cloud)
+    invoice = f"{month}.{customer}"
+    told = cloud.admin("GET", f"/v1/billing/months/{month}").body
+    shown = cloud.admin("GET", f"/v1/invoices/{invoice}").body["invoice"]
+
+    assert [document["invoice_id"] for document in told["invoices"]] == [invoice]
+    assert (told["closed"], shown["status"]) == (False, "draft")
+    line = next(line for line in shown["lines"] if line.get("unit") == "Core-Hours")
+    behind = cloud.admin("GET", f"/v1/invoices/{invoice}/lines/{line['line']}").body
+    (held,) = behind["held"]
+    assert held["begun_by"]["fact"] == "compute.server.started.v1"
+    assert held["begun_by"]["action"] == "CreateServer"
+    user = cloud.admin("GET", "/identity/v3/users?name=demo").body["users"][0]["id"]
+    assert held["begun_by"]["user_id"] == user
+    assert behind["rows"][0]["discount"] == "10"
+    asked = cloud.admin("GET", f"/v1/audit/{held['begun_by']['request_id']}")
+    assert asked.status == 200
+    assert cloud.admin("GET", f"/v1/invoices/{invoice}/lines/99").status == 404
+    assert cloud.admin("GET", f"/v1/invoices/{invoice}/lines/x").status == 400
+
+
+def test_months_are_closed_in_order_once_they_are_over(cloud: Cloud, customer: str):
+    month = this_month(cloud)
+    early = cloud.admin("POST", f"/v1/billing/months/{month}/close", {})
+    assert (early.status, "late reports" in early.body["detail"]) == (409, True)
+    assert cloud.admin("POST", "/v1/billing/months/2026-13/close", {}).status == 400
+    run = cloud.up.run
+
+    first = run("invoice", "close", "2026-01")
+    again = run("invoice", "close", "2026-01")
+    skipped = run("invoice", "close", "2026-03")
+    verified = run("invoice", "verify", "2026-01")
+
+    assert first.code == 0, first.errors
+    assert "closed 2026-01 at ordinal" in first.output
+    assert (again.code, "is closed" in again.errors) == (1, True)
+    assert (skipped.code, "the next is 2026-02" in skipped.errors) == (1, True)
+    assert (verified.code, "comes out as it was recorded" in verified.output) == (0, True)
+    (closed,) = cloud.admin("GET", "/v1/billing/months").body["months"]
+    assert closed["price_list_versions"] == {}
+    events = cloud.admin("GET", "/v1/why/2026-01").body["events"]
+    request = next(event for event in events if event["kind"] == "request")
+    assert request["body"]["request"]["actor"]["kind"] == "system"
+    assert request["cause"], "it names the request that asked for it"
+
+
+def test_nobody_else_closes_a_month(cloud: Cloud):
+    closing = {
+        "period": "2026-02", "ordinal": 1, "chain_hash": "0" * 64, "meter_versions": {},
+        "price_list_versions": {}, "terms_digest": "0" * 64, "rows_digest": "0" * 64,
+        "invoices": [],
+    }  # fmt: skip
+    forged = cloud.admin("POST", "/v1/actions", {"type": "ClosePeriod", "closing": closing})
+
+    assert forged.status == 403
+    assert cloud.demo("POST", "/v1/billing/months/2026-02/close", {}).status == 403
+    assert cloud.demo("GET", f"/v1/billing/months/{this_month(cloud)}").status == 403
+
+
+def test_drafts_and_lists_from_the_command_line(cloud: Cloud, customer: str):
+    month = this_month(cloud)
+    draft = cloud.up.run("invoice", "draft", "--month", month)
+    shown = cloud.up.run("invoice", "show", f"{month}.{customer}")
+    line = cloud.up.run("invoice", "explain", f"{month}.{customer}", "1")
+    settings = cloud.up.run("invoice", "settings", "--issuer", "Cloud Ltd", "--grace", "24")
+
+    for done in (draft, shown, line, settings, cloud.up.run("invoice", "months")):
+        assert done.code == 0, done.errors
+    assert f"{month}.{customer}" in draft.output
+    assert "VAT 19 %" in shown.output
+    assert "CreateServer by" in line.output
+    assert cloud.up.json("invoice", "list") == []
