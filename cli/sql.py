@@ -23,6 +23,7 @@ class FileFormat(enum.StrEnum):
 
     CSV = "csv"
     PARQUET = "parquet"
+    ARROW = "arrow"
 
 
 SCHEMA_COLUMNS: list[Column] = [

@@ -27,6 +27,7 @@ TYPES: dict[Format, bytes] = {
     "json": JSON,
     "csv": b"text/csv; charset=utf-8",
     "parquet": b"application/vnd.apache.parquet",
+    "arrow": b"application/vnd.apache.arrow.stream",
 }
 
 

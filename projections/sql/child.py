@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import duckdb
 
 MIB = 2**20
+BATCH_ROWS = 10_000
 PR_SET_PDEATHSIG = 1
 ADDRESS_MIB = 3072  # beside the database's own memory: the interpreter, libraries, threads' stacks
 # Each format's writer in DuckDB.
@@ -228,16 +229,32 @@ def _run(db: "duckdb.DuckDBPyConnection", question: Question) -> Told:
     columns = tuple(Column(name=row[0], type=row[1]) for row in described)
     shown = ", ".join(f"{_written(column, question.format)}" for column in columns)
     path = Path(question.scratch) / ANSWER
-    row = db.execute(
-        f"COPY (SELECT {shown} FROM {asked} LIMIT {limits.rows + 1}) "  # noqa: S608  # checked above
-        f"TO '{quoted(path)}' ({WRITERS[question.format]})"
-    ).fetchone()
-    rows = 0 if row is None else int(row[0])
+    select = f"SELECT {shown} FROM {asked} LIMIT {limits.rows + 1}"  # noqa: S608  # checked above
+    if question.format == "arrow":
+        rows = _write_arrow(db, select, path)
+    else:
+        copy = f"COPY ({select}) TO '{quoted(path)}' ({WRITERS[question.format]})"
+        row = db.execute(copy).fetchone()
+        rows = 0 if row is None else int(row[0])
     if rows > limits.rows:
         raise TooMuch(f"the answer has more than {limits.rows} rows")
     if path.stat().st_size > limits.answer_mib * MIB:
         raise TooMuch(f"the answer has more than {limits.answer_mib} MiB")
     return Told(columns=columns, rows=rows)
+
+
+def _write_arrow(db: "duckdb.DuckDBPyConnection", select: str, path: Path) -> int:
+    """Write what a SELECT finds as a stream of Arrow's record batches; return how many rows."""
+    import pyarrow as pa  # noqa: PLC0415  # DuckDB has no writer of this format of its own
+
+    rows = 0
+    reader = db.sql(select).to_arrow_reader(BATCH_ROWS)
+    assert reader is not None, "a SELECT has rows, if only none"
+    with path.open("wb") as file, pa.ipc.new_stream(file, reader.schema) as stream:
+        for batch in reader:
+            stream.write_batch(batch)
+            rows += batch.num_rows
+    return rows
 
 
 def _written(column: Column, form: str) -> str:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from schemas.units import Ordinal
 
-type Format = Literal["json", "csv", "parquet"]
+type Format = Literal["json", "csv", "parquet", "arrow"]
 
 TEXT_MAX = 64 * 1024  # bytes of SQL
 

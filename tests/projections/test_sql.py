@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import msgspec
+import pyarrow as pa
 import pytest
 
 from projections.archive import Archive
@@ -177,6 +178,11 @@ def test_answers_are_files_of_the_format_asked_for(world, tmp_path):
         path.write_bytes(world.found(sql, form=form)[1])
         rows = duckdb.execute(f"SELECT ordinal, tag, body FROM '{path}'").fetchall()
         assert [list(row) for row in rows] == expected, form
+    with pa.ipc.open_stream(world.found(sql, form="arrow")[1]) as stream:
+        found = stream.read_all().to_pydict()
+    assert list(map(list, zip(found["ordinal"], found["tag"], found["body"], strict=True))) == (
+        expected
+    )
     with (tmp_path / "answer.csv").open() as file:
         assert next(csv.reader(file)) == ["ordinal", "ts", "tag", "body"]
 
