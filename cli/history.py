@@ -82,8 +82,22 @@ def replay(
 
 @command(history_app, "status")
 def status(session: Session) -> None:
-    """Show up to which ordinal the log is sealed, how much that is, and where the log ends."""
-    session.show(session.client.get("/v1/history"))
+    """Show up to which ordinal the log is sealed and copied, and where the log ends."""
+    told = session.client.get("/v1/history")
+    copies = session.client.get("/v1/history/copies")
+    if copies["store"]:
+        told["copies"] = copies
+    if session.output is Output.TABLE:
+        told |= {name: copies[name] for name in ("store", "copied", "waiting") if copies["store"]}
+        told.pop("copies", None)
+    session.show(told)
+
+
+@command(history_app, "copy")
+def copy(session: Session) -> None:
+    """Copy what is not in the store yet (`history_store`), without waiting for its turn."""
+    session.client.timeout_s = PROOF_S
+    session.show(session.client.post("/v1/history/copies", {}))
 
 
 @command(history_app, "segments")

@@ -11,6 +11,8 @@ question       asked with (JSON; empty means all defaults)        answered with
 ``replay``                                                        ``archive.ReplayAnswer``
 ``status``                                                        ``archive.StatusAnswer``
 ``agreement``                                                     ``agreement.AgreementAnswer``
+``copies``                                                        ``copies.CopiesAnswer``
+``copy``                                                          ``copies.CopiesAnswer``
 ``checkpoint``                                                    ``checkpoint.Checkpoint``
 ``checkpoints``  after (ordinal), through (sequence)              ``notary.StatementsAnswer``
 ``key``                                                           ``notary.KeyAnswer``
@@ -45,6 +47,8 @@ from engine.log.signing import KeysUnreadable
 from projections.accounting import questions as about_money
 from projections.agreement import questions as about_agreement
 from projections.archive import Archive, SegmentsAnswer, Window
+from projections.copies import Copies, copies_of
+from projections.copies import questions as about_copies
 from projections.history import History, history_path
 from projections.holdings import holdings_path
 from projections.models import decode_stored, last_ordinal
@@ -106,6 +110,7 @@ async def run(config: Config) -> None:
     )
 
     history = History(history_path(config))
+    copies = copies_of(config, history)
 
     def read(after_seq: int) -> Iterable[tuple[int, bytes]]:
         return replay_log(
@@ -133,8 +138,10 @@ async def run(config: Config) -> None:
         segment_age_s=config.segment_age_s,
         more={
             **about_agreement(history, read),
+            **about_copies(copies),
             **about_money(bus, archive, reader, notary.held, _now),
         },
+        copies=copies,
     )
     subject = bus.subjects.metrics(f"archiver-{config.node}")
     await answer_for(bus, subject, "archiver", archiver.readings)
@@ -160,6 +167,7 @@ class Archiver:
         segment_age_s: float,
         checkpoint_s: float = 3600.0,
         more: Mapping[str, Callable[[bytes], Awaitable[Answer]]] | None = None,
+        copies: Copies | None = None,
     ) -> None:
         """``more`` are questions that other areas answer, by their names."""
         self._bus = bus
@@ -169,6 +177,7 @@ class Archiver:
         self._segment_ordinals = segment_ordinals
         self._segment_age_s = segment_age_s
         self._notary = notary
+        self._copies = copies
         self._checkpoint_s = checkpoint_s
         self._verified: Ordinal = 0  # up to where the chain was walked, and signed
         self._checkpoint_due = 0.0  # a start signs what there is
@@ -200,6 +209,7 @@ class Archiver:
                 await self._guarded("not_sealed", self.seal_due(_now()))
                 await self._guarded("not_signed", self.sign_due(_now()))
                 await self._guarded("not_merged", self.merge_due())
+                await self._guarded("not_copied", self.copy_due())
                 await self._guarded("not_held", asyncio.to_thread(self._archive.holdings.keep_up))
                 await asyncio.sleep(min(CHECK_S_MAX, max(1.0, self._segment_age_s / 10)))
         finally:
@@ -255,6 +265,13 @@ class Archiver:
             merged = await asyncio.to_thread(self._archive.merge, self._segment_ordinals, _now())
         for segment in merged:
             log.info("merged", first=segment.first, last=segment.last, bytes=segment.bytes)
+
+    async def copy_due(self) -> None:
+        """Copy what is sealed and not yet in the second place, if there is one."""
+        if self._copies is None:
+            return
+        for segment in await asyncio.to_thread(self._copies.copy):
+            log.info("copied", first=segment.first, last=segment.last, bytes=segment.bytes)
 
     async def seal_due(self, now: Micros) -> bool:
         """Seal if enough waits, or has waited long enough. Return whether anything was sealed."""

@@ -74,6 +74,10 @@ class Config(Struct, frozen=True, kw_only=True):
     snapshot_ordinals: int = 50_000
     segment_ordinals: int = 500_000
     segment_age_s: float = 300.0
+    # A second place for sealed segments: s3://bucket/prefix or file:///folder ("": none), and a
+    # file (JSON) with what an S3 store is to be told: keys, region, endpoint.
+    history_store: str = ""
+    history_store_options: str = ""
     # What one question in SQL may take (docs/history.md).
     sql_memory_mib: int = 512
     sql_s: float = 30.0

@@ -27,9 +27,21 @@ async def verify(call: Call) -> Answer:
     return await ask(call, "agreement", {}, WALK_S)
 
 
+async def copies(call: Call) -> Answer:
+    """GET /v1/history/copies: what a second place holds of it."""
+    return await ask(call, "copies", {}, ANSWER_S)
+
+
+async def copy(call: Call) -> Answer:
+    """POST /v1/history/copies: copy now what is not there yet."""
+    return await ask(call, "copy", {}, WALK_S)
+
+
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     routes.add("GET", "/v1/history", status, READ, present=True)
     routes.add("GET", "/v1/history/segments", segments, READ, present=True)
+    routes.add("GET", "/v1/history/copies", copies, READ, present=True)
+    routes.add("POST", "/v1/history/copies", copy, "log:history:seal")
     routes.add("POST", "/v1/history/seal", seal, "log:history:seal")
     routes.add("POST", "/v1/history/verify", verify, "log:chain:verify")
