@@ -5,6 +5,7 @@ question       asked with (JSON; empty means all defaults)        answered with
 =============  =================================================  ==============================
 ``usage``      start, end (microseconds), project, meter          ``archive.UsageAnswer``
 ``bill``       start, end, project, price_list                    ``archive.BillAnswer``
+``server_hours``  start, end, project, marker, limit              ``server_hours.ServerHoursAnswer``
 ``seal``                                                          ``archive.SegmentsAnswer``
 ``segments``                                                      ``archive.SegmentsAnswer``
 ``verify``                                                        ``archive.VerifyAnswer``
@@ -57,6 +58,7 @@ from projections.numbers import GAPS, USAGE_ROWS, lag
 from projections.reader import Reader
 from projections.runner import read_model_path, until_stopped
 from projections.segment import HistoryBroken, NotProjected
+from projections.server_hours import questions as about_server_hours
 from schemas.config import Config
 from schemas.errors import InvalidInput, NotFound, Rejected, Unavailable
 from schemas.trace import trace_id
@@ -139,6 +141,7 @@ async def run(config: Config) -> None:
         more={
             **about_agreement(history, read),
             **about_copies(copies),
+            **about_server_hours(archive.holdings),
             **about_money(bus, archive, reader, notary.held, _now),
         },
         copies=copies,

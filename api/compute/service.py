@@ -1,6 +1,6 @@
 """Compute as a service: its routes, its versions, and the microversion of every answer."""
 
-from api.compute import actions, flavors, hosts, keypairs, quotas, servers
+from api.compute import actions, flavors, hosts, keypairs, quotas, servers, usages
 from api.discovery import COMPUTE, compute_root, compute_version
 from api.errors import render_compute
 from api.exchange import Call, Header
@@ -24,7 +24,7 @@ def _routes() -> Routes:
     for path in ("", "/"):
         routes.add("GET", path, compute_root, PUBLIC)
         routes.add("GET", f"/v2.1{path}", compute_version, PUBLIC)
-    for area in (servers, actions, flavors, keypairs, hosts, quotas):
+    for area in (servers, actions, flavors, keypairs, hosts, quotas, usages):
         area.add(routes)
     return routes
 

@@ -23,7 +23,14 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 
 async def ask(call: Call, question: str, payload: dict[str, Any], timeout_s: float) -> Answer:
-    """Ask the archiver and pass on what it says.
+    """Ask the archiver and pass on what it says; raises as ``asked`` does."""
+    return json_answer(await asked(call, question, payload, timeout_s))
+
+
+async def asked(
+    call: Call, question: str, payload: dict[str, Any], timeout_s: float = ANSWER_S
+) -> dict[str, Any]:
+    """Ask the archiver and return what it says.
 
     Raises:
         Unavailable: it does not answer.
@@ -44,7 +51,7 @@ async def ask(call: Call, question: str, payload: dict[str, Any], timeout_s: flo
     reply = _object.decode(raw)
     if "error" in reply:
         raise Denied(msgspec.convert(reply["error"], Refused))
-    return json_answer(reply)
+    return reply
 
 
 def _window(call: Call) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from tests.api.conftest import Cloud
+from tests.api.openstack import OpenStack
 
 STARTS = {
     "key": "ops.starts",
@@ -73,3 +74,56 @@ def test_what_a_definition_lacks_is_told(cloud):
     assert refused.status == 400
     assert "whose the resource is" in refused.body["detail"]
     assert cloud.demo("GET", "/v1/usage?meter=ops.none").status == 404
+
+
+# os-simple-tenant-usage
+
+USAGE = "/compute/v2.1/os-simple-tenant-usage"
+
+
+def project_of(server):
+    return server["tenant_id"]
+
+
+def test_clients_read_usage_of_projects(cloud, server, tmp_path):
+    with OpenStack(cloud, tmp_path, OS_CLOUD="cumulog") as openstack:
+        listed = openstack.json("usage list")
+        shown = openstack.json(f"usage show --project {project_of(server)}")
+
+    (row,) = [row for row in listed if row["Project"] == project_of(server)]
+    assert [each["instance_id"] for each in row["Servers"]] == [server["id"]]
+    assert shown["RAM MB-Hours"] >= row["RAM MB-Hours"] > shown["CPU Hours"] >= 0
+
+
+def test_hours_are_those_of_exact_intervals(cloud, server):
+    window = "start=2020-01-01T00:00:00&end=2100-01-01"
+    told = cloud.demo("GET", f"{USAGE}/{project_of(server)}?{window}").body["tenant_usage"]
+    (seen,) = told["server_usages"]
+    until = told["stop"]
+    exact = cloud.demo("GET", f"/v1/usage?meter=compute.instance&end={until}").body["usage"]
+
+    (row,) = [row for row in exact if row["resource_id"] == server["id"]]
+    assert seen["hours"] == int(row["base_quantity"]) / 3.6e9 == told["total_hours"]
+    assert seen["instance_id"] == server["id"]
+    assert (seen["flavor"], seen["state"], seen["ended_at"]) == ("m1.nano", "active", None)
+    assert told["total_memory_mb_usage"] == seen["memory_mb"] * seen["hours"]
+    assert told["start"] == "2020-01-01T00:00:00.000000"
+
+
+def test_details_come_when_asked_for(cloud, server):
+    told = cloud.admin("GET", f"{USAGE}?start=2020-01-01").body["tenant_usages"]
+    assert all("server_usages" not in usage for usage in told)
+
+    told = cloud.admin("GET", f"{USAGE}?start=2020-01-01&detailed=1").body["tenant_usages"]
+    servers = [each for usage in told for each in usage["server_usages"]]
+    assert server["id"] in {each["instance_id"] for each in servers}
+
+
+def test_a_time_without_servers_is_empty_and_a_wrong_one_refused(cloud, server):
+    path = f"{USAGE}/{project_of(server)}"
+    assert cloud.demo("GET", f"{path}?start=2020-01-01&end=2020-02-01").body == {"tenant_usage": {}}
+    assert cloud.demo("GET", path).body == {"tenant_usage": {}}  # from now on until now
+    refused = cloud.demo("GET", f"{path}?start=2020-02-01&end=2020-01-01")
+    assert refused.status == 400
+    assert "cannot occur after" in refused.body["badRequest"]["message"]
+    assert cloud.demo("GET", f"{path}?start=yesterday").status == 400

@@ -4,9 +4,10 @@ import pytest
 
 from projections.archive import Archive, Window
 from projections.history import History
+from projections.server_hours import Asked, server_hours
 from schemas.errors import NotFound
 from schemas.metering import DefineMeter, DeleteMeter, MeterRule
-from schemas.units import HOUR
+from schemas.units import HOUR, SECOND
 from tests.projections.story import a_small_story, reading
 
 OWNER = MeterRule(
@@ -89,6 +90,25 @@ def test_meters_that_are_read_are_those_that_measure(story, tmp_path):
     reader = reading(story, tmp_path / "n.sqlite")
 
     assert tuple(reader.meters()) == story.cell.state.meters["ops.boots"]
+
+
+def test_how_long_servers_existed_comes_in_pages(story, tmp_path):
+    holdings = archive(story, tmp_path).holdings
+    now = story.now + HOUR
+    everything = server_hours(holdings, Asked(start=0, end=now)).servers
+
+    paged, marker = [], ""
+    while page := server_hours(holdings, Asked(start=0, end=now, marker=marker, limit=1)).servers:
+        paged += page
+        marker = page[-1].server_id
+    own = server_hours(holdings, Asked(start=0, end=now, project=story.demo.project_id)).servers
+
+    assert tuple(paged) == everything
+    assert len(everything) == 3
+    assert {each.server_id: each.held_us // SECOND for each in own} == {
+        story.first: 9000,
+        story.second: 5400,
+    }
 
 
 def fields(action):
