@@ -22,6 +22,7 @@ from api.native import (
     policy,
     price_lists,
     quotas,
+    reports,
     sealed,
     sql,
     undo,
@@ -51,6 +52,7 @@ AREAS = (
     price_lists,
     undo,
     invoices,
+    reports,
 )
 
 _object = msgspec.json.Decoder(dict[str, Any])
