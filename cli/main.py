@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("cli.history:history_app", "The log as sealed files: how far, which, whole?"),
     "sql": ("cli.sql:sql_app", "Ask history in SQL."),
     "diff": ("cli.diff:diff_app", "What changed between two moments, and by whom."),
+    "what-if": ("cli.what_if:what_if_app", "What other rules would have decided."),
     "bisect": ("cli.bisect:bisect_app", "Which event changed what a question is answered with."),
     "undo": ("cli.undo:undo_app", "Take requests back, as far as can be."),
     "why": ("cli.why:why_app", "Why a resource is as it is."),

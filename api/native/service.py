@@ -27,6 +27,7 @@ from api.native import (
     sql,
     undo,
     webhooks,
+    what_if,
 )
 from api.routing import PUBLIC, Routes, Surface
 from engine.bus.service import ask_engine
@@ -40,6 +41,7 @@ AREAS = (
     audit,
     audit_export,
     diff,
+    what_if,
     blast_radius,
     history,
     sealed,
