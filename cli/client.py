@@ -6,6 +6,7 @@ API's own words and its request id.
 
 import json
 import secrets
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import ssl
 
 TIMEOUT_S = 60.0
+PATIENCE_S = 10.0  # with a node that says that it cannot answer just now
+UNAVAILABLE = 503
 READ_BYTES_MAX = 256 * 2**20
 CHUNK_BYTES = 256 * 1024
 AGENT = {"User-Agent": "cumulog"}
@@ -205,7 +208,9 @@ class Client:
         import http.client
 
         again = method == "GET" or "Idempotency-Key" in headers or path.endswith("/auth/tokens")
-        for attempt in (1, 2):
+        patient_until = time.monotonic() + PATIENCE_S
+        broken = False
+        while True:
             connection = self._connect()
             try:
                 connection.request(method, self._prefix + path, payload, headers)
@@ -213,11 +218,18 @@ class Client:
                 content = answer.read(READ_BYTES_MAX)
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                if attempt == 2 or not again:
+                if broken or not again:
                     raise self._unreachable(error) from error
+                broken = True
                 continue
-            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, content
-        raise AssertionError("unreachable")
+            found = {k.lower(): v for k, v in answer.getheaders()}
+            pause = found.get("retry-after", "")
+            if again and answer.status == UNAVAILABLE and pause.isdecimal():
+                left = patient_until - time.monotonic()
+                if int(pause) < left:
+                    time.sleep(int(pause))
+                    continue
+            return answer.status, found, content
 
     def _connect(self) -> "http.client.HTTPConnection":
         import http.client

@@ -54,12 +54,7 @@ async def asked(
     return reply
 
 
-def window_of(call: Call) -> dict[str, Any]:
-    """Return the window and the project that are asked about, for the archiver.
-
-    Raises:
-        InvalidInput: it ends before it begins.
-    """
+def _window(call: Call) -> dict[str, Any]:
     start, end = moment(call, "start"), moment(call, "end")
     if start is not None and end is not None and start > end:
         raise InvalidInput("start is after end")
@@ -69,7 +64,7 @@ def window_of(call: Call) -> dict[str, Any]:
 
 async def usage(call: Call) -> Answer:
     """GET /v1/usage: what was held, exactly, from ``start`` to ``end``; all meters or one."""
-    question = window_of(call)
+    question = _window(call)
     if meter := call.param("meter"):
         question["meter"] = meter
     return await ask(call, "usage", question, ANSWER_S)
@@ -77,7 +72,7 @@ async def usage(call: Call) -> Answer:
 
 async def bill(call: Call) -> Answer:
     """GET /v1/bill: what it costs, a line a resource."""
-    question = window_of(call)
+    question = _window(call)
     if price_list := call.param("price_list"):
         question["price_list"] = price_list
     return await ask(call, "bill", question, ANSWER_S)

@@ -22,12 +22,10 @@ from api.native import (
     policy,
     price_lists,
     quotas,
-    reports,
     sealed,
     sql,
     undo,
     webhooks,
-    what_if,
 )
 from api.routing import PUBLIC, Routes, Surface
 from engine.bus.service import ask_engine
@@ -41,7 +39,6 @@ AREAS = (
     audit,
     audit_export,
     diff,
-    what_if,
     blast_radius,
     history,
     sealed,
@@ -54,7 +51,6 @@ AREAS = (
     price_lists,
     undo,
     invoices,
-    reports,
 )
 
 _object = msgspec.json.Decoder(dict[str, Any])

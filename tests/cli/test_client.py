@@ -119,6 +119,25 @@ def test_a_broken_connection_is_tried_again_where_that_is_harmless(answers, clie
     assert first[2]["Idempotency-Key"] == second[2]["Idempotency-Key"]
 
 
+def test_a_node_that_says_when_to_come_back_is_asked_again_where_that_is_harmless(answers, client):
+    busy = 503, {"Retry-After": "0"}, b'{"detail": "not now"}'
+    answers.answers = [busy, busy, (200, {}, b"{}"), busy, (200, {}, b"{}"), busy]
+
+    assert client.get("/v1/x") == {}
+    assert client.submit({"type": "X"}) == {}
+    first, second = answers.asked[-2:]
+    assert first[2]["Idempotency-Key"] == second[2]["Idempotency-Key"]
+    with pytest.raises(Problem, match="not now"):
+        client.post("/v1/x", {})
+
+
+def test_a_node_that_wants_to_be_left_alone_for_long_is_not_waited_for(answers, client):
+    answers.answers = [(503, {"Retry-After": "3600"}, b'{"detail": "not today"}')]
+
+    with pytest.raises(Problem, match="not today"):
+        client.get("/v1/x")
+
+
 def test_a_broken_connection_is_told_where_trying_again_might_do_it_twice(answers, client):
     answers.answers = [None]
 
