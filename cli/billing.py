@@ -1,16 +1,20 @@
 """Commands about usage and money. Amounts are decimal text all the way: nothing is rounded here."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cli.client import quoted
+from cli.customer import CUSTOMERS
 from cli.identity import PROJECTS
 from cli.output import Column, Output, Row, when
-from cli.session import Session, command, single
+from cli.problem import USAGE, Problem
+from cli.session import Session, command, shown_by_default, single
 
 usage_app = single()
-bill_app = single()
+bill_app = shown_by_default("What it costs, has cost, and would cost.")
 
 Start = Annotated[
     str | None, typer.Option(help="From this time on (ISO 8601); none: this month's beginning.")
@@ -50,7 +54,7 @@ def usage(
         session.show(told)
 
 
-@command(bill_app, "bill")
+@command(bill_app, "show")
 def bill(
     session: Session, *, start: Start = None, end: End = None, project: OfProject = None
 ) -> None:
@@ -58,6 +62,79 @@ def bill(
     told = session.client.get("/v1/bill", **_asked(session, start, end, project))
     if session.output is Output.TABLE:
         _show_bills(session, told)
+    else:
+        session.show(told)
+
+
+Month = Annotated[str | None, typer.Option(help="A month, as 2026-10; none: this one.")]
+WHAT_IF_COLUMNS: list[Column] = [
+    ("CUSTOMER", "name"),
+    ("NOW", "before"),
+    ("THEN", "after"),
+    ("DIFFERENCE", "difference"),
+    ("%", "percent"),
+]
+FORECAST_COLUMNS: list[Column] = [
+    ("CUSTOMER", "name"),
+    ("SO FAR", "so_far"),
+    ("FORECAST", "forecast"),
+    ("CURRENCY", "currency"),
+]
+
+
+def _this_month() -> str:
+    return datetime.now(UTC).strftime("%Y-%m")
+
+
+def _named(session: Session, rows: list[Row]) -> list[Row]:
+    names = {row["id"]: row["name"] for row in CUSTOMERS.list(session.client)}
+    return [{**row, "name": names.get(row["customer_id"], row["customer_id"])} for row in rows]
+
+
+@command(bill_app, "what-if")
+def what_if(
+    session: Session,
+    *,
+    prices: Annotated[Path, typer.Option(help="A price list, JSON or YAML, as for publishing.")],
+    month: Month = None,
+) -> None:
+    """Show what a month would cost each customer under other prices. Nothing is published.
+
+    The prices hold for the whole month, or from their valid_from on.
+
+    Example: cumulog bill what-if --prices draft.yaml --month 2026-10
+    """
+    import yaml
+
+    try:
+        draft = yaml.load(prices.read_bytes(), Loader=yaml.CSafeLoader)
+    except (OSError, yaml.YAMLError) as error:
+        raise Problem(f"cannot read {prices}: {error}", exit_code=USAGE) from None
+    if not isinstance(draft, dict):
+        raise Problem(f"{prices} is no price list", exit_code=USAGE)
+    draft.pop("type", None)
+    session.client.timeout_s = 130.0
+    path = f"/v1/billing/months/{quoted(month or _this_month())}/what-if"
+    told = session.client.post(path, {**draft, "type": "PublishPriceList"})
+    if session.output is not Output.TABLE:
+        session.show(told)
+        return
+    session.show_all(_named(session, told["customers"]), WHAT_IF_COLUMNS)
+    print(
+        f"\n{told['before']} now, {told['after']} then: {told['winners']} would pay less, "
+        f"{told['losers']} more"
+    )
+    for customer_id in told["left_out"]:
+        print(f"left out, for another currency: customer {customer_id}")
+
+
+@command(bill_app, "forecast")
+def forecast(session: Session, *, month: Month = None) -> None:
+    """Show what a month will cost each customer if all that is held now stays."""
+    session.client.timeout_s = 130.0
+    told = session.client.get(f"/v1/billing/months/{quoted(month or _this_month())}/forecast")
+    if session.output is Output.TABLE:
+        session.show_all(_named(session, told["customers"]), FORECAST_COLUMNS)
     else:
         session.show(told)
 

@@ -8,14 +8,18 @@ only read take --as-of too.
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Concatenate
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate
 
 import typer
+from typer.core import TyperGroup
 
 from cli.client import Client
 from cli.credentials import find_cloud
 from cli.output import Column, Output, Row, show_item, show_rows
 from cli.parameters import HELP_NAMES
+
+if TYPE_CHECKING:
+    from typer._click import Context
 
 type Body[**P] = Callable[Concatenate["Session", P], None]
 
@@ -120,6 +124,24 @@ def group(text: str) -> typer.Typer:
     )
     # With a callback it stays a group even when it has one command only.
     app.callback()(lambda: None)
+    return app
+
+
+class _OrShow(TyperGroup):
+    """A group whose command is ``show`` where none is named."""
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        """Put ``show`` before options that are its own."""
+        named = bool(args) and not args[0].startswith("-")
+        if not named and not {*args} & {*HELP_NAMES}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+def shown_by_default(text: str) -> typer.Typer:
+    """Return an app for a group of commands, of which ``show`` is meant where none is named."""
+    app = group(text)
+    app.info.cls = _OrShow
     return app
 
 

@@ -25,7 +25,8 @@ from projections.invoice import Document, DrawnUp
 from projections.ledger import Row
 from projections.pricing import text
 from projections.reader import Reader
-from schemas.billing import ClosePeriod, Closing
+from projections.whatif import Forecast, WhatIf, forecast, what_if
+from schemas.billing import ClosePeriod, Closing, PublishPriceList
 from schemas.envelope import Actor, Outcome, Refused, Request
 from schemas.errors import Conflict, InvalidInput, NotFound, Unavailable
 from schemas.ids import SYSTEM_USER
@@ -58,6 +59,21 @@ class ToClose(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     month: str
     user_id: str
     request_id: str
+
+
+class OfDraft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a month would come to under a price list that is not published."""
+
+    month: str
+    prices: PublishPriceList
+
+
+class ForecastAnswer(Struct, frozen=True, kw_only=True):
+    """What a month will come to, by customer."""
+
+    month: str
+    ordinal: Ordinal
+    customers: tuple[Forecast, ...]
 
 
 class Unassigned(Struct, frozen=True, kw_only=True):
@@ -164,6 +180,8 @@ def questions(
         "invoice": _threaded(OfInvoice, books.invoice),
         "explain": _threaded(OfInvoice, books.explain),
         "verify_month": _threaded(OfMonth, books.verify),
+        "what_if": _threaded(OfDraft, books.what_if),
+        "forecast": _threaded(OfMonth, books.forecast),
         "close": close,
     }
 
@@ -240,6 +258,24 @@ class Accounting:
             rows_digest=recorded.rows_digest,
             differences=tuple(differences),
         )
+
+    def what_if(self, asked: OfDraft) -> WhatIf:
+        """Return what a month would come to under a draft of prices, by customer."""
+        need_month(asked.month)
+        now = self._now()
+        with opened(self._archive, now) as books:
+            past = books.month(asked.month).past
+        return what_if(past, asked.month, asked.prices, now)
+
+    def forecast(self, asked: OfMonth) -> ForecastAnswer:
+        """Return what a month will come to if all that is held now stays."""
+        need_month(asked.month)
+        now = self._now()
+        with opened(self._archive, now) as books:
+            past = books.past()
+        found = forecast(past, asked.month, now)
+        chosen = tuple(each for each in found if asked.customer in {"", each.customer_id})
+        return ForecastAnswer(month=asked.month, ordinal=past.ordinal, customers=chosen)
 
     def closing(self, month: str) -> Closing:
         """Return what a month is to be closed with.

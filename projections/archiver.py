@@ -20,8 +20,8 @@ question       asked with (JSON; empty means all defaults)        answered with
 ``proof``      of (request id or ordinal)                         ``proof.Proof``
 =============  =================================================  ==============================
 
-Months and invoices are ``accounting``'s: ``month``, ``invoice``, ``explain``, ``verify_month``, and
-``close``, which closes a month.
+Months and invoices are ``accounting``'s: ``month``, ``invoice``, ``explain``, ``verify_month``,
+``what_if``, ``forecast``, and ``close``, which closes a month.
 
 What cannot be answered is answered with ``{"error": {code, status, reason, hint}}``.
 """

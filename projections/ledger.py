@@ -7,7 +7,7 @@ added as they should have been, in the month that is closed next. Ids only: no n
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Literal
 
@@ -103,7 +103,8 @@ def month_rows(
     month: str,
     *,
     until: Micros | None = None,
-    price_list: Sequence[PriceList] | None = None,
+    prices: Callable[[Customer], Sequence[PriceList]] | None = None,
+    left_out: Collection[str] = (),
 ) -> MonthRows:
     """Return what a month comes to.
 
@@ -111,17 +112,18 @@ def month_rows(
         past: what there is to know.
         month: as 2026-10.
         until: no usage from this time on; None: the whole month.
-        price_list: the versions of another list, by which all customers are to be charged.
+        prices: the versions of a list by which a customer is to be charged; None: of its own.
+        left_out: customers that are not to be charged at all.
     """
     used = dict(month_usage(past, month, until))
     unassigned = tuple(used.pop("", ()))
     rows: dict[str, tuple[Row, ...]] = {}
     unrated: dict[str, tuple[Usage, ...]] = {}
-    for customer_id in sorted(used):
+    for customer_id in sorted(used.keys() - set(left_out)):
         terms = terms_of(past, customer_id, month)
         priced = price(
             used[customer_id],
-            past.state.price_lists[terms.price_list] if price_list is None else price_list,
+            past.state.price_lists[terms.price_list] if prices is None else prices(terms),
             past.definitions,
             discounts=[Discount(percent=d.percent, sku=d.sku) for d in terms.discounts],
             daily=True,

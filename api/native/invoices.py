@@ -15,7 +15,7 @@ from api.native.history import WALK_S, ask
 from api.pagination import page_of
 from api.routing import Routes
 from api.writing import write
-from schemas.billing import Invoice, IssueInvoice
+from schemas.billing import Invoice, IssueInvoice, PublishPriceList
 from schemas.envelope import Refused
 from schemas.errors import InvalidInput, NotFound
 
@@ -23,6 +23,7 @@ READ, READ_MONTHS = "billing:invoices:read", "billing:periods:read"
 BILL_S = 120.0
 
 
+_prices = msgspec.json.Decoder(PublishPriceList)
 _nothing = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -47,6 +48,19 @@ async def close_month(call: Call) -> Answer:
     answer = await ask(call, "close", asked, WALK_S)
     await ask(call, "checkpoint", {}, WALK_S)  # so that the tuple is signed outside the broker
     return answer
+
+
+async def what_if(call: Call) -> Answer:
+    """POST /v1/billing/months/{month}/what-if: the month under a price list not published."""
+    prices = await call.decode(_prices)
+    asked = {"month": call.args[0], "prices": msgspec.to_builtins(prices)}
+    return await ask(call, "what_if", asked, BILL_S)
+
+
+async def forecast(call: Call) -> Answer:
+    """GET /v1/billing/months/{month}/forecast: what it will come to if what is held stays."""
+    asked = {"month": call.args[0], "customer": call.param("customer")}
+    return await ask(call, "forecast", asked, BILL_S)
 
 
 async def verify_month(call: Call) -> Answer:
@@ -127,6 +141,9 @@ def add(routes: Routes) -> None:
     routes.add("GET", month, show_month, READ, query=("customer",), present=True)
     routes.add("POST", f"{month}/close", close_month, close)
     routes.add("POST", f"{month}/verify", verify_month, READ_MONTHS)
+    routes.add("POST", f"{month}/what-if", what_if, READ, body=_prices)
+    of = ("customer",)
+    routes.add("GET", f"{month}/forecast", forecast, READ, query=of, present=True)
     query = ("customer", "month", "status", "number", "limit", "marker")
     routes.add("GET", "/v1/invoices", list_all, READ, query=query)
     routes.add("GET", one, show, READ, present=True)

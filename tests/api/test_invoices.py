@@ -4,6 +4,9 @@ The months that the tests close lie before the cloud's first: whoever is billed 
 over is in tests/projections/test_books.py.
 """
 
+import json
+from decimal import Decimal
+
 import pytest
 
 from tests.api.conftest import Cloud, fresh
@@ -102,3 +105,28 @@ def test_drafts_and_lists_from_the_command_line(cloud: Cloud, customer: str):
     assert "VAT 19 %" in shown.output
     assert "CreateServer by" in line.output
     assert cloud.up.json("invoice", "list") == []
+
+
+def test_a_month_under_other_prices_and_to_its_end(cloud: Cloud, customer: str, tmp_path):
+    from tests.projections.story import PRICES
+
+    rules = [
+        {"sku": meter, "meter": meter, "unit": unit, "price": "1"}
+        for meter, (unit, _) in PRICES.items()
+    ]
+    draft = tmp_path / "draft.json"
+    draft.write_text(json.dumps({"currency": "EUR", "rules": rules}))
+    gap = tmp_path / "gap.json"
+    gap.write_text(json.dumps({"currency": "EUR", "rules": rules[1:]}))
+
+    dearer = cloud.up.run("bill", "what-if", "--prices", str(draft))
+    refused = cloud.up.run("bill", "what-if", "--prices", str(gap))
+    foretold = cloud.up.json("bill", "forecast")
+    bare = cloud.up.run("bill")
+
+    assert (dearer.code, "0 would pay less, 1 more" in dearer.output) == (0, True), dearer.errors
+    assert (refused.code, "No rule matches" in refused.errors) == (1, True), refused.errors
+    (mine,) = foretold["customers"]
+    assert Decimal(mine["forecast"]) > Decimal(mine["so_far"]) >= 0
+    assert (bare.code, bare.errors) == (0, "")
+    assert len(cloud.admin("GET", "/v1/price-lists").body["price_lists"]) == 1

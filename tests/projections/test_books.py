@@ -14,6 +14,7 @@ from projections.archive import Archive
 from projections.books import opened
 from projections.history import History
 from projections.invoice import digest_of
+from projections.whatif import forecast, what_if
 from schemas.billing import (
     AssignProject,
     ClosePeriod,
@@ -378,3 +379,53 @@ def test_golden_invoices_come_out_the_same_for_ever(company, archive):
     if os.environ.get("CUMULOG_GOLDEN") == "write" and not golden.exists():
         golden.write_bytes(found + b"\n")
     assert found + b"\n" == golden.read_bytes()
+
+
+def test_other_prices_make_winners_and_losers(company, archive):
+    """The large flavor dearer, the small one free."""
+    rules = prices().rules
+    changed = {"cpu-small": "0", "cpu": "0.04"}
+    draft = prices()
+    draft = msgspec.structs.replace(
+        draft,
+        rules=tuple(
+            msgspec.structs.replace(rule, price=changed.get(rule.sku, rule.price)) for rule in rules
+        ),
+    )
+    company.close(archive, FEBRUARY)
+    past = books(archive, company).month(FEBRUARY).past
+
+    same = what_if(past, FEBRUARY, company.cell.state.price_lists["standard"][0], None)
+    told = what_if(past, FEBRUARY, draft, None)
+
+    by_customer = {each.customer_id: each for each in told.customers}
+    acme = by_customer[company.acme]
+    assert Decimal(acme.difference) == Decimal("36.72")  # its CPUs twice over
+    assert Decimal(by_customer[company.crumb].difference) == 0
+    assert (told.winners, told.losers, told.left_out) == (0, 2, ())
+    assert acme.before == document(company, archive, FEBRUARY, company.acme).net
+    assert Decimal(same.after) < Decimal(same.before)  # without the change of the 15th
+    assert told.customers[-1].customer_id in {company.acme, company.bolt}
+    half = msgspec.structs.replace(draft, valid_from=END)
+    assert what_if(past, FEBRUARY, half, None).after == told.before
+    with pytest.raises(InvalidInput, match="no rule matches"):
+        what_if(past, FEBRUARY, msgspec.structs.replace(draft, rules=draft.rules[:2]), None)
+    dollars = what_if(past, FEBRUARY, msgspec.structs.replace(draft, currency="USD"), None)
+    assert len(dollars.left_out) == 3
+
+
+def test_a_forecast_is_what_the_month_comes_to_if_nothing_changes(company, archive):
+    company.close(archive, FEBRUARY)
+    company.tell_late()
+    company.at(END + 6 * DAY)
+
+    foretold = forecast(books(archive, company).past(), MARCH, company.now)
+
+    company.close(archive, MARCH)
+    march = books(archive, company).month(MARCH)
+    assert [each.customer_id for each in foretold] == sorted({company.bolt, company.crumb})
+    for each in foretold:
+        customer = each.customer_id
+        own = [row for row in march.drawn_up[customer].rows if not row.charge_class]
+        used = sum(Decimal(row.amount) for row in own if row.meter)
+        assert used == Decimal(each.forecast) >= Decimal(each.so_far) > 0
