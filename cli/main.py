@@ -59,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("cli.history:replay_app", "Fold the log anew and compare."),
     "projection": ("cli.projection:projection_app", "What people read, built anew."),
     "meter": ("cli.meter:meter_app", "What is measured, and from which facts."),
+    "alarm": ("cli.alarm:alarm_app", "What to be told of, and how often that would have been."),
     "usage": ("cli.billing:usage_app", "What was used, as exact integrals over time."),
     "price-list": ("cli.price_list:price_list_app", "What is charged for what, since when."),
     "customer": ("cli.customer:customer_app", "Who pays for which projects, by which terms."),

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from engine.clocks import late_by_s, need_no_future
 from engine.domain import (
     access,
+    alarm,
     billing,
     compute,
     host,
@@ -31,6 +32,7 @@ from engine.domain.fold import key_of
 from engine.domain.state import Answered, Cell
 from engine.policy import Policies, authorize, scope_of
 from schemas import access as sa
+from schemas import alarm as sl
 from schemas import billing as sb
 from schemas import compute as sc
 from schemas import engine as se
@@ -130,6 +132,9 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     sb.PublishPriceList: billing.publish_price_list,
     st.DefineMeter: metering.define_meter,
     st.DeleteMeter: metering.delete_meter,
+    sl.DefineAlarm: alarm.define_alarm,
+    sl.DeleteAlarm: alarm.delete_alarm,
+    sl.ReportAlarm: alarm.report_alarm,
     sb.CreateCustomer: billing.create_customer,
     sb.UpdateCustomer: billing.update_customer,
     sb.AssignProject: billing.assign_project,

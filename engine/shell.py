@@ -24,6 +24,7 @@ from engine.metrics import Numbers
 from engine.snapshot import copy_cell
 from engine.timers import Timers
 from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
+from schemas.alarm import ReportAlarm
 from schemas.billing import ClosePeriod
 from schemas.config import Config
 from schemas.engine import RollLog
@@ -237,12 +238,12 @@ class Engine:
         )
 
     async def _on_history(self, message: Message) -> None:
-        """What the archiver may ask for, in the system's name: to close a month it has derived."""
+        """What the archiver may ask for, in the system's name: to close months, to ring alarms."""
         await self._take(
             message,
             lambda request: (
                 request.actor == Actor(kind="system", user_id=SYSTEM_USER)
-                and isinstance(request.action, ClosePeriod)
+                and isinstance(request.action, ClosePeriod | ReportAlarm)
                 and request.key is None
             ),
         )

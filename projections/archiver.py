@@ -59,6 +59,8 @@ from projections.reader import Reader
 from projections.runner import read_model_path, until_stopped
 from projections.segment import HistoryBroken, NotProjected
 from projections.server_hours import questions as about_server_hours
+from projections.watch import Watch, reported_to
+from projections.watch import questions as about_alarms
 from schemas.config import Config
 from schemas.errors import InvalidInput, NotFound, Rejected, Unavailable
 from schemas.trace import trace_id
@@ -129,6 +131,7 @@ async def run(config: Config) -> None:
     reader = Reader(read_model_path(config))
     archive = Archive(history, read, reader, holdings_path(config))
     notary = Notary(config.cell, keys_of(config), book_of(config), read, history, reader)
+    watch = Watch(archive.holdings, reader, reported_to(bus, _now), _now)
     archiver = Archiver(
         bus,
         JetStreamLog(bus, archived=history.commits_after),
@@ -142,6 +145,7 @@ async def run(config: Config) -> None:
             **about_agreement(history, read),
             **about_copies(copies),
             **about_server_hours(archive.holdings),
+            **about_alarms(watch),
             **about_money(bus, archive, reader, notary.held, _now),
         },
         copies=copies,
@@ -149,10 +153,20 @@ async def run(config: Config) -> None:
     subject = bus.subjects.metrics(f"archiver-{config.node}")
     await answer_for(bus, subject, "archiver", archiver.readings)
     try:
-        await until_stopped(archiver.run())
+        await until_stopped(_both(archiver.run(), watch.run()))
     finally:
         reader.end()  # threads cannot be cancelled
         await bus.close()
+
+
+async def _both(*works: Awaitable[None]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(_running(work))
+
+
+async def _running(work: Awaitable[None]) -> None:
+    await work
 
 
 class Archiver:

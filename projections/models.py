@@ -16,6 +16,7 @@ from engine.domain.fold import explain
 from engine.domain.usage import Change
 from engine.fingerprint import fingerprint
 from projections import (
+    alarm,
     billing,
     catalog,
     compute,
@@ -51,6 +52,7 @@ AREAS: tuple[ModuleType, ...] = (
     operation,
     billing,
     meter,
+    alarm,
     policy,
     quota,
     usage,

@@ -10,10 +10,11 @@ is the id of the last element seen. ``project_id`` None means every project: whe
 ask for that is the edge's to decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict, Unpack
 
 from projections import audit, blast_radius, undo
+from projections.alarm import ALARMS
 from projections.answers import (
     Address,
     Event,
@@ -37,11 +38,13 @@ from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
 from projections.quota_reader import QuotaReader
 from projections.webhook import WEBHOOKS
+from schemas.alarm import Alarm
 from schemas.compute import Flavor, Keypair, Server
 from schemas.host import Host
 from schemas.image import Image
 from schemas.metering import MeterDefinition
 from schemas.policy import PolicyTable
+from schemas.units import Micros, Ordinal
 from schemas.webhook import Webhook
 
 BY_ID: Sort = (("id", False),)
@@ -266,6 +269,30 @@ class Reader(BillingReader, IdentityReader, NetworkReader, QuotaReader):
         """Return all versions of the meters that somebody defined, by key and version."""
         query = Query(METERS, "key || ' ' || version").equal(key=key)
         return self.page(query, (("key", False), ("version", False)))
+
+    def alarm(self, alarm_id: str) -> Alarm | None:
+        """Return an alarm."""
+        return self.one(ALARMS, alarm_id)
+
+    def alarms(self, *, project_id: str | None = None) -> list[Alarm]:
+        """Return alarms by name."""
+        query = Query(ALARMS)
+        if project_id is not None:
+            query.within("project_id = ?", project_id)
+        return self.page(query, (("name", False),))
+
+    def happened(
+        self, project_id: str, tags: Iterable[str], *, after: Ordinal, before: Micros
+    ) -> Iterator[tuple[Ordinal, Micros, str, str]]:
+        """Yield (ordinal, time, tag, resource id) of a project's facts with these tags."""
+        wanted = sorted(tags)
+        marks = ", ".join("?" * len(wanted))
+        sql = (
+            "SELECT ordinal, at, tag, resource_id FROM timeline "  # noqa: S608  # question marks
+            "WHERE project_id = ? AND ordinal > ? AND at < ? AND kind = 'fact' "
+            f"AND tag IN ({marks}) ORDER BY ordinal"
+        )
+        yield from self.db().execute(sql, (project_id, after, before, *wanted))
 
     def webhook(self, webhook_id: str) -> Webhook | None:
         """Return a webhook."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from projections.alarm import ALARMS
 from projections.compute import SERVERS
 from projections.image import IMAGES
 from projections.network import NETWORKS, PORTS, SECURITY_GROUPS, SUBNETS
@@ -23,6 +24,7 @@ from projections.store import Table
 from projections.webhook import WEBHOOKS
 from schemas import (
     access,
+    alarm,
     billing,
     compute,
     engine,
@@ -101,6 +103,7 @@ _server = _named("server", "server_id")
 _application_credential = _named("application_credential", "application_credential_id")
 _image = _named("image", "image_id")
 _webhook = _named("webhook", "webhook_id")
+_alarm = _named("alarm", "alarm_id")
 _by_operation = _named("operation", "operation_id")
 
 REQUESTS: dict[type, Tell] = {
@@ -185,6 +188,9 @@ REQUESTS: dict[type, Tell] = {
     billing.PublishPriceList: _named("price_list", "name"),
     metering.DefineMeter: _named("meter", "key"),
     metering.DeleteMeter: _named("meter", "key"),
+    alarm.DefineAlarm: _unnamed("alarm"),
+    alarm.DeleteAlarm: _alarm,
+    alarm.ReportAlarm: _alarm,
     billing.CreateCustomer: _unnamed("customer"),
     billing.UpdateCustomer: _named("customer", "customer_id"),
     billing.AssignProject: lambda said: About("project", said.project_id, said.project_id),
@@ -302,6 +308,10 @@ FACTS: dict[type, Tell] = {
     billing.PriceListPublished: _whole("price_list", "price_list", "name"),
     metering.MeterDefined: _whole("meter", "meter", "key"),
     metering.MeterDeleted: _named("meter", "key"),
+    alarm.AlarmDefined: _whole("alarm", "alarm", "alarm_id"),
+    alarm.AlarmRaised: _alarm,
+    alarm.AlarmCleared: _alarm,
+    alarm.AlarmDeleted: _alarm,
     billing.CustomerSaved: _whole("customer", "customer", "customer_id"),
     billing.ProjectAssigned: lambda said: About("project", said.project_id, said.project_id),
     billing.CreditGranted: _whole("customer", "credit", "customer_id"),
@@ -331,6 +341,7 @@ OWNED: dict[str, Table[Any]] = {
     "port": PORTS,
     "security_group": SECURITY_GROUPS,
     "webhook": WEBHOOKS,
+    "alarm": ALARMS,
 }
 
 COLUMNS = (

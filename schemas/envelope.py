@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas.access import AccessAction
+from schemas.alarm import AlarmAction, AlarmFact
 from schemas.billing import BillingAction, BillingFact
 from schemas.compute import ComputeAction, ComputeFact
 from schemas.engine import EngineAction, EngineFact
@@ -42,6 +43,7 @@ type Action = (
     | AccessAction
     | WebhookAction
     | MeterAction
+    | AlarmAction
 )
 type Fact = (
     IdentityFact
@@ -56,6 +58,7 @@ type Fact = (
     | PolicyFact
     | WebhookFact
     | MeterFact
+    | AlarmFact
 )
 
 

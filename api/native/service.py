@@ -9,6 +9,7 @@ from api.exchange import Answer, Call, json_answer
 from api.identity import passwords
 from api.native import (
     actions,
+    alarms,
     audit,
     audit_export,
     blast_radius,
@@ -36,6 +37,7 @@ AREAS = (
     actions,
     log,
     meters,
+    alarms,
     audit,
     audit_export,
     diff,

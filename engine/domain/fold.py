@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.domain import (
+    alarm,
     billing,
     compute,
     host,
@@ -26,6 +27,7 @@ from engine.domain import (
 )
 from engine.domain.state import Answered, Cell
 from engine.domain.usage import CHANGES, count
+from schemas import alarm as sl
 from schemas import billing as sb
 from schemas import compute as sc
 from schemas import engine as se
@@ -136,6 +138,10 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     sb.PriceListPublished: billing.price_list_published,
     st.MeterDefined: metering.meter_defined,
     st.MeterDeleted: metering.meter_deleted,
+    sl.AlarmDefined: alarm.alarm_defined,
+    sl.AlarmRaised: alarm.alarm_rang,
+    sl.AlarmCleared: alarm.alarm_rang,
+    sl.AlarmDeleted: alarm.alarm_deleted,
     sb.CustomerSaved: billing.customer_saved,
     sb.ProjectAssigned: billing.project_assigned,
     sb.CreditGranted: billing.credit_granted,

@@ -23,6 +23,7 @@ def index_of(state: State) -> Index:
     _network(state, index)
     _operation(state, index)
     _webhook(state, index)
+    _alarm(state, index)
     _usage(state, index)
     return index
 
@@ -150,6 +151,11 @@ def _ports(state: State, index: Index) -> None:
 def _webhook(state: State, index: Index) -> None:
     for webhook in state.webhooks.values():
         _add(index.project_webhooks, webhook.project_id, webhook.webhook_id)
+
+
+def _alarm(state: State, index: Index) -> None:
+    for alarm in state.alarms.values():
+        _add(index.project_alarms, alarm.project_id, alarm.alarm_id)
 
 
 def _operation(state: State, index: Index) -> None:

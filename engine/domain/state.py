@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct, field
 
+from schemas.alarm import Alarm
 from schemas.billing import (
     BillingSettings,
     Closing,
@@ -121,6 +122,7 @@ class Index(Struct, kw_only=True):
     subnet_spans: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # pools
     host_operations: dict[str, set[str]] = field(default_factory=dict)
     project_webhooks: dict[str, set[str]] = field(default_factory=dict)
+    project_alarms: dict[str, set[str]] = field(default_factory=dict)
     # How much of what each project holds; see usage.
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -173,6 +175,7 @@ class State(Struct, kw_only=True):
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
     meters: dict[str, tuple[MeterDefinition, ...]] = field(default_factory=dict)  # versions
+    alarms: dict[str, Alarm] = field(default_factory=dict)
     customers: dict[str, tuple[Customer, ...]] = field(default_factory=dict)  # their versions
     payers: dict[str, tuple[Payer, ...]] = field(default_factory=dict)  # of projects, as time goes
     credits: dict[str, Credit] = field(default_factory=dict)

@@ -5,6 +5,7 @@ import yaml
 
 from tests.api.conftest import Cloud
 from tests.api.openstack import OpenStack
+from tests.cli.running import eventually
 
 STARTS = {
     "key": "ops.starts",
@@ -127,3 +128,50 @@ def test_a_time_without_servers_is_empty_and_a_wrong_one_refused(cloud, server):
     assert refused.status == 400
     assert "cannot occur after" in refused.body["badRequest"]["message"]
     assert cloud.demo("GET", f"{path}?start=yesterday").status == 400
+
+
+# Alarms
+
+
+def server_network(cloud, server):
+    (name,) = server["addresses"]
+    return cloud.demo("GET", f"/network/v2.0/networks?name={name}").body["networks"][0]["id"]
+
+
+RUNS = {
+    "kind": "state",
+    "since": ["compute.server.started.v1"],
+    "until": ["compute.server.deleted.v1"],
+    "above": "0",
+}
+
+
+def test_an_alarm_rings_and_ceases_and_tells_how_often_it_would_have(cloud, server, tmp_path):
+    up, demo = cloud.up, cloud.demo
+    file = tmp_path / "second.yaml"
+    second = {**RUNS, "above": "1"}
+    file.write_text(yaml.safe_dump({"name": "second", "condition": second}))
+    assert up.run("alarm", "define", str(file), cloud="cumulog-demo").code == 0
+
+    def state():
+        (alarm,) = [a for a in demo("GET", "/v1/alarms").body["alarms"] if a["name"] == "second"]
+        return alarm
+
+    assert not state()["ringing"]
+    other = cloud.server(demo, server_network(cloud, server))
+    eventually(lambda: state()["ringing"], "the alarm rings")
+    cloud.gone(demo, other["id"])
+    eventually(lambda: not state()["ringing"], "the alarm ceases")
+
+    events = demo("GET", "/v1/events?limit=1000").body["events"]
+    tags = [event["tag"] for event in events if event["tag"].startswith("alarm.")]
+    assert tags == ["alarm.alarm.defined.v1", "alarm.alarm.raised.v1", "alarm.alarm.cleared.v1"]
+    told = up.json("alarm", "what-if", "second", cloud="cumulog-demo")
+    assert told["times"] == 1
+    (rang,) = told["rang"]
+    assert rang["until"] == state()["changed_at"]
+    assert up.json("alarm", "what-if", str(file), cloud="cumulog-demo")["rang"] == told["rang"]
+    assert "quiet" in up.run("alarm", "list", cloud="cumulog-demo").output
+    assert cloud.stranger()("GET", f"/v1/alarms/{state()['id']}").status == 404
+    assert up.run("alarm", "delete", "second", cloud="cumulog-demo").code == 0
+    assert demo("GET", "/v1/alarms").body["alarms"] == []

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from engine.domain.billing.periods import terms_digest, versions_before
 from schemas import access as a
+from schemas import alarm as l
 from schemas import billing as b
 from schemas import compute as c
 from schemas import engine as e
@@ -59,6 +60,7 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.agent("host-1"), h.ReportDrift(drift=drift, observed_at=world.now + HOUR)
     yield from _prices(world)
     yield from _meters(world)
+    yield from _alarms(world)
     yield from _customers(world)
     yield from _invoices(world)
     yield from _quotas(world)
@@ -359,6 +361,31 @@ def _invoices(world: World) -> Iterator[tuple[Actor, Any]]:
     yield admin, b.CorrectLine(invoice_id=first, line=1, amount="90.00", reason="a dispute")
     yield demo, b.VoidInvoice(invoice_id=first, reason="mine")
     yield admin, b.CorrectLine(invoice_id=second, line=1, amount="0", reason="voided")
+
+
+def _alarms(world: World) -> Iterator[tuple[Actor, Any]]:
+    demo, state = world.actors["demo"], world.cell.state
+    failed = l.WhatHappened(facts=("compute.server.failed.v1",), window_s=600, above="2")
+    busy = l.WhatIsHeld(meter="compute.vcpu", above="8")
+    broken = l.DefineAlarm(name="broken", condition=failed)
+    yield demo, broken
+    yield demo, broken
+    yield world.admin, replace(broken, condition=replace(failed, facts=("compute.server.lost.v1",)))
+    yield demo, replace(broken, condition=l.AnyOf(conditions=(failed, busy)))
+    (alarm,) = state.alarms.values()
+    rings = l.ReportAlarm(
+        alarm_id=alarm.alarm_id, updated_at=alarm.updated_at, ringing=True, since=world.now
+    )
+    yield demo, rings
+    yield SYSTEM, rings
+    yield SYSTEM, rings
+    yield SYSTEM, replace(rings, ringing=False)
+    yield SYSTEM, replace(rings, updated_at=0)
+    gone = l.DeleteAlarm(alarm_id=alarm.alarm_id)
+    yield world.actors["other"], gone
+    yield demo, gone
+    yield demo, gone
+    yield demo, replace(broken, name="kept")
 
 
 def _quotas(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from engine.domain.alarm import alarms_go
 from engine.domain.context import Context
 from engine.domain.identity.forget import forget_credentials_of_project, forget_target
 from engine.domain.identity.found import (
@@ -115,6 +116,7 @@ def project_goes(cell: Cell, project: s.Project) -> list[Fact]:
         if not index.group_ports.get(group_id)
     ]
     facts += webhooks_go(cell, project.project_id)
+    facts += alarms_go(cell, project.project_id)
     return [*facts, s.ProjectDeleted(project_id=project.project_id)]
 
 
