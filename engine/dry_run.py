@@ -7,11 +7,10 @@ would be done: only ids and times are drawn anew.
 from collections.abc import Callable, Iterator
 
 from engine.decider import authenticate, decide, refusal, stamped
-from engine.domain.billing import in_force
+from engine.domain.billing import in_force, list_of
 from engine.domain.quota import limit_of
 from engine.domain.state import Cell
 from engine.domain.usage import usage_after
-from schemas.billing import STANDARD
 from schemas.compute import ServerFailed, ServerPlaced
 from schemas.dry_run import DryRun, QuotaUse
 from schemas.envelope import Record, Refused, Request
@@ -41,7 +40,7 @@ def dry_run(cell: Cell, request: Request, *, now: Micros, new_id: Callable[[], s
             name: QuotaUse(used=used, limit=limit_of(cell.state, actor.project_id, name))
             for name, used in held.items()
         },
-        price_list=in_force(cell, STANDARD, at),
+        price_list=in_force(cell, list_of(cell, actor.project_id, at), at),
     )
 
 

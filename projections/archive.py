@@ -33,19 +33,21 @@ from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.metering import ADDITIVE, MeterDefinition
 from schemas.units import Micros, Ordinal
 
-PRICE_LIST = "standard"
 PUBLISHED = str(PriceListPublished.__struct_config__.tag)
 
 type Read = Callable[[int], Iterable[tuple[int, bytes]]]
 
 
 class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question about a stretch of time; ``project`` None means all of them."""
+    """A question about a stretch of time; ``project`` None means all of them.
+
+    ``price_list`` None means of each project the one of who pays for it at the end.
+    """
 
     start: Micros | None = None
     end: Micros | None = None
     project: str | None = None
-    price_list: str = PRICE_LIST
+    price_list: str | None = None
     meter: str | None = None
 
 
@@ -184,9 +186,6 @@ class Archive:
         """
         start, end = _bounds(window, now)
         metered = self.metered(start, end, window.project)
-        versions = metered.price_lists.get(window.price_list)
-        if not versions:
-            raise NotFound(f"there is no price list {window.price_list!r}")
         by_project: dict[str, list[Usage]] = {} if window.project is None else {window.project: []}
         for row in usage(metered.intervals, start, end, window.project):
             by_project.setdefault(row.project_id, []).append(row)
@@ -195,10 +194,26 @@ class Archive:
             start=start,
             end=end,
             bills=tuple(
-                derive_bill(project_id, rows, versions, start, end, metered.definitions)
+                derive_bill(
+                    project_id,
+                    rows,
+                    self._prices(metered, window, project_id, end),
+                    start,
+                    end,
+                    metered.definitions,
+                )
                 for project_id, rows in sorted(by_project.items())
             ),
         )
+
+    def _prices(
+        self, metered: Metered, window: Window, project_id: str, end: Micros
+    ) -> Sequence[PriceList]:
+        name = window.price_list or self._reader.price_list_of(project_id, end - 1)
+        versions = metered.price_lists.get(name)
+        if not versions:
+            raise NotFound(f"there is no price list {name!r}")
+        return versions
 
     def seal(self, ordinals_max: int, through: Ordinal) -> list[Segment]:
         """Seal what is not sealed yet, up to ``through``, in segments of bounded size.

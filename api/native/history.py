@@ -10,11 +10,13 @@ import msgspec
 from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
+from api.native.customers import READ as READ_CUSTOMERS
 from api.native.log import moment
 from api.routing import Routes
 from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, BusError, NoResponders
+from schemas.billing import STANDARD
 from schemas.envelope import Refused
-from schemas.errors import InvalidInput, Unavailable
+from schemas.errors import InvalidInput, NotFound, Unavailable
 
 ANSWER_S = 30.0
 WALK_S = 600.0
@@ -71,9 +73,11 @@ async def usage(call: Call) -> Answer:
 
 
 async def bill(call: Call) -> Answer:
-    """GET /v1/bill: what it costs, a line a resource."""
+    """GET /v1/bill: what it costs, a line a resource, by the prices of who pays or by others."""
     question = _window(call)
     if price_list := call.param("price_list"):
+        if price_list != STANDARD and not call.may(READ_CUSTOMERS):
+            raise NotFound(f"there is no price list {price_list[:64]!r}")
         question["price_list"] = price_list
     return await ask(call, "bill", question, ANSWER_S)
 

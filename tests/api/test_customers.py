@@ -34,6 +34,37 @@ def test_a_customer_pays_for_projects_and_has_credits(cloud: Cloud, acme: str):
     assert acme in [customer["id"] for customer in listed]
 
 
+def test_a_project_is_billed_by_the_prices_of_who_pays(cloud: Cloud):
+    rules = [
+        {"sku": meter, "meter": meter, "unit": unit, "price": "7"}
+        for meter, unit in (("compute.vcpu", "Core-Hours"), ("compute.memory", "GiB-Hours"))
+    ]
+    prices = {"name": fresh("dear"), "currency": "EUR", "rules": rules}
+    free = ["compute.disk", "image.size"]
+    submitted(cloud.admin, {"type": "PublishPriceList", **prices, "free": free})
+    action = {"type": "CreateCustomer", "name": fresh("rich"), "currency": "EUR"}
+    customer = submitted(cloud.admin, action | {"price_list": prices["name"]})["customer_id"]
+    stranger = cloud.stranger()
+    trial = {"type": "CreateServer", "name": "x", "networks": []}
+    trial |= {"flavor_id": "42", "image_id": cloud.image_id()}
+
+    def costs():
+        (bill,) = stranger("GET", "/v1/bill").body["bills"]
+        tried = stranger("POST", "/v1/actions?dry_run=1", trial).body
+        return bill["price_list"], tried["cost_per_month"]["price_list"]
+
+    before = costs()
+    project = stranger("GET", "/identity/v3/auth/projects").body["projects"][0]["id"]
+    paid = {"type": "AssignProject", "project_id": project, "customer_id": customer}
+    submitted(cloud.admin, paid)
+
+    assert before == ("standard", "standard")
+    assert costs() == (prices["name"], prices["name"])
+    assert cloud.admin("GET", f"/v1/bill?price_list={prices['name']}").status == 200
+    others = cloud.demo("GET", f"/v1/bill?price_list={prices['name']}")
+    assert others.status == 404
+
+
 def test_a_project_does_not_learn_of_customers(cloud: Cloud, acme: str):
     assert cloud.demo("GET", "/v1/customers").status == 403
     assert cloud.demo("GET", f"/v1/customers/{acme}").status == 403

@@ -1,5 +1,6 @@
 """Customers: who pays for what, and that no closed month is changed by it."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -149,6 +150,11 @@ def _need_list(state: State, name: str, currency: str) -> None:
         raise InvalidInput(
             f"the price list {name!r} is in {versions[-1].currency}, and the customer in {currency}"
         )
+
+
+def payer_at(payers: Sequence[s.Payer], at: Micros) -> str:
+    """Return the customer who pays for a project at a time; "" if nobody does."""
+    return next((p.customer_id for p in reversed(payers) if p.since <= at), "")
 
 
 def assigned(payers: tuple[s.Payer, ...], new: s.Payer) -> tuple[s.Payer, ...]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
-from engine.domain.billing.customers import need_open
+from engine.domain.billing.customers import need_open, payer_at
 from engine.domain.context import Context
 from engine.domain.metering import measuring
 from engine.domain.state import Cell
@@ -192,6 +192,13 @@ def in_force(cell: Cell, name: str, at: Micros) -> s.PriceList | None:
     """Return the version of a price list by which usage at a time is rated, if there is one."""
     versions = cell.state.price_lists.get(name, ())
     return next((v for v in reversed(versions) if v.valid_from <= at), None)
+
+
+def list_of(cell: Cell, project_id: str, at: Micros) -> str:
+    """Return the price list that a project's usage at a time is rated by: that of who pays."""
+    state = cell.state
+    versions = state.customers.get(payer_at(state.payers.get(project_id, ()), at), ())
+    return next((v.price_list for v in reversed(versions) if v.valid_from <= at), s.STANDARD)
 
 
 def price_list_published(cell: Cell, fact: s.PriceListPublished, at: Micros) -> None:
