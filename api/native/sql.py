@@ -4,24 +4,27 @@ An answer includes every ordinal that was acknowledged before the question, and 
 """
 
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from api.exchange import JSON, Answer, Call, json_answer
 from api.native.actions import own_project
+from api.native.history import ask
 from api.past import meant
 from api.routing import Routes
 from engine.log.jetstream import JetStreamLog
 from projections.models import decode_stored, last_ordinal
 from projections.sql.queries import Found
 from projections.sql.question import TEXT_MAX, Format
+from projections.sql.statement import named_views
 from projections.sql.views import VIEWS
-from schemas.errors import Unavailable
+from schemas.errors import Forbidden, Unavailable
 from schemas.units import Ordinal
 
 REACHED_S = 10.0
+GIVEN_S = 30.0
 RUN = "log:sql:run"
 TYPES: dict[Format, bytes] = {
     "json": JSON,
@@ -44,6 +47,7 @@ class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 _asked = msgspec.json.Decoder(Asked)
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 async def run(call: Call) -> Answer:
@@ -54,12 +58,14 @@ async def run(call: Call) -> Answer:
     through = (await meant(edge, asked.as_of))[0] if asked.as_of else await _head(call)
     if not await edge.waiter.reached(through, REACHED_S):
         raise Unavailable(f"the read model has not reached ordinal {through}")
+    given = {} if asked.as_of else await _given(call, asked.sql, project_id)
     found = await edge.queries.ask(
         asked.sql,
         user=call.principal.user_id,
         project=project_id,
         through=through,
         form=asked.format,
+        given=given,
     )
     return Answer(
         200,
@@ -67,6 +73,28 @@ async def run(call: Call) -> Answer:
         headers=[(b"x-cumulog-as-of", b"%d" % through), (b"cache-control", b"no-store")],
         stream=_document(found, through) if asked.format == "json" else found.chunks(),
     )
+
+
+async def _given(call: Call, sql: str, project_id: str | None) -> dict[str, list[dict[str, Any]]]:
+    """Ask the archiver for the rows of views that are not computed in SQL.
+
+    Raises:
+        Forbidden: the caller may not read them.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    named = named_views(sql)
+    for view in VIEWS:
+        if view.given is None or view.name not in named:
+            continue
+        principal = call.principal
+        reach = call.edge.policy().reach(view.given.action, principal.scope, principal.role_set)
+        own = project_id is not None and project_id == principal.project_id
+        if reach is None or not (reach.any or (reach.project and own)):
+            raise Forbidden(f"the view {view.name} needs {view.given.action}")
+        question = {} if project_id is None else {"project": project_id}
+        answer = await ask(call, view.given.question, question, GIVEN_S)
+        found[view.name] = list(view.given.rows(_decode(answer.body)))
+    return found
 
 
 async def _head(call: Call) -> Ordinal:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from projections.columns import quoted, rows_of
-from projections.sql.question import ANSWER, MOVED, Column, Question, Told
-from projections.sql.statement import bare, check, first_line
-from projections.sql.views import EVENTS, SHOWN, VIEWS
+from projections.sql.question import ANSWER, MOVED, Column, Question, Told, given_file
+from projections.sql.statement import Asked, bare, check, first_line
+from projections.sql.views import EVENTS, SHOWN, VIEWS, Given
 from schemas.errors import InvalidInput, Rejected
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def answer(question: Question) -> Told:
     try:
         db = _open(question)
         with contextlib.closing(db):
-            check(db, question.sql)
+            asked = check(db, question.sql)
             with _in_time(db, question.limits.seconds):
-                _supply(db, question)
+                _supply(db, question, asked)
                 _lock(db, question)
                 return _run(db, question)
     except Rejected as error:
@@ -163,8 +163,8 @@ def _in_time(db: "duckdb.DuckDBPyConnection", seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def _supply(db: "duckdb.DuckDBPyConnection", question: Question) -> None:
-    """Make the views, over what may be seen."""
+def _supply(db: "duckdb.DuckDBPyConnection", question: Question, asked: Asked) -> None:
+    """Make the views that were asked of, over what may be seen."""
     db.execute(_TAIL)
     _read_tail(db, question)
     rows = f"SELECT {_UNSEALED} FROM tail"  # noqa: S608  # our own words, here and below
@@ -176,14 +176,32 @@ def _supply(db: "duckdb.DuckDBPyConnection", question: Question) -> None:
     if question.project is None:
         db.execute(f"CREATE VIEW {EVENTS.name} AS {rows}")
     else:
+        # Only what the question looks at is copied: bodies are most of what there is.
+        copied = "*" if asked.bodies else "* REPLACE (CAST(NULL AS VARCHAR) AS body)"
+        needed = " OR ".join(f"({view.of})" for view in VIEWS if view.name in asked.views)
         db.execute(
-            f"CREATE TABLE {EVENTS.name} AS SELECT * FROM ({rows}) WHERE project_id = $1",  # noqa: S608
+            f"CREATE TABLE {EVENTS.name} AS SELECT {copied} FROM ({rows}) "  # noqa: S608
+            f"WHERE project_id = $1 AND ({needed or 'false'})",
             [question.project],
         )
         db.execute("DROP TABLE tail")
     for view in VIEWS:
-        if view.select:
+        if view.given is not None and view.name in asked.views:
+            _take(db, question, view.name, view.given)
+        if view.select and (view.given is None or view.name in asked.views):
             db.execute(f"CREATE VIEW {view.name} AS {view.select}")
+
+
+def _take(db: "duckdb.DuckDBPyConnection", question: Question, name: str, given: Given) -> None:
+    """Copy the rows that came with the question."""
+    path = Path(question.scratch) / given_file(name)
+    if not path.exists():
+        raise InvalidInput(f"the view {name} cannot be asked of a moment of the past")
+    columns = ", ".join(f"'{column}': '{kind}'" for column, kind in given.columns.items())
+    db.execute(
+        f"CREATE TABLE given_{name} AS SELECT * FROM read_json('{quoted(path)}', "  # noqa: S608
+        f"format = 'newline_delimited', columns = {{{columns}}}, maximum_object_size = 1048576)"
+    )
 
 
 def _read_tail(db: "duckdb.DuckDBPyConnection", question: Question) -> None:

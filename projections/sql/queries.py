@@ -12,10 +12,10 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import structlog
@@ -26,7 +26,17 @@ from projections.history import History, history_path
 from projections.runner import read_model_path
 from projections.segment import HistoryBroken
 from projections.sql.child import TooMuch
-from projections.sql.question import ANSWER, MOVED, Column, Format, Limits, Question, Sealed, Told
+from projections.sql.question import (
+    ANSWER,
+    MOVED,
+    Column,
+    Format,
+    Limits,
+    Question,
+    Sealed,
+    Told,
+    given_file,
+)
 from projections.sql.statement import NotAllowed
 from schemas.config import Config
 from schemas.errors import InvalidInput, Rejected, Unavailable
@@ -91,11 +101,19 @@ class Queries:
         self._numbers = itertools.count(1)
 
     async def ask(
-        self, sql: str, *, user: str, project: str | None, through: Ordinal, form: Format
+        self,
+        sql: str,
+        *,
+        user: str,
+        project: str | None,
+        through: Ordinal,
+        form: Format,
+        given: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> Found:
         """Answer a question over all ordinals up to ``through``, which the read model holds.
 
-        ``project`` None shows everybody's rows.
+        ``project`` None shows everybody's rows. ``given`` are the rows of views that are not
+        computed in SQL.
 
         Raises:
             NotAllowed: it is no single SELECT of the views.
@@ -118,7 +136,7 @@ class Queries:
                     format=form,
                     limits=self._limits,
                 )
-                found = await self._answered(question)
+                found = await self._answered(question, given or {})
                 if found is not None:
                     return found
         raise Unavailable("history changes faster than it can be read")
@@ -147,10 +165,14 @@ class Queries:
             for each in segments
         ]
 
-    async def _answered(self, question: Question) -> Found | None:
+    async def _answered(
+        self, question: Question, given: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Found | None:
         """Have a process answer; None if segments were moved away from under it."""
         scratch = await asyncio.to_thread(self._scratch)
         try:
+            for view, rows in given.items():
+                await asyncio.to_thread(_write_rows, scratch / given_file(view), rows)
             told = await self._run(replace(question, scratch=str(scratch)))
             if told.code == MOVED:
                 return None
@@ -201,6 +223,10 @@ class Queries:
         if code in (-signal.SIGXCPU, -signal.SIGKILL):
             raise TooMuch(f"it took more than {limits.cpu_s} s of processor time, or was killed")
         raise TooMuch(f"it needs more than {limits.memory_mib} MiB of memory")
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.write_bytes(msgspec.json.Encoder().encode_lines(rows))
 
 
 def _environment() -> dict[str, str]:

@@ -70,5 +70,12 @@ class Told(Struct, frozen=True, kw_only=True):
 
 
 ANSWER = "answer"
+
+
+def given_file(view: str) -> str:
+    """Return in which file of the scratch directory the rows of a view are that came along."""
+    return f"given-{view}.jsonl"
+
+
 # Codes of ``Told``, beside those of ``schemas.errors``.
 MOVED = "Moved"  # a segment was merged away; whoever asks lists them anew

@@ -5,13 +5,15 @@ what tells people in plain words what they may not do. Invariant: whatever is no
 harmless is refused.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 
 from projections.sql.question import TEXT_MAX
-from projections.sql.views import VIEWS
+from projections.sql.views import FROM_BODIES, VIEWS
 from schemas.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ _READING = frozenset({
 })  # fmt: skip
 _READING_SUFFIXES = ("_MODIFIER", "_TYPE_INFO")
 
+_WORD = re.compile(r"\w+")
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -44,7 +48,14 @@ class NotAllowed(InvalidInput):
     hint = "Ask one SELECT of the views that `cumulog sql --schema` lists."
 
 
-def check(db: "duckdb.DuckDBPyConnection", sql: str) -> None:
+class Asked(Struct, frozen=True, kw_only=True):
+    """What a statement needs: which views, and whether it looks into the records themselves."""
+
+    views: frozenset[str]
+    bodies: bool
+
+
+def check(db: "duckdb.DuckDBPyConnection", sql: str) -> Asked:
     """Check that SQL is one that may be asked; ``db`` parses it and runs nothing.
 
     Raises:
@@ -69,7 +80,15 @@ def check(db: "duckdb.DuckDBPyConnection", sql: str) -> None:
     tree = _decode(row[0])
     if tree["error"]:
         raise NotAllowed(f"this kind of SELECT may not be asked: {tree['error_message']}")
-    _check_nodes(list(_nodes(tree["statements"])))
+    nodes = list(_nodes(tree["statements"]))
+    _check_nodes(nodes)
+    return Asked(views=named_views(sql), bodies=_wants_bodies(sql, nodes))
+
+
+def named_views(sql: str) -> frozenset[str]:
+    """Return the views that SQL names; perhaps some more, which it only has words of."""
+    words = set(_WORD.findall(sql.lower()))
+    return frozenset(view.name for view in VIEWS if view.name in words)
 
 
 def bare(sql: str) -> str:
@@ -133,6 +152,25 @@ def _check_nodes(nodes: list[dict[str, Any]]) -> None:
 
 def _reads(kind: str) -> bool:
     return kind in _READING or kind.endswith(_READING_SUFFIXES)
+
+
+def _wants_bodies(sql: str, nodes: list[dict[str, Any]]) -> bool:
+    """Return whether a statement may need the records' bodies; rather yes than no."""
+    if not FROM_BODIES.isdisjoint(_WORD.findall(sql.lower())):
+        return True
+    # What stands for all columns at once, by whichever name.
+    rows = {str(node.get("alias") or node["table_name"]).lower() for node in _tables(nodes)}
+    return any(
+        node.get("class") == "STAR"
+        or node.get("ref_type") == "NATURAL"
+        or node.get("type") in ("SHOW_REF", "PIVOT")  # some are no text
+        or (node.get("class") == "COLUMN_REF" and str(node["column_names"][-1]).lower() in rows)
+        for node in nodes
+    )
+
+
+def _tables(nodes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (node for node in nodes if node.get("type") == "BASE_TABLE")
 
 
 def _check_table(node: dict[str, Any], name: str, known: Collection[str]) -> None:

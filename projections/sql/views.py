@@ -7,6 +7,9 @@ events sees only what follows from them. Times are UTC; a row's ``ts`` is that o
 An area that has something to be asked about adds a ``View`` to ``VIEWS``.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
 from msgspec import Struct
 
 from projections.sql.question import Column
@@ -21,13 +24,31 @@ SHOWN = (
 _ASKED = "json_extract_string(body, '$.request.{}')"
 
 
+class Given(Struct, frozen=True, kw_only=True):
+    """Rows that are not computed in SQL: the archiver is asked, and its answer is made into rows.
+
+    ``columns`` are those of the table ``given_<view>``, with their types; each of ``rows`` has
+    them by name.
+    """
+
+    question: str
+    action: str  # what the policy calls reading this
+    columns: dict[str, str]
+    rows: Callable[[dict[str, Any]], Iterable[dict[str, Any]]]
+
+
 class View(Struct, frozen=True, kw_only=True):
-    """Something to select from. ``select`` is over the views before it."""
+    """Something to select from. ``select`` is over the views before it, or over what is given.
+
+    ``of`` says which events it is made of, where that is not all.
+    """
 
     name: str
     about: str
     columns: tuple[Column, ...]
     select: str
+    of: str = "true"
+    given: Given | None = None
 
 
 def _columns(*told: tuple[str, str, str]) -> tuple[Column, ...]:
@@ -58,6 +79,7 @@ EVENTS = View(
 )
 
 REQUESTS = View(
+    of="kind = 'request'",
     name="requests",
     about="Who asked for what, and what was decided.",
     columns=_columns(
@@ -94,6 +116,7 @@ FROM events WHERE kind = 'request'
 )
 
 SERVERS_HISTORY = View(
+    of="kind = 'fact' AND tag LIKE 'compute.server.%'",
     name="servers_history",
     about="What each server was, and from when to when: a row for each change of its state.",
     columns=_columns(
@@ -157,4 +180,105 @@ WHERE before IS DISTINCT FROM (status, name, flavor, vcpus, memory_mib, disk_gib
 """,
 )
 
-VIEWS = (EVENTS, REQUESTS, SERVERS_HISTORY)
+_USED = {
+    "resource_kind": "VARCHAR", "resource_id": "VARCHAR", "project_id": "VARCHAR",
+    "meter": "VARCHAR", "start": "BIGINT", "end": "BIGINT", "quantity": "VARCHAR",
+    "unit": "VARCHAR", "first_ordinal": "BIGINT", "last_ordinal": "BIGINT",
+}  # fmt: skip
+_OF_A_RESOURCE = (
+    ("resource_kind", "VARCHAR", "what it is about"),
+    ("resource_id", "VARCHAR", "and which one"),
+    ("project_id", "VARCHAR", "whose"),
+    ("meter", "VARCHAR", "as the definition of the meter is called"),
+)
+_WHEN = (
+    ("since", "TIMESTAMP", "from then on"),
+    ("until", "TIMESTAMP", "up to then, exclusive"),
+    ("quantity", "DECIMAL(38,12)", "how much, in the unit"),
+    ("unit", "VARCHAR", "that prices are in"),
+)
+_FACTS = (
+    ("first_ordinal", "BIGINT", "the fact that it begins with"),
+    ("last_ordinal", "BIGINT", "and the one that it ends with"),
+)
+_HELD = (
+    "resource_kind, resource_id, project_id, meter, {more}make_timestamp(start) AS since, "
+    'make_timestamp("end") AS until, CAST(quantity AS DECIMAL(38,12)) AS quantity, unit, '
+)
+
+
+def _usage_rows(answer: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    rows: list[dict[str, Any]] = answer["usage"]
+    return rows
+
+
+USAGE = View(
+    name="usage",
+    about="What was held or counted, as exact intervals: what `cumulog usage` shows.",
+    columns=_columns(
+        *_OF_A_RESOURCE,
+        ("dimensions", "VARCHAR", "of the meter, as JSON"),
+        ("value", "DECIMAL(38,0)", "how much was held all that time"),
+        *_WHEN,
+        *_FACTS,
+    ),
+    select="SELECT "  # noqa: S608  # our own words
+    + _HELD.format(more="dimensions, CAST(value AS DECIMAL(38,0)) AS value, ")
+    + "first_ordinal, last_ordinal FROM given_usage",
+    of="false",
+    given=Given(
+        question="usage",
+        action="billing:usage:read",
+        columns={**_USED, "dimensions": "VARCHAR", "value": "VARCHAR"},
+        rows=_usage_rows,
+    ),
+)
+
+
+def _charge_rows(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for bill in answer["bills"]:
+        about = {"project_id": bill["project_id"], "currency": bill["currency"]}
+        for line in bill["lines"]:
+            for charge in line["charges"]:
+                yield {**charge, **about}
+
+
+CHARGES = View(
+    name="charges",
+    about="What that costs under the standard price list: what `cumulog bill` adds up.",
+    columns=_columns(
+        *_OF_A_RESOURCE,
+        ("sku", "VARCHAR", "of the price list's rule"),
+        *_WHEN,
+        ("unit_price", "DECIMAL(38,12)", "of one unit"),
+        ("amount", "DECIMAL(38,12)", "what it costs, before the total is rounded"),
+        ("currency", "VARCHAR", "of both"),
+        ("price_list", "VARCHAR", "the price list"),
+        ("price_list_version", "BIGINT", "and its version"),
+        *_FACTS,
+    ),
+    select="SELECT "  # noqa: S608  # our own words
+    + _HELD.format(more="sku, ")
+    + "CAST(unit_price AS DECIMAL(38,12)) AS unit_price, "
+    "CAST(amount AS DECIMAL(38,12)) AS amount, currency, price_list, price_list_version, "
+    "first_ordinal, last_ordinal FROM given_charges",
+    of="false",
+    given=Given(
+        question="bill",
+        action="billing:usage:read",
+        columns={
+            **_USED,
+            "sku": "VARCHAR",
+            "unit_price": "VARCHAR",
+            "amount": "VARCHAR",
+            "currency": "VARCHAR",
+            "price_list": "VARCHAR",
+            "price_list_version": "BIGINT",
+        },
+        rows=_charge_rows,
+    ),
+)
+
+VIEWS = (EVENTS, REQUESTS, SERVERS_HISTORY, USAGE, CHARGES)
+# Words without which no SQL looks at anything that is in a body alone.
+FROM_BODIES = frozenset({"body", "submitted_at", "reason", "agent", "api", SERVERS_HISTORY.name})

@@ -119,6 +119,20 @@ def test_what_may_not_be_asked_is_refused_in_plain_words(cloud):
     assert cloud.anyone("POST", "/v1/sql", {"sql": "SELECT 1"}).status == 401
 
 
+def test_usage_and_charges_can_be_asked(cloud):
+    network = cloud.network(cloud.demo)
+    server = cloud.server(cloud.demo, network["id"])
+    of = f"resource_id = '{server['id']}'"
+
+    used = ask(cloud.demo, f"SELECT meter, quantity FROM usage WHERE {of} ORDER BY 1").body["rows"]
+    (cost,) = ask(cloud.demo, f"SELECT sum(amount) AS total FROM charges WHERE {of}").body["rows"]
+    other = ask(cloud.stranger(), f"SELECT count(*) AS n FROM usage WHERE {of}")
+
+    assert "compute.vcpu" in [row["meter"] for row in used]
+    assert float(cost["total"]) > 0
+    assert other.body["rows"] == [{"n": 0}]
+
+
 def test_a_file_of_rows(cloud, tmp_path):
     told = ask(cloud.demo, "SELECT ordinal, body FROM events ORDER BY 1", format="parquet")
     path = tmp_path / "events.parquet"

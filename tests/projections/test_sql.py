@@ -5,6 +5,7 @@ import csv
 import itertools
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -12,13 +13,13 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from projections.archive import Archive
+from projections.archive import Archive, Window
 from projections.history import History
 from projections.redaction import without_ciphertext
 from projections.sql import queries as module
 from projections.sql.child import TooMuch
 from projections.sql.queries import Queries, TooManyQueries
-from projections.sql.question import Limits
+from projections.sql.question import Limits, Question
 from projections.sql.statement import check
 from projections.sql.views import SHOWN, VIEWS
 from schemas.config import Config
@@ -39,7 +40,7 @@ class World:
         self.archive.seal(30, self.head - 40)
         self.queries = Queries(self.config)
 
-    def found(self, sql, project=None, *, form="json", through=None, queries=None):
+    def found(self, sql, project=None, *, form="json", through=None, queries=None, given=None):
         """Ask, and return what the answer's file holds."""
 
         async def ask():
@@ -49,6 +50,7 @@ class World:
                 project=project,
                 through=self.head if through is None else through,
                 form=form,
+                given=given,
             )
             return found, b"".join([chunk async for chunk in found.chunks()])
 
@@ -146,7 +148,8 @@ def test_servers_history_says_what_each_was_and_when(world):
 
 def test_views_have_the_columns_that_are_documented(world):
     for view in VIEWS:
-        found, _ = world.found(f"SELECT * FROM {view.name} LIMIT 0")
+        given = {} if view.given is None else {view.name: []}
+        found, _ = world.found(f"SELECT * FROM {view.name} LIMIT 0", given=given)
 
         assert [(c.name, c.type) for c in found.columns] == [
             (c.name, c.type) for c in view.columns
@@ -159,6 +162,94 @@ def test_the_documentation_names_every_view_and_column():
     for view in VIEWS:
         (line,) = (line for line in lines if line.startswith(f"| `{view.name}` |"))
         assert re.findall(r"`(\w+)`", line)[1:] == [column.name for column in view.columns]
+
+
+def test_usage_and_charges_are_what_the_archiver_says(world):
+    """Every row as `usage` and `bill` tell it, to the last digit."""
+    now, project = world.story.now, world.story.demo.project_id
+    used = msgspec.to_builtins(world.archive.usage(Window(project=project), now))
+    billed = msgspec.to_builtins(world.archive.bill(Window(project=project), now))
+    views = {view.name: view for view in VIEWS}
+    given = {
+        "usage": list(views["usage"].given.rows(used)),
+        "charges": list(views["charges"].given.rows(billed)),
+    }
+
+    rows = world.rows(
+        "SELECT resource_id, meter, value, quantity, first_ordinal, epoch_us(since) FROM usage",
+        project,
+        given=given,
+    )
+    (total,) = world.rows("SELECT sum(amount), count(*) FROM charges", project, given=given)
+
+    told = [
+        [
+            row["resource_id"], row["meter"], str(row["value"]), Decimal(row["quantity"]),
+            row["first_ordinal"], row["start"],
+        ]
+        for row in used["usage"]
+    ]  # fmt: skip
+    assert sorted([*row[:3], Decimal(row[3]), *row[4:]] for row in rows) == sorted(told)
+    assert Decimal(total[0]) == Decimal(billed["bills"][0]["subtotal"])
+    assert total[1] > 0
+    with pytest.raises(InvalidInput, match="past"):
+        world.rows("SELECT * FROM usage", project)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT tag, count(*) AS n FROM events GROUP BY ALL ORDER BY n, tag",
+        "SELECT action, verdict FROM requests ORDER BY ordinal",
+        "SELECT e.tag, r.action FROM events e JOIN requests r USING (request_id) ORDER BY ALL",
+        "SELECT count(*), count(body) FROM events",
+        "SELECT events FROM events ORDER BY ordinal",
+        "SELECT row_of FROM (FROM events) AS row_of ORDER BY ordinal",
+        "SELECT COLUMNS('b.*') FROM events ORDER BY ordinal",
+        "SELECT count(*) FROM events a NATURAL JOIN events b",
+        "SELECT status, name FROM servers_history ORDER BY ordinal",
+        "SELECT (SELECT count(*) FROM servers_history), count(*) FROM requests",
+        "SELECT reason FROM requests WHERE verdict = 'refused' ORDER BY ordinal",
+    ],
+)
+def test_a_project_is_answered_as_if_all_was_copied(world, sql, monkeypatch, tmp_path):
+    """What a question does not look at is not copied; it must not be missed."""
+    from projections.sql import child
+    from projections.sql.statement import Asked
+
+    project = world.story.demo.project_id
+    expected = world.rows(sql, project)
+    everything = frozenset(view.name for view in VIEWS if view.given is None)
+    monkeypatch.setattr(child, "check", lambda *_: Asked(views=everything, bodies=True))
+    question = Question(
+        sql=sql,
+        project=project,
+        segments=tuple(sealed for sealed, _ in world.queries._segments()),
+        sealed=world.history.segments()[-1].last,
+        through=world.head,
+        read_model=str(world.config.state_dir) + "/read/n.sqlite",
+        scratch=str(tmp_path),
+    )
+
+    assert child.answer(question).code == ""
+
+    whole = json.loads((tmp_path / "answer").read_bytes())
+    assert [list(row.values()) for row in whole] == expected
+
+
+def test_bodies_are_copied_for_who_looks_at_them_only(parser):
+    for sql, bodies in (
+        ("SELECT tag, count(*) AS n FROM events e WHERE e.day > '2026-01-01' ORDER BY n", False),
+        ("SELECT action FROM requests", False),
+        ("SELECT * FROM events", True),
+        ("SELECT e FROM events e", True),
+        ("SELECT agent FROM requests", True),
+        ("SELECT status FROM servers_history", True),
+        ("SUMMARIZE events", True),
+    ):
+        assert check(parser, sql).bodies is bodies, sql
+    assert check(parser, "SELECT 1").views == frozenset()
+    assert check(parser, "FROM Requests").views == {"requests"}
 
 
 def test_exact_numbers_are_text_and_times_are_utc(world):
@@ -368,9 +459,10 @@ def test_who_may_not_ask_it_is_told_so_by_the_process_too(world, places):
 def test_the_database_itself_is_locked(world, places, sql, tmp_path, monkeypatch):
     """Were the statement not looked at, what a project's process could reach is still its own."""
     from projections.sql import child
-    from projections.sql.question import Question
+    from projections.sql.statement import Asked
 
-    monkeypatch.setattr(child, "check", lambda *_: None)
+    views = frozenset(view.name for view in VIEWS if view.given is None)
+    monkeypatch.setattr(child, "check", lambda *_: Asked(views=views, bodies=True))
     project = world.story.demo.project_id
     question = Question(
         sql=sql.format(**places),
