@@ -210,7 +210,7 @@ def _past(edge: "Edge", moment: Moment, at: Micros) -> "Edge":
     )
 
 
-async def told(call: "Call", asked: Asked) -> Told:
+async def told(call: "Call", asked: Asked, *, timeout_s: float = BUILD_S) -> Told:
     """Ask the node's projector for a moment, or for what lies between two.
 
     Raises:
@@ -227,7 +227,7 @@ async def told(call: "Call", asked: Asked) -> Told:
         raw = await edge.bus.request(
             edge.bus.subjects.moment(edge.config.node),
             encode(asked),
-            timeout_s=BUILD_S,
+            timeout_s=timeout_s,
             headers={TRACE_HEADER: call.trace, REQUEST_HEADER: call.request_id},
         )
     except NoResponders as error:

@@ -25,7 +25,8 @@ OfProject = Annotated[
 ]
 
 
-def _asked(session: Session, start: str | None, end: str | None, project: str | None) -> Any:
+def window(session: Session, start: str | None, end: str | None, project: str | None) -> Any:
+    """Return the parameters of a window and a project; none said: this month, one's own."""
     month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return {
         "start": start or month.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -46,7 +47,7 @@ def usage(
     ] = None,
 ) -> None:
     """Show what was used: exact integrals of what was held, per resource."""
-    asked = _asked(session, start, end, project)
+    asked = window(session, start, end, project)
     told = session.client.get("/v1/usage", **asked, meter=meter)
     if session.output is Output.TABLE:
         _show_usage(session, told)
@@ -59,7 +60,7 @@ def bill(
     session: Session, *, start: Start = None, end: End = None, project: OfProject = None
 ) -> None:
     """Show what it costs, one line per resource and price, with the ordinals it rests on."""
-    told = session.client.get("/v1/bill", **_asked(session, start, end, project))
+    told = session.client.get("/v1/bill", **window(session, start, end, project))
     if session.output is Output.TABLE:
         _show_bills(session, told)
     else:

@@ -7,6 +7,7 @@ import typer
 
 from cli.output import Column, Output, Row, cell, when
 from cli.problem import USAGE, Problem
+from cli.proofs import PROOF_S
 from cli.session import Session, command, single
 from cli.why import short, who
 
@@ -52,6 +53,7 @@ def diff(
     """  # noqa: D301  # click's mark for lines that stay as they are
     from cli.audit import identified
 
+    session.client.timeout_s = PROOF_S
     query = {"from": start, "to": end, "project": identified("project", session.client, project)}
     told = session.client.get("/v1/diff", **query)
     changes, names = told["changes"], told["names"]

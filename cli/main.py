@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("cli.history:history_app", "The log as sealed files: how far, which, whole?"),
     "sql": ("cli.sql:sql_app", "Ask history in SQL."),
     "diff": ("cli.diff:diff_app", "What changed between two moments, and by whom."),
+    "what-if": ("cli.what_if:what_if_app", "What other rules would have decided."),
     "bisect": ("cli.bisect:bisect_app", "Which event changed what a question is answered with."),
     "undo": ("cli.undo:undo_app", "Take requests back, as far as can be."),
     "why": ("cli.why:why_app", "Why a resource is as it is."),
@@ -64,6 +65,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "price-list": ("cli.price_list:price_list_app", "What is charged for what, since when."),
     "customer": ("cli.customer:customer_app", "Who pays for which projects, by which terms."),
     "invoice": ("cli.invoice:invoice_app", "What customers owe: drafts, invoices, and why."),
+    "report": ("cli.report:report_app", "What costs, who spends most, what is idle or left."),
     "bill": ("cli.billing:bill_app", "What it costs, one line per resource."),
 }
 

@@ -126,6 +126,16 @@ def records(db: sqlite3.Connection, found: Iterable[Event]) -> list[Event]:
     return [event for request in found for event in (request, *_facts(db, request))]
 
 
+def made_by(db: sqlite3.Connection, resource_id: str) -> str:
+    """Return the user whose request made a resource, "" if nobody is known."""
+    row = db.execute(
+        "SELECT user_id FROM timeline WHERE resource_id = ? AND user_id <> '' "
+        "ORDER BY ordinal LIMIT 1",
+        (resource_id,),
+    ).fetchone()
+    return "" if row is None else str(row[0])
+
+
 def was_asked(db: sqlite3.Connection, request_id: str, project_id: str | None) -> bool:
     """Return whether there is a request of this id, of a project or of any."""
     conditions, values = _equal({"request_id": request_id, "project_id": project_id})

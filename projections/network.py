@@ -57,7 +57,7 @@ PORTS = Table(
         spaced(tuple(ip.ip_address for ip in p.fixed_ips)),
         p.created_at,
     ),
-    indexes=("(project_id)", "(device_id)"),
+    indexes=("(project_id)", "(device_id)", "(network_id)"),
 )
 SECURITY_GROUPS = Table(
     "security_groups",

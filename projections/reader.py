@@ -30,10 +30,12 @@ from projections.explanation import Explained, SetBy
 from projections.host import HOSTS
 from projections.identity import KEYPAIRS
 from projections.identity_reader import IdentityReader
+from projections.idle import Idle, idle
 from projections.image import IMAGES
 from projections.meter import METERS
 from projections.network_reader import NetworkReader
 from projections.operation import OPERATIONS
+from projections.orphans import Orphan, orphans
 from projections.policy import POLICY, ROW
 from projections.query import BY_NAME, NEWEST_FIRST, Query, Sort
 from projections.quota_reader import QuotaReader
@@ -380,6 +382,18 @@ class Reader(BillingReader, IdentityReader, NetworkReader, QuotaReader):
         With ``project_id`` a request of another project is unknown.
         """
         return audit.show(self.db(), request_id, project_id)
+
+    def made_by(self, resource_id: str) -> str:
+        """Return the user whose request made a resource, "" if nobody is known."""
+        return audit.made_by(self.db(), resource_id)
+
+    def idle(self, project_id: str | None, *, before: int) -> list[Idle]:
+        """Return what has cost and done nothing since before a time; see ``projections.idle``."""
+        return idle(self.db(), project_id, before)
+
+    def orphans(self, project_id: str | None) -> list[Orphan]:
+        """Return what belongs to nothing that is there; see ``projections.orphans``."""
+        return orphans(self.db(), project_id)
 
     def was_asked(self, request_id: str, *, project_id: str | None = None) -> bool:
         """Return whether there is a request of this id, of a project or of any."""

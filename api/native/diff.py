@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
+from api.native.history import WALK_S
 from api.native.log import number
 from api.native.people import names_of
 from api.pagination import page_of
@@ -54,8 +55,9 @@ async def diff(call: Call) -> Answer:
     """
     page = page_of(call)
     first = number(call, "marker")
-    since, through = await _ends(call)
-    answer = await told(call, Asked(ordinal=through, since=since, project=own_project(call)))
+    since, through = await ends(call, call.param("from"), call.param("to"))
+    asked = Asked(ordinal=through, since=since, project=own_project(call))
+    answer = await told(call, asked, timeout_s=WALK_S)
     found = answer.difference
     assert found is not None, "a question for what lies between is answered with that"
     changes = await asyncio.to_thread(_read, Path(found.file))
@@ -73,15 +75,13 @@ async def diff(call: Call) -> Answer:
     return json_answer(body)
 
 
-async def _ends(call: Call) -> tuple[Ordinal, Ordinal]:
-    """Return the two ordinals that are meant.
+async def ends(call: Call, start: str, end: str) -> tuple[Ordinal, Ordinal]:
+    """Return the two ordinals that are meant: from the beginning, and until now, if nothing is.
 
     Raises:
         InvalidInput: they are no moments, or the first comes after the second.
     """
-    start = call.param("from") or "0"
-    since = 0 if start == "0" else (await meant(call.edge, start))[0]
-    end = call.param("to")
+    since = 0 if start in {"", "0"} else (await meant(call.edge, start))[0]
     through = (await meant(call.edge, end))[0] if end else call.edge.reader.position()
     if since > through:
         raise InvalidInput("from is after to")

@@ -56,7 +56,12 @@ async def asked(
     return reply
 
 
-def _window(call: Call) -> dict[str, Any]:
+def window_of(call: Call) -> dict[str, Any]:
+    """Return the window and the project that are asked about, for the archiver.
+
+    Raises:
+        InvalidInput: it ends before it begins.
+    """
     start, end = moment(call, "start"), moment(call, "end")
     if start is not None and end is not None and start > end:
         raise InvalidInput("start is after end")
@@ -66,7 +71,7 @@ def _window(call: Call) -> dict[str, Any]:
 
 async def usage(call: Call) -> Answer:
     """GET /v1/usage: what was held, exactly, from ``start`` to ``end``; all meters or one."""
-    question = _window(call)
+    question = window_of(call)
     if meter := call.param("meter"):
         question["meter"] = meter
     return await ask(call, "usage", question, ANSWER_S)
@@ -74,12 +79,21 @@ async def usage(call: Call) -> Answer:
 
 async def bill(call: Call) -> Answer:
     """GET /v1/bill: what it costs, a line a resource, by the prices of who pays or by others."""
-    question = _window(call)
+    return await ask(call, "bill", billed(call), ANSWER_S)
+
+
+def billed(call: Call) -> dict[str, Any]:
+    """Return the window, the project and the prices that are asked about, for the archiver.
+
+    Raises:
+        NotFound: the prices are none that the caller sees.
+    """
+    question = window_of(call)
     if price_list := call.param("price_list"):
         if price_list != STANDARD and not call.may(READ_CUSTOMERS):
             raise NotFound(f"there is no price list {price_list[:64]!r}")
         question["price_list"] = price_list
-    return await ask(call, "bill", question, ANSWER_S)
+    return question
 
 
 async def verify(call: Call) -> Answer:

@@ -23,10 +23,12 @@ from api.native import (
     policy,
     price_lists,
     quotas,
+    reports,
     sealed,
     sql,
     undo,
     webhooks,
+    what_if,
 )
 from api.routing import PUBLIC, Routes, Surface
 from engine.bus.service import ask_engine
@@ -41,6 +43,7 @@ AREAS = (
     audit,
     audit_export,
     diff,
+    what_if,
     blast_radius,
     history,
     sealed,
@@ -53,6 +56,7 @@ AREAS = (
     price_lists,
     undo,
     invoices,
+    reports,
 )
 
 _object = msgspec.json.Decoder(dict[str, Any])

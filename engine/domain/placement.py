@@ -30,8 +30,18 @@ def relist(cell: Cell, host_id: str) -> None:
     host = cell.state.hosts.get(host_id)
     if host is not None and takes_servers(host):
         rank = rank_of(host, index.host_usage[host_id])
+        if index.fullest_first:
+            rank = -rank
         index.host_rank[host_id] = rank
         insort(index.hosts_by_room, (rank, host_id))
+
+
+def order_hosts(cell: Cell, *, fullest_first: bool) -> None:
+    """Have hosts tried in another order from now on; nothing happens if it is that already."""
+    if cell.index.fullest_first != fullest_first:
+        cell.index.fullest_first = fullest_first
+        for host_id in cell.state.hosts:
+            relist(cell, host_id)
 
 
 def takes_servers(host: Host) -> bool:
@@ -81,8 +91,12 @@ def _in_order(cell: Cell, memory_mib: int, wanted_host: str | None) -> Iterator[
         if wanted_host in cell.index.host_rank:
             yield wanted_host
         return
+    fullest_first = cell.index.fullest_first
     for rank, host_id in cell.index.hosts_by_room:
-        if -rank < memory_mib:
+        if fullest_first:
+            if rank < memory_mib:
+                continue
+        elif -rank < memory_mib:
             return  # and so have all that follow
         yield host_id
 

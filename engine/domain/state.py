@@ -105,6 +105,7 @@ class Index(Struct, kw_only=True):
     # (rank, host) of the hosts that take servers, most memory free first; see placement.
     hosts_by_room: list[tuple[int, str]] = field(default_factory=list)
     host_rank: dict[str, int] = field(default_factory=dict)
+    fullest_first: bool = False  # only to see what would have been: see ``engine.rerun``
     host_servers: dict[str, set[str]] = field(default_factory=dict)
     project_servers: dict[str, set[str]] = field(default_factory=dict)
     project_images: dict[str, set[str]] = field(default_factory=dict)

@@ -17,7 +17,16 @@ import structlog
 
 from engine.bus.client import Bus, BusError, Message
 from projections.timemachine.moments import SNAPSHOT_ORDINALS
-from projections.timemachine.worker import Asked, Told, decode_asked, decode_told, encode, refusal
+from projections.timemachine.worker import (
+    JOBS,
+    Asked,
+    Job,
+    Told,
+    decode_asked,
+    decode_told,
+    encode,
+    refusal,
+)
 from schemas.config import Config
 from schemas.errors import InvalidInput, Unavailable
 from schemas.units import Ordinal
@@ -28,20 +37,82 @@ WAITING_MAX = 32
 ANSWER_S = 900.0  # of one moment, when there is no snapshot and all of the log must be folded
 IDLE_S = 120.0  # how long a worker waits for the next question
 LOOK_S = 5.0
-LINE_BYTES_MAX = 2**16
+LINE_BYTES_MAX = 4 * 2**20
+
+
+class Worker:
+    """A process that is asked one thing after another; started when it is needed."""
+
+    def __init__(self, config: Config, job: Job) -> None:
+        self._config = config
+        self._job = job
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+        self._used_at = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has had nothing to do for a while."""
+        return not self._turn.locked() and time.monotonic() - self._used_at > IDLE_S
+
+    async def close(self) -> None:
+        """End the process; what it is doing is lost."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def ask(self, asked: Asked) -> Told:
+        """Ask, and return the answer, or why there is none."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    return await self._answer(asked)
+            except (OSError, TimeoutError, msgspec.DecodeError, ValueError) as error:
+                log.warning("worker_lost", job=self._job, asked=asked.ordinal, error=repr(error))
+                await self.close()
+                return Told(error=refusal(Unavailable("the past could not be looked at")))
+            finally:
+                self._used_at = time.monotonic()
+
+    async def _answer(self, asked: Asked) -> Told:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await self._start()
+        process = self._process
+        assert process.stdin is not None, "it was given a pipe"
+        assert process.stdout is not None, "it was given a pipe"
+        process.stdin.write(encode(asked) + b"\n")
+        await process.stdin.drain()
+        line = await process.stdout.readline()
+        if not line:
+            raise ChildProcessError("the worker has ended")
+        return decode_told(line)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-P", "-m", "projections.timemachine.worker", self._job),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES_MAX,
+        )
+        assert process.stdin is not None, "it was given a pipe"
+        # Not in an argument: it holds the password to the log.
+        process.stdin.write(encode(self._config) + b"\n")
+        return process
 
 
 class TimeMachine:
-    """Has moments built. One for each node."""
+    """Has questions about the past answered. One for each node."""
 
     def __init__(self, config: Config, position: Callable[[], Ordinal]) -> None:
         """``position`` is the read model's."""
         self._config = config
         self._position = position
-        self._worker: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
-        self._waiting: dict[Asked, asyncio.Task[Told]] = {}
-        self._used_at = 0.0
+        # Load that is decided anew takes long, and keeps nobody from reading.
+        self._workers: dict[Job, Worker] = {job: Worker(config, job) for job in JOBS}
+        self._waiting: dict[bytes, asyncio.Task[Told]] = {}
         self._snapshot: Ordinal = 0
 
     async def serve(self, bus: Bus) -> None:
@@ -60,25 +131,19 @@ class TimeMachine:
                 await self._look()
         finally:
             await subscription.stop()
-            await self.close()
-
-    async def close(self) -> None:
-        """End the worker; what it is building is lost."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            with contextlib.suppress(ProcessLookupError):
-                worker.kill()
-            await worker.wait()
+            await asyncio.gather(*(worker.close() for worker in self._workers.values()))
 
     async def answer(self, asked: Asked) -> Told:
         """Have a question answered; whoever asks the same at once shares the answer."""
-        task = self._waiting.get(asked)
+        key = encode(asked)
+        task = self._waiting.get(key)
         if task is None:
             if len(self._waiting) >= WAITING_MAX:
-                return Told(error=refusal(Unavailable("too many moments are being built")))
-            task = asyncio.create_task(self._ask(asked))
-            self._waiting[asked] = task
-            task.add_done_callback(lambda _: self._waiting.pop(asked, None))
+                return Told(error=refusal(Unavailable("too much is asked about the past at once")))
+            job: Job = "moments" if asked.changed is None else "reruns"
+            task = asyncio.create_task(self._workers[job].ask(asked))
+            self._waiting[key] = task
+            task.add_done_callback(lambda _: self._waiting.pop(key, None))
         return await asyncio.shield(task)
 
     async def _heard(self, message: Message) -> None:
@@ -96,51 +161,14 @@ class TimeMachine:
             log.warning("moment_not_told", error=str(error))
 
     async def _look(self) -> None:
-        """Take a snapshot if one is due; let a worker go that has nothing to do."""
+        """Take a snapshot if one is due; let workers go that have nothing to do."""
         if self._position() >= self._snapshot + SNAPSHOT_ORDINALS:
-            told = await self._ask(Asked())
+            told = await self._workers["moments"].ask(Asked())
             if told.error is not None:
                 log.warning("snapshot_not_taken", error=told.error.reason)
             elif told.snapshot:
                 self._snapshot = told.snapshot
                 log.info("snapshot_taken", ordinal=told.snapshot)
-        elif not self._turn.locked() and time.monotonic() - self._used_at > IDLE_S:
-            await self.close()
-
-    async def _ask(self, asked: Asked) -> Told:
-        async with self._turn:
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    return await self._answer(asked)
-            except (OSError, TimeoutError, msgspec.DecodeError, ValueError) as error:
-                log.warning("worker_lost", asked=asked.ordinal, error=repr(error))
-                await self.close()
-                return Told(error=refusal(Unavailable("the moment could not be built")))
-            finally:
-                self._used_at = time.monotonic()
-
-    async def _answer(self, asked: Asked) -> Told:
-        if self._worker is None or self._worker.returncode is not None:
-            self._worker = await self._start()
-        worker = self._worker
-        assert worker.stdin is not None, "it was given a pipe"
-        assert worker.stdout is not None, "it was given a pipe"
-        worker.stdin.write(encode(asked) + b"\n")
-        await worker.stdin.drain()
-        line = await worker.stdout.readline()
-        if not line:
-            raise ChildProcessError("the worker has ended")
-        return decode_told(line)
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        worker = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-P", "-m", "projections.timemachine.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES_MAX,
-        )
-        assert worker.stdin is not None, "it was given a pipe"
-        # Not in an argument: it holds the password to the log.
-        worker.stdin.write(encode(self._config) + b"\n")
-        return worker
+        for worker in self._workers.values():
+            if worker.is_idle:
+                await worker.close()

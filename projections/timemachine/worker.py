@@ -1,4 +1,4 @@
-"""The time machine's own process: builds moments, one after another, for as long as it is asked.
+"""The time machine's own process: looks at the past, one question after another.
 
 It folds much and at once, which must not hold up whoever projects. It is told the node's
 configuration in the first line of its input, and is asked in the others; each is answered with a
@@ -9,20 +9,26 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, get_args
 
 import msgspec
 from msgspec import Struct
 
+from engine.domain.fold import apply_commit, decode_for_fold
+from engine.domain.state import Cell
 from engine.log.commit import ChainBroken
 from engine.log.port import LogError
 from engine.log.replay_all import replay_log
+from engine.rerun import Changed, Compared, Rerun, decode_full
 from projections.history import History, history_path
-from projections.models import LogDiffers
+from projections.models import LogDiffers, decode_stored, last_ordinal
 from projections.timemachine.moments import Difference, Moment, Moments, Read
 from schemas.config import Config
 from schemas.errors import Rejected, Unavailable
 from schemas.units import Ordinal
+
+type Job = Literal["moments", "reruns"]
+JOBS: tuple[Job, ...] = get_args(Job.__value__)
 
 LOST_S = 2.0  # whoever asked is told rather than kept waiting
 NICENESS = 5
@@ -31,12 +37,14 @@ NICENESS = 5
 class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A question: the moment at an ordinal; 0: take a snapshot of now.
 
-    With ``since``: what changed from that one on; of ``project``, or of all.
+    With ``since``: what changed from that one on; of ``project``, or of all. With ``changed``: what
+    would have been decided from there on, had that been otherwise.
     """
 
     ordinal: Ordinal = 0
     since: Ordinal | None = None
     project: str | None = None
+    changed: Changed | None = None
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
@@ -53,6 +61,7 @@ class Told(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     moment: Moment | None = None
     difference: Difference | None = None
+    compared: Compared | None = None
     snapshot: Ordinal = 0
     error: Refusal | None = None
 
@@ -87,21 +96,24 @@ def log_of(config: Config, *, lost_s: float = LOST_S) -> Read:
     return read
 
 
-def main(source: BinaryIO, out: BinaryIO) -> None:
-    """Answer until the input ends."""
+def main(job: Job, source: BinaryIO, out: BinaryIO) -> None:
+    """Answer until the input ends. There is one process at a time for moments: it cleans up."""
     config = _decode_config(source.readline())
-    model = Path(config.state_dir) / "read" / f"{config.node}.sqlite"
-    moments = Moments(model, log_of(config))
-    moments.begin()
+    read = log_of(config)
+    moments = Moments(Path(config.state_dir) / "read" / f"{config.node}.sqlite", read)
+    if job == "moments":
+        moments.begin()
     for line in iter(source.readline, b""):
         asked = decode_asked(line)
-        out.write(encode(answered(moments, asked)) + b"\n")
+        out.write(encode(answered(moments, read, asked)) + b"\n")
         out.flush()
 
 
-def answered(moments: Moments, asked: Asked) -> Told:
+def answered(moments: Moments, read: Read, asked: Asked) -> Told:
     """Answer one question."""
     try:
+        if asked.changed is not None:
+            return Told(compared=compared(read, asked.since or 0, asked.ordinal, asked.changed))
         if asked.since is not None:
             found = moments.between(asked.since, asked.ordinal, asked.project)
             return Told(difference=found)
@@ -114,6 +126,26 @@ def answered(moments: Moments, asked: Asked) -> Told:
         return Told(error=refusal(Unavailable(f"the moment could not be built: {error}")))
 
 
+def compared(read: Read, since: Ordinal, through: Ordinal, changed: Changed) -> Compared:
+    """Decide anew what was asked for after one ordinal and up to another."""
+    rerun: Rerun | None = None
+    cell = Cell()
+    for _, data in read(0):
+        last = last_ordinal(decode_stored(data))
+        if last > through:
+            break
+        if last <= since:
+            apply_commit(cell, decode_for_fold(data))
+            continue
+        rerun = rerun or Rerun(cell, changed)
+        commit = decode_full(data)
+        ordinal = commit.first
+        for record in commit.records:
+            rerun.take(record, ordinal, commit.at)
+            ordinal += 1 + len(record.facts)
+    return (rerun or Rerun(cell, changed)).compared
+
+
 if __name__ == "__main__":
     os.nice(NICENESS)
-    main(sys.stdin.buffer, sys.stdout.buffer)
+    main(next(job for job in JOBS if job in sys.argv), sys.stdin.buffer, sys.stdout.buffer)

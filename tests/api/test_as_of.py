@@ -257,20 +257,6 @@ def test_reads_of_the_past_are_told_of_like_others(cloud, story):
     eventually(told, "the read is told of")
 
 
-def test_the_projector_may_die_and_moments_are_there_again(cloud, story):
-    """Its files of moments are removed at its start, and built anew when they are asked for."""
-    (ordinal, _, mine, _), *_ = story[0]
-    path = next(iter(mine))
-    os.kill(cloud.up.pids()["projector"], signal.SIGKILL)
-
-    def answered() -> bool:
-        reply = cloud.demo("GET", f"{path}?as_of={ordinal}")
-        assert reply.status in {200, 503}, reply
-        return reply.status == 200 and reply.body == mine[path][1]
-
-    eventually(answered, "the moment is read again")
-
-
 def test_commands_that_read_go_back_too(cloud, story):
     (ordinal, _, mine, _), (later, *_) = story[0]
     server = story[1]["server"]
@@ -394,3 +380,48 @@ def test_sql_as_of_a_moment_holds_what_had_happened(cloud, story):
     assert (at(low), at(high)) == unsealed == ({"last": low, "n": low}, {"last": high, "n": high})
     future = cloud.admin("POST", "/v1/sql", {"sql": sql, "as_of": "99999999"})
     assert (future.status, future.body["code"]) == (400, "InTheFuture")
+
+
+def test_what_other_rules_would_have_decided_is_told_and_nothing_written(cloud, story):
+    """With a quota of no network, none would have been made; nothing, with nothing changed."""
+    end = settled(cloud)
+    project = story[1]["project"]
+    asked = {"quota": {"networks": 0}, "project": project, "to": str(end)}
+
+    told = cloud.admin("POST", "/v1/what-if", asked).body
+
+    refused = [one for one in told["differences"] if one["what"] == "refused"]
+    assert {one["action"] for one in refused} == {"CreateNetwork"}
+    assert {one["project_id"] for one in refused} == {project}
+    assert {one["would"]["code"] for one in refused} == {"OverQuota"}
+    assert told["refused"] == len(refused) >= 2
+    assert told["followed"] >= 1
+    assert told["ordinal"] == end
+
+    same = cloud.up.json("what-if", "--hosts", "spread", "--to", str(end))
+    assert (same["differences"], same["reports"]) == ([], 0)
+    assert same["requests"] == told["requests"] > 10
+    table = cloud.up.run("what-if", "--quota", "networks=0", "--project", project)
+    assert "OverQuota" in table.output
+    assert cloud.demo("POST", "/v1/what-if", asked).status == 403
+    for wrong in ({}, {"quota": {"moons": 1}}, {"rules": {"Nonsense": []}}, {"hosts": "random"}):
+        assert cloud.admin("POST", "/v1/what-if", wrong).status == 400
+    assert settled(cloud) >= end
+    assert cloud.demo("GET", "/network/v2.0/networks").body["networks"]
+
+
+def test_the_projector_may_die_and_moments_are_there_again(cloud, story):
+    """Its files of moments are removed at its start, and built anew when they are asked for."""
+    (ordinal, _, mine, _), *_ = story[0]
+    path = next(iter(mine))
+    killed = cloud.up.pids()["projector"]
+    os.kill(killed, signal.SIGKILL)
+
+    def answered() -> bool:
+        replies = [cloud.demo("GET", f"{path}?as_of={at}") for at in (ordinal, ordinal - 1)]
+        assert {reply.status for reply in replies} <= {200, 503}, replies
+        if cloud.up.pids().get("projector", killed) == killed:
+            return False
+        return replies[0].status == replies[1].status == 200 and replies[0].body == mine[path][1]
+
+    eventually(answered, "moments are read again")

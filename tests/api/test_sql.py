@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -56,6 +57,35 @@ def test_history_says_how_far_it_reaches_and_that_it_is_the_log(cloud):
     assert verified["agree"]
     assert verified["sealed"] == status["sealed"]
     assert cloud.up.run("history", "seal", cloud="cumulog-demo").code != 0
+
+
+def test_what_is_exported_while_history_is_sealed_is_whole(cloud, tmp_path):
+    """Exports and answers, while changes are made and sealed one after the other."""
+    file = tmp_path / "log.jsonl"
+    keys = tmp_path / "cell.pub"
+    keys.write_text(cloud.up.run("audit", "key").output)
+
+    def change():
+        for _ in range(8):
+            cloud.demo.made("/network/v2.0/networks", {"network": {"name": fresh("net")}})
+            assert cloud.admin("POST", "/v1/history/seal", {}).status == 200
+
+    with ThreadPoolExecutor(1) as others:
+        changing = others.submit(change)
+        counts = []
+        while not changing.done():
+            sql = "SELECT count(*) AS n, max(ordinal) AS last FROM events"
+            counts.append(ask(cloud.admin, sql))
+            exported = cloud.up.run("log", "export", str(file))
+            assert exported.code == 0, exported.errors
+        changing.result()
+
+    for told in counts:
+        assert told.status == 200, told
+        assert told.body["rows"] == [{"n": told.body["ordinal"], "last": told.body["ordinal"]}]
+    verified = cloud.up.run("audit", "verify", "--export", str(file), "--key", str(keys))
+    assert verified.code == 0, verified.output
+    assert cloud.up.json("history", "verify")["agree"]
 
 
 def test_years_of_history_are_read_by_another_program(cloud, tmp_path):

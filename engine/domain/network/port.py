@@ -108,11 +108,16 @@ def _address(
     raise InvalidInput(f"the network has no {what}")
 
 
+def mac_of(ident: str) -> str:
+    """Return the MAC that the last digits of an id give."""
+    digits = ident[-6:]
+    return f"fa:16:3e:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}"
+
+
 def free_mac(cell: Cell, ctx: Context, macs: set[str]) -> str:
     """Return an unused MAC under ``fa:16:3e``, the prefix that OpenStack networks use."""
     while True:
-        digits = ctx.new_id().replace("-", "")[-6:]
-        mac = f"fa:16:3e:{digits[0:2]}:{digits[2:4]}:{digits[4:6]}"
+        mac = mac_of(ctx.new_id())
         if mac not in cell.index.macs and mac not in macs:
             macs.add(mac)
             return mac
