@@ -10,7 +10,7 @@ from cli.client import quoted
 from cli.customer import CUSTOMERS
 from cli.identity import PROJECTS
 from cli.output import Column, Output, Row, when
-from cli.problem import USAGE, Problem
+from cli.price_list import read_price_list
 from cli.session import Session, command, shown_by_default, single
 
 usage_app = single()
@@ -105,18 +105,9 @@ def what_if(
 
     Example: cumulog bill what-if --prices draft.yaml --month 2026-10
     """
-    import yaml
-
-    try:
-        draft = yaml.load(prices.read_bytes(), Loader=yaml.CSafeLoader)
-    except (OSError, yaml.YAMLError) as error:
-        raise Problem(f"cannot read {prices}: {error}", exit_code=USAGE) from None
-    if not isinstance(draft, dict):
-        raise Problem(f"{prices} is no price list", exit_code=USAGE)
-    draft.pop("type", None)
     session.client.timeout_s = 130.0
     path = f"/v1/billing/months/{quoted(month or _this_month())}/what-if"
-    told = session.client.post(path, {**draft, "type": "PublishPriceList"})
+    told = session.client.post(path, read_price_list(prices))
     if session.output is not Output.TABLE:
         session.show(told)
         return

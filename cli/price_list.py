@@ -66,6 +66,18 @@ RULE_COLUMNS: list[Column] = [
 ]
 
 
+def read_price_list(file: Path) -> dict[str, Any]:
+    """Return the action that publishes what a file says.
+
+    Raises:
+        Problem: the file cannot be read, or its ``valid_from`` is no time.
+    """
+    action = {**read_fields(file, PUBLISH), "type": PUBLISH}
+    if isinstance(start := action.get("valid_from"), str):
+        action["valid_from"] = micros(start)
+    return action
+
+
 @command(price_list_app, "list")
 def list_(session: Session) -> None:
     """List all versions of the price lists that you may see."""
@@ -117,10 +129,9 @@ def publish(
 
     Example: cumulog price-list publish 2027.yaml --valid-from 2027-01-01T00:00:00Z
     """
-    action = {**read_fields(file, PUBLISH), "type": PUBLISH}
-    start = valid_from or action.get("valid_from")
-    if isinstance(start, str):
-        action["valid_from"] = micros(start)
+    action = read_price_list(file)
+    if valid_from is not None:
+        action["valid_from"] = micros(valid_from)
     if name is not None:
         action["name"] = name
     outcome = session.client.submit(action, dry_run=dry_run)
