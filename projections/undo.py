@@ -19,15 +19,18 @@ from projections.usage import USAGE
 
 REQUESTS_MAX = 1_000
 FACTS_MAX = 10_000  # about one resource
+STORY_MAX = 100_000  # about all of them
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """One step back: the fact and request it undoes, and the action that does, or why none does.
+    """One step back: the first fact it undoes, and the action that does so, or why none does.
 
+    ``requests`` are all of the undone ones that touched the same thing: it goes back behind them.
     ``changed_by`` is the newest change of the same thing by anybody else, since.
     """
 
     undoes: SetBy
+    requests: tuple[str, ...]
     table: str
     key: tuple[str | int, ...]
     action: dict[str, Any] | None
@@ -43,6 +46,7 @@ class _Touched:
         self.after: Any = None
         self.first = first
         self.tags: list[str] = []
+        self.requests: dict[str, None] = {}
         self.changed_by: Event | None = None
 
 
@@ -60,18 +64,23 @@ def plan(db: sqlite3.Connection, requests: Iterable[Event], caller: str) -> list
     ordinals = {fact.ordinal for fact in facts}
     steps: list[Step] = []
     touched: dict[Row, _Touched] = {}
+    story: dict[int, Event] = {}
     for resource_id in dict.fromkeys(f.resource_id for f in facts if f.resource_id):
-        story = audit.select(
+        told = audit.select(
             db,
             "resource_id = ? AND kind = 'fact' ORDER BY ordinal LIMIT ?",
             (resource_id, FACTS_MAX + 1),
         )
-        if len(story) > FACTS_MAX:
+        if len(told) > FACTS_MAX or len(story) > STORY_MAX:
             first = next(fact for fact in facts if fact.resource_id == resource_id)
             steps.append(_step(first, first.resource_kind, (resource_id,), _TOO_MUCH, None))
             continue
-        alone = _replay(story, ordinals, undone, touched)
-        steps += [_step(fact, fact.resource_kind, (resource_id,), _ALONE, None) for fact in alone]
+        story |= {event.ordinal: event for event in told}
+    in_order = [story[ordinal] for ordinal in sorted(story)]
+    steps += [
+        _step(fact, fact.resource_kind, (fact.resource_id,), _ALONE, None)
+        for fact in _replay(in_order, ordinals, undone, touched)
+    ]
     for (table, key), row in touched.items():
         parts = (key,) if isinstance(key, str) else key
         stored = db.execute(table.select, parts).fetchone()
@@ -84,7 +93,8 @@ def plan(db: sqlite3.Connection, requests: Iterable[Event], caller: str) -> list
             caller=caller,
         )
         steps += [
-            _step(row.first, table.name, parts, what, row.changed_by) for what in undo(change)
+            _step(row.first, table.name, parts, what, row.changed_by, tuple(row.requests))
+            for what in undo(change)
         ]
     # A stable order: within a row as it was planned, and rows the newest first.
     steps.sort(key=lambda step: step.undoes.ordinal, reverse=True)
@@ -92,13 +102,13 @@ def plan(db: sqlite3.Connection, requests: Iterable[Event], caller: str) -> list
 
 
 _ALONE = Cannot("there is no action that takes it back")
-_TOO_MUCH = Cannot(f"more than {FACTS_MAX} facts speak of it")
+_TOO_MUCH = Cannot("too many facts speak of it; ask about fewer requests")
 
 
 def _replay(
     story: list[Event], ordinals: set[int], undone: set[str], touched: dict[Row, _Touched]
 ) -> list[Event]:
-    """Fold the facts about a resource, and note what the undone ones have changed.
+    """Fold the facts about all that was touched, and note what the undone ones have changed.
 
     Returns:
         Undone facts that rest on facts about something else.
@@ -120,6 +130,7 @@ def _replay(
                     found = touched.setdefault(row, _Touched(before, event))
                     found.after = after
                     found.tags.append(event.tag)
+                    found.requests[event.request_id] = None
                 elif row in touched and not _follows(event, undone):
                     touched[row].changed_by = event
     finally:
@@ -138,10 +149,12 @@ def _step(
     key: tuple[str | int, ...],
     what: Any,
     changed_by: Event | None,
+    requests: tuple[str, ...] = (),
 ) -> Step:
     cannot = isinstance(what, Cannot)
     return Step(
         undoes=told_of(first, {}),
+        requests=requests or (first.request_id,),
         table=table,
         key=key,
         action=None if cannot else as_sent(what),

@@ -69,4 +69,4 @@ def _requests(call: Call, what: str, project_id: str | None) -> list[Event]:
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     query = ("project", "project_id", "user_id")
-    routes.add("GET", "/v1/undo/{}", show, "log:events:read", query=query)
+    routes.add("GET", "/v1/undo/{}", show, "log:events:read", query=query, present=True)
