@@ -1,11 +1,13 @@
 """Commands about usage and money. Amounts are decimal text all the way: nothing is rounded here."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cli.chart import Bars, Chart, Plot, show
 from cli.client import quoted
 from cli.customer import CUSTOMERS
 from cli.identity import PROJECTS
@@ -45,19 +47,39 @@ def usage(
     meter: Annotated[
         str | None, typer.Option(help="Of this meter; `cumulog meter list` has them.")
     ] = None,
+    plot: Plot = False,
+    chart: Chart = None,
 ) -> None:
-    """Show what was used: exact integrals of what was held, per resource."""
+    """Show what was used: exact integrals of what was held, per resource.
+
+    Charts have one picture for each meter, since each has a unit of its own.
+    """
     asked = window(session, start, end, project)
     told = session.client.get("/v1/usage", **asked, meter=meter)
     if session.output is Output.TABLE:
         _show_usage(session, told)
     else:
         session.show(told)
+    show(_usage_charts(told), plot=plot and session.output is Output.TABLE, file=chart)
+
+
+def _usage_charts(told: Row) -> list[Bars]:
+    charts: dict[str, Bars] = {}
+    for row in told["usage"]:
+        made = charts.setdefault(row["meter"], Bars(row["meter"], row["unit"]))
+        made.add(row["resource_id"], "", Decimal(row["quantity"]))
+    return list(charts.values())
 
 
 @command(bill_app, "show")
 def bill(
-    session: Session, *, start: Start = None, end: End = None, project: OfProject = None
+    session: Session,
+    *,
+    start: Start = None,
+    end: End = None,
+    project: OfProject = None,
+    plot: Plot = False,
+    chart: Chart = None,
 ) -> None:
     """Show what it costs, one line per resource and price, with the ordinals it rests on."""
     told = session.client.get("/v1/bill", **window(session, start, end, project))
@@ -65,6 +87,19 @@ def bill(
         _show_bills(session, told)
     else:
         session.show(told)
+    show(_bill_charts(told), plot=plot and session.output is Output.TABLE, file=chart)
+
+
+def _bill_charts(told: Row) -> list[Bars]:
+    """Return a picture for each bill: a bar for each resource, of its meters."""
+    charts: list[Bars] = []
+    for bill in told["bills"]:
+        made = Bars(f"Project {bill['project_id']}", bill["currency"])
+        for line in bill["lines"]:
+            for quantity in line["quantities"]:
+                made.add(line["resource_id"], quantity["meter"], Decimal(quantity["amount"]))
+        charts.append(made)
+    return charts
 
 
 Month = Annotated[str | None, typer.Option(help="A month, as 2026-10; none: this one.")]

@@ -7,16 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from cli.billing import End, OfProject, Start, window
-from cli.chart import Bars, show
+from cli.chart import Bars, Chart, Plot, show
 from cli.output import Column, Output, Row, cell, when
 from cli.session import Session, command, group
 
 report_app = group("What costs, who spends most, what is idle, what belongs to nobody.")
-
-Plot = Annotated[bool, typer.Option("--plot", help="Draw bars in the terminal, too.")]
-Chart = Annotated[
-    Path | None, typer.Option(help="Draw a chart into this file: .svg or .png.", dir_okay=False)
-]
 
 
 @command(report_app, "cost")

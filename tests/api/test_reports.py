@@ -95,6 +95,9 @@ def test_the_command_line_draws(cloud: Cloud, spent, tmp_path):
     chart = tmp_path / f"{fresh('chart')}.svg"
 
     drawn = cloud.up.run("report", "cost", "--by", "day,meter", "--plot", "--chart", str(chart))
+    used, billed = tmp_path / "usage.png", tmp_path / "bill.svg"
+    usage = cloud.up.run("usage", "--plot", "--chart", str(used))
+    bill = cloud.up.run("bill", "--plot", "--chart", str(billed))
     top = cloud.up.json("report", "top-spenders", "--of", "resource", "--top", "1")
 
     assert drawn.code == 0, drawn.errors
@@ -102,3 +105,7 @@ def test_the_command_line_draws(cloud: Cloud, spent, tmp_path):
     assert "compute.vcpu" in drawn.output
     assert b"compute.vcpu" in chart.read_bytes()
     assert len(top["costs"]) == 1
+    assert usage.code == bill.code == 0, usage.errors + bill.errors
+    assert usage.output.count("\ncompute.vcpu\n") == 1
+    assert used.read_bytes().startswith(b"\x89PNG")
+    assert b"EUR" in billed.read_bytes()

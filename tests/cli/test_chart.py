@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from cli.chart import Bars, show
+from cli.chart import Bars, save, show
 from cli.problem import Problem
 
 
@@ -28,9 +28,9 @@ def test_bars_are_as_long_as_their_amounts(bars):
 @pytest.mark.parametrize(("name", "begins"), [("c.svg", b"<?xml"), ("c.png", b"\x89PNG")])
 def test_a_file_is_drawn_by_its_name_and_the_same_each_time(bars, tmp_path, name, begins):
     file = tmp_path / name
-    bars.save(file)
+    save([bars], file)
     once = file.read_bytes()
-    bars.save(file)
+    save([bars], file)
 
     assert once == file.read_bytes()
     assert once.startswith(begins)
@@ -39,22 +39,31 @@ def test_a_file_is_drawn_by_its_name_and_the_same_each_time(bars, tmp_path, name
             assert text in once
 
 
+def test_several_charts_go_below_one_another(bars, tmp_path):
+    other = Bars("Cost in dollars", "USD")
+    other.add("2026-11-01", "", Decimal(1))
+
+    save([bars, other], tmp_path / "c.svg")
+
+    drawn = (tmp_path / "c.svg").read_text()
+    assert "EUR" in drawn
+    assert "USD" in drawn
+
+
 def test_what_cannot_be_drawn_is_said(bars, tmp_path):
     with pytest.raises(Problem, match=r"\.svg, \.png"):
-        bars.save(tmp_path / "c.gif")
+        save([bars], tmp_path / "c.gif")
     with pytest.raises(Problem, match="cannot write"):
-        bars.save(tmp_path / "none" / "c.png")
+        save([bars], tmp_path / "none" / "c.png")
     with pytest.raises(Problem, match="nothing to draw"):
         show([], plot=False, file=tmp_path / "c.png")
-    with pytest.raises(Problem, match="2 currencies"):
-        show([bars, bars], plot=False, file=tmp_path / "c.png")
 
 
 def test_names_are_no_formulas_and_do_not_steer_the_terminal(tmp_path):
     made = Bars("a $title$", "EUR")
     made.add("$\\frac{1$ \x1b[2J", "", Decimal(1))
 
-    made.save(tmp_path / "c.svg")
+    save([made], tmp_path / "c.svg")
     (line,) = made.lines()
 
     assert "\x1b" not in line
