@@ -54,6 +54,14 @@ class Client:
         """Return the body of a GET; parameters that are None are left out."""
         return self.request("GET", with_query(path, query)).body
 
+    def content(self, path: str, **query: Any) -> bytes:
+        """Return the body of a GET as it comes, whatever its type."""
+        headers = {**AGENT, "X-Auth-Token": self.token()}
+        answer = self._exchange("GET", with_query(path, query), None, headers)
+        if answer[0] >= 400:
+            _checked(*answer)
+        return answer[2]
+
     def post(self, path: str, body: Any) -> Any:
         """Return the body of the answer to a POST of JSON."""
         return self.request("POST", path, body).body

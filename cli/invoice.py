@@ -1,6 +1,8 @@
 """Commands about invoices: drafted, closed, issued, explained, verified. Amounts are text."""
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -168,6 +170,70 @@ def show(session: Session, reference: AnInvoice) -> None:
     print(f"\nTotal {invoice['total']} {invoice['currency']}")
     for problem in invoice["problems"]:
         print(f"not charged: {problem}")
+
+
+@command(invoice_app, "print")
+def print_(
+    session: Session,
+    reference: AnInvoice,
+    *,
+    out: Annotated[Path, typer.Option(help="Where to write it: a name in .pdf or .html.")],
+) -> None:
+    """Write an invoice, or a draft, as a page that a customer can read.
+
+    Example: cumulog invoice print INV-2026-000001 --out november.pdf
+    """
+    form = out.suffix.removeprefix(".").lower()
+    if form not in {"pdf", "html"}:
+        raise Problem("--out ends in .pdf or .html", exit_code=USAGE)
+    session.client.timeout_s = WALK_S
+    identity = identify(session.client, reference)
+    _write(out, session.client.content(f"/v1/invoices/{quoted(identity)}/page", format=form))
+    session.say(f"wrote {out}")
+
+
+@command(invoice_app, "focus")
+def focus(
+    session: Session,
+    *,
+    out: Annotated[Path, typer.Option(help="Where to write it: a name in .csv or .parquet.")],
+    month: Month = None,
+    customer: OfCustomer = None,
+    dataset: Annotated[
+        str, typer.Option(help="cost-and-usage, invoice-detail or billing-period.")
+    ] = "cost-and-usage",
+    version: Annotated[str, typer.Option("--focus", help="1.4, or 1.2.")] = "1.4",
+) -> None:
+    """Write a month's invoices as a FOCUS dataset, with its metadata beside (OUT.json).
+
+    Drafts while the month is open (replace the file each time), final once it is closed.
+
+    Example: cumulog invoice focus --month 2026-10 --out october.parquet
+    """
+    form = out.suffix.removeprefix(".").lower()
+    if form not in {"csv", "parquet"}:
+        raise Problem("--out ends in .csv or .parquet", exit_code=USAGE)
+    client = session.client
+    client.timeout_s = WALK_S
+    path = f"/v1/billing/months/{quoted(month or last_month())}/focus"
+    asked = {
+        "customer": CUSTOMERS.identify(client, customer) if customer else None,
+        "dataset": dataset,
+        "version": version,
+        "format": form,
+    }
+    _write(out, client.content(path, **asked))
+    told = client.get(path, **asked, part="metadata")["metadata"]
+    beside = out.with_name(out.name + ".json")
+    _write(beside, json.dumps(told, indent=1).encode())
+    session.say(f"wrote {out} and {beside}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise Problem(f"cannot write {path}: {error.strerror or error}", exit_code=USAGE) from None
 
 
 @command(invoice_app, "explain")

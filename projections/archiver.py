@@ -21,7 +21,7 @@ question       asked with (JSON; empty means all defaults)        answered with
 =============  =================================================  ==============================
 
 Months and invoices are ``accounting``'s: ``month``, ``invoice``, ``explain``, ``verify_month``,
-``what_if``, ``forecast``, and ``close``, which closes a month.
+``what_if``, ``forecast``, ``focus``, and ``close``, which closes a month.
 
 What cannot be answered is answered with ``{"error": {code, status, reason, hint}}``.
 """

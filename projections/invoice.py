@@ -165,13 +165,13 @@ def digest_of(rows: Iterable[Row]) -> str:
     """Return the SHA-256 (hex) over rows as canonical JSON, each with a newline."""
     summary = hashlib.sha256()
     for row in rows:
-        summary.update(_encode(row) + b"\\n")
+        summary.update(_encode(row) + b"\n")
     return summary.hexdigest()
 
 
 def period_digest(documents: Iterable[Document]) -> str:
     """Return the SHA-256 (hex) over the digests of a month's invoices, in their order."""
-    text_ = "".join(f"{d.invoice_id} {d.rows_digest}\\n" for d in documents)
+    text_ = "".join(f"{d.invoice_id} {d.rows_digest}\n" for d in documents)
     return hashlib.sha256(text_.encode()).hexdigest()
 
 

@@ -5,6 +5,8 @@ issued only once its month has been derived anew and has come out as it was reco
 and corrected by submitting the actions ``VoidInvoice`` and ``CorrectLine``.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,6 +17,8 @@ from api.native.history import WALK_S, ask
 from api.pagination import page_of
 from api.routing import Routes
 from api.writing import write
+from projections.accounting import ExportAnswer, InvoiceAnswer
+from projections.paper import Paper, as_html, as_pdf, paper
 from schemas.billing import Invoice, IssueInvoice, PublishPriceList
 from schemas.envelope import Refused
 from schemas.errors import InvalidInput, NotFound
@@ -23,6 +27,14 @@ READ, READ_MONTHS = "billing:invoices:read", "billing:periods:read"
 BILL_S = 120.0
 
 
+PAGES: dict[str, tuple[bytes, Callable[[Paper], bytes]]] = {
+    "html": (b"text/html; charset=utf-8", as_html),
+    "pdf": (b"application/pdf", as_pdf),
+}
+FILES = {"csv": b"text/csv; charset=utf-8", "parquet": b"application/vnd.apache.parquet"}
+
+_derived = msgspec.json.Decoder(InvoiceAnswer).decode
+_exported = msgspec.json.Decoder(ExportAnswer).decode
 _prices = msgspec.json.Decoder(PublishPriceList)
 _nothing = msgspec.json.Decoder(dict[str, Any])
 
@@ -91,6 +103,47 @@ async def show(call: Call) -> Answer:
     return json_answer({"invoice": derived["invoice"] | view})
 
 
+async def page(call: Call) -> Answer:
+    """GET /v1/invoices/{id}/page: as people read it; ``format`` is html (or none) or pdf."""
+    form = call.param("format") or "html"
+    if form not in PAGES:
+        raise InvalidInput("format must be html or pdf")
+    answer = await ask(call, "invoice", {"invoice": call.args[0]}, BILL_S)
+    document = _derived(answer.body).invoice
+    reader = call.edge.reader
+    with reader.snapshot():
+        customer = reader.customer(document.customer_id)
+        if customer is None:
+            raise NotFound(f"there is no customer {document.customer_id!r}")
+        ids = {line.project_id for line in document.lines if line.project_id}
+        names = {i: project.name for i in ids if (project := reader.project(i)) is not None}
+        printed = paper(
+            document,
+            customer,
+            reader.billing_settings(),
+            reader.invoice(document.invoice_id),
+            names,
+        )
+    content_type, render = PAGES[form]
+    return Answer(200, await asyncio.to_thread(render, printed), content_type=content_type)
+
+
+async def focus(call: Call) -> Answer:
+    """GET /v1/billing/months/{month}/focus: a FOCUS dataset; ``part`` metadata goes with it.
+
+    ``dataset`` cost-and-usage (or none), invoice-detail, billing-period; ``format`` csv or parquet;
+    ``version`` 1.4, or 1.2 of cost-and-usage.
+    """
+    names = ("customer", "dataset", "version", "format")
+    asked = {name: value for name in names if (value := call.param(name))}
+    answer = await ask(call, "focus", {"month": call.args[0], **asked}, BILL_S)
+    export = _exported(answer.body)
+    if call.param("part") == "metadata":
+        return json_answer({"metadata": export.metadata})
+    content_type = FILES[asked.get("format", "csv")]
+    return Answer(200, export.content, content_type=content_type)
+
+
 async def explain(call: Call) -> Answer:
     """GET /v1/invoices/{id}/lines/{line}: its rows, their intervals, and who caused these."""
     try:
@@ -147,5 +200,9 @@ def add(routes: Routes) -> None:
     query = ("customer", "month", "status", "number", "limit", "marker")
     routes.add("GET", "/v1/invoices", list_all, READ, query=query)
     routes.add("GET", one, show, READ, present=True)
+    gives = "text/html"
+    routes.add("GET", f"{one}/page", page, READ, query=("format",), gives=gives, present=True)
+    parts = ("customer", "dataset", "version", "format", "part")
+    routes.add("GET", f"{month}/focus", focus, READ, query=parts, gives="text/csv", present=True)
     routes.add("GET", f"{one}/lines/{{}}", explain, READ, present=True)
     routes.add("POST", f"{one}/issue", issue, "IssueInvoice")

@@ -130,3 +130,31 @@ def test_a_month_under_other_prices_and_to_its_end(cloud: Cloud, customer: str, 
     assert Decimal(mine["forecast"]) > Decimal(mine["so_far"]) >= 0
     assert (bare.code, bare.errors) == (0, "")
     assert len(cloud.admin("GET", "/v1/price-lists").body["price_lists"]) == 1
+
+
+def test_an_invoice_is_printed_and_exported(cloud: Cloud, customer: str, tmp_path):
+    month = this_month(cloud)
+    invoice = f"{month}.{customer}"
+    page = cloud.admin("GET", f"/v1/invoices/{invoice}/page")
+    wrong = cloud.admin("GET", f"/v1/invoices/{invoice}/page?format=exe")
+    pdf, table = tmp_path / "i.pdf", tmp_path / "focus.parquet"
+
+    printed = cloud.up.run("invoice", "print", invoice, "--out", str(pdf))
+    exported = cloud.up.run("invoice", "focus", "--month", month, "--out", str(table))
+    old = cloud.admin("GET", f"/v1/billing/months/{month}/focus?version=1.2")
+    none = cloud.admin(
+        "GET", f"/v1/billing/months/{month}/focus?version=1.2&dataset=invoice-detail"
+    )
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert b"VAT 19 %" in page.raw
+    assert b">demo<" in page.raw
+    assert wrong.status == none.status == 400
+    assert (printed.code, exported.code) == (0, 0), (printed.errors, exported.errors)
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    assert table.read_bytes().startswith(b"PAR1")
+    told = json.loads((tmp_path / "focus.parquet.json").read_text())
+    assert told["Recency"]["DatasetInstanceComplete"] is False
+    assert old.raw.startswith(b'"BilledCost","BillingAccountId"')
+    assert b"ProviderName" in old.raw
+    assert cloud.demo("GET", f"/v1/invoices/{invoice}/page").status == 403
