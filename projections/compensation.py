@@ -12,13 +12,17 @@ from msgspec import NODEFAULT, UNSET, Struct
 
 from engine.domain.quota import DEFAULTS
 from projections import catalog, compute, credential, federation, identity, image, network
+from projections.alarm import ALARMS
+from projections.meter import METERS
 from projections.policy import POLICY
 from projections.quota import CLASS, QUOTAS
 from projections.store import Table
 from projections.webhook import WEBHOOKS
+from schemas import alarm as sa
 from schemas import compute as sc
 from schemas import identity as si
 from schemas import image as sm
+from schemas import metering as sg
 from schemas import network as sn
 from schemas import policy as sp
 from schemas import quota as sq
@@ -397,6 +401,19 @@ _KINDS: dict[Table[Any], _Kind] = {
     federation.PROTOCOLS: _Kind(
         remove=lambda row: _same(si.DeleteProtocol, row),
         make=lambda row: _same(si.CreateProtocol, row),
+    ),
+    METERS: _Kind(
+        remove=lambda row: (
+            sg.DeleteMeter(key=row.key)
+            if row.version == 1
+            else Cannot("usage was measured by it: define the version before it again")
+        ),
+        make=_never,
+    ),
+    ALARMS: _Kind(
+        remove=lambda row: sa.DeleteAlarm(alarm_id=row.alarm_id),
+        make=_never,
+        aside=("ringing", "changed_at"),
     ),
     WEBHOOKS: _Kind(
         remove=lambda row: sw.DeleteWebhook(webhook_id=row.webhook_id),
