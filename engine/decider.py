@@ -25,6 +25,7 @@ from engine.domain import (
     operation,
     policy,
     quota,
+    samples,
     webhook,
 )
 from engine.domain.context import Context
@@ -44,6 +45,7 @@ from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
 from schemas import quota as sq
+from schemas import samples as sr
 from schemas import webhook as sw
 from schemas.envelope import Accepted, Actor, Record, Refused, Request, action_types, encode
 from schemas.errors import IdReused, KeyReused, Rejected
@@ -135,6 +137,7 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     sl.DefineAlarm: alarm.define_alarm,
     sl.DeleteAlarm: alarm.delete_alarm,
     sl.ReportAlarm: alarm.report_alarm,
+    sr.ReportSamples: samples.report_samples,
     sb.CreateCustomer: billing.create_customer,
     sb.UpdateCustomer: billing.update_customer,
     sb.AssignProject: billing.assign_project,

@@ -21,6 +21,7 @@ from executors.position import Position, Version
 from executors.reconcile import Reconciler
 from executors.records import Records
 from executors.reports import Clock, Reports, wall_clock
+from executors.samples import Rollups, Sampler
 from executors.upstream import Upstream, UpstreamError
 from executors.wish import Wish
 from schemas.host import Capacity, Executor, RegisterHost
@@ -48,6 +49,7 @@ class Pace:
 
     heartbeat_s: float = 2.0
     reconcile_s: float = 60.0
+    sample_s: float = 60.0
     starts_abreast: int = 8
 
 
@@ -65,7 +67,9 @@ class Agent:
         position: Position,
         pace: Pace,
         clock: Clock = wall_clock,
+        rollups: Rollups | None = None,
     ) -> None:
+        """``rollups`` hold what was sampled; none: in memory."""
         self.host_id = host_id
         self._version = version
         self._upstream = upstream
@@ -84,6 +88,7 @@ class Agent:
             position=position,
             on_applied=self._accept_early,
         )
+        self._sampler = Sampler(drivers.hypervisor, self._reports, rollups or Rollups(), clock)
         self._early: list[WorkItem] = []  # came before the first desired state
         self._must_reconcile = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +109,8 @@ class Agent:
         self._tasks.append(asyncio.create_task(self._beat_for_ever(), name="heartbeat"))
         await self._reconcile_until_done()
         self._tasks.append(asyncio.create_task(self._reconcile_for_ever(), name="reconcile"))
+        sampling = self._sampler.run(self._pace.sample_s)
+        self._tasks.append(asyncio.create_task(sampling, name="samples"))
         log.info(
             "agent.ready",
             host=self.host_id,

@@ -21,6 +21,7 @@ from executors.errors import HostError
 from executors.layout import Layout
 from executors.position import Position
 from executors.reports import wall_clock
+from executors.samples import Rollups
 from executors.upstream import AcceptWork, AnswerConsole, Report, UpstreamError
 from schemas.config import Config
 from schemas.envelope import Actor, Client, Outcome, Request
@@ -151,6 +152,7 @@ async def run(config: Config) -> None:
             records=records,
             position=position,
             pace=Pace(heartbeat_s=config.heartbeat_s, reconcile_s=config.reconcile_s),
+            rollups=Rollups(layout.host / "samples.json"),
         )
         subject = bus.subjects.agent_metrics(config.host_id)
         await answer_for(bus, subject, "agent", agent.readings)

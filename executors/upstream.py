@@ -11,6 +11,7 @@ from schemas.envelope import Outcome
 from schemas.host import RegisterHost, ReportDrift
 from schemas.ids import RequestId
 from schemas.operation import ReportOperation
+from schemas.samples import ReportSamples
 from schemas.work import (
     ConsoleAsk,
     ConsoleReply,
@@ -21,7 +22,7 @@ from schemas.work import (
     WorkItem,
 )
 
-type Report = RegisterHost | ReportDrift | ReportOperation | ReportServerState
+type Report = RegisterHost | ReportDrift | ReportOperation | ReportServerState | ReportSamples
 type AcceptWork = Callable[[WorkItem], None]
 type AnswerConsole = Callable[[ConsoleAsk], Awaitable[ConsoleReply]]
 

@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from projections.store import Table, Writer
 from schemas import metering as s
+from schemas.samples import SamplesRolledUp
 from schemas.units import Micros, Ordinal
 
 NAME = "metering"
@@ -42,4 +43,8 @@ def _end(writer: Writer, key: str, version: int, ordinal: Ordinal, at: Micros) -
         writer.put(METERS, replace(meter, valid_until=at), ordinal)
 
 
-APPLY = {s.MeterDefined: _defined, s.MeterDeleted: _deleted}
+def _rolled_up(_writer: Writer, _fact: SamplesRolledUp, _ordinal: Ordinal, _at: Micros) -> None:
+    """What was sampled is read as usage."""
+
+
+APPLY = {s.MeterDefined: _defined, s.MeterDeleted: _deleted, SamplesRolledUp: _rolled_up}

@@ -36,6 +36,7 @@ from schemas import (
     operation,
     policy,
     quota,
+    samples,
 )
 from schemas import webhook as hook
 from schemas.envelope import Refused, Request
@@ -191,6 +192,7 @@ REQUESTS: dict[type, Tell] = {
     alarm.DefineAlarm: _unnamed("alarm"),
     alarm.DeleteAlarm: _alarm,
     alarm.ReportAlarm: _alarm,
+    samples.ReportSamples: lambda said: About("server", said.rollups[0].server_id),
     billing.CreateCustomer: _unnamed("customer"),
     billing.UpdateCustomer: _named("customer", "customer_id"),
     billing.AssignProject: lambda said: About("project", said.project_id, said.project_id),
@@ -312,6 +314,7 @@ FACTS: dict[type, Tell] = {
     alarm.AlarmRaised: _alarm,
     alarm.AlarmCleared: _alarm,
     alarm.AlarmDeleted: _alarm,
+    samples.SamplesRolledUp: lambda said: About("server", said.rollup.server_id, said.project_id),
     billing.CustomerSaved: _whole("customer", "customer", "customer_id"),
     billing.ProjectAssigned: lambda said: About("project", said.project_id, said.project_id),
     billing.CreditGranted: _whole("customer", "credit", "customer_id"),

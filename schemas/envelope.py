@@ -25,6 +25,7 @@ from schemas.network import NetworkAction, NetworkFact
 from schemas.operation import OperationAction, OperationFact
 from schemas.policy import PolicyAction, PolicyFact
 from schemas.quota import QuotaAction, QuotaFact
+from schemas.samples import SamplesAction, SamplesFact
 from schemas.trace import TraceParent, TraceState
 from schemas.units import Micros, Ordinal
 from schemas.webhook import WebhookAction, WebhookFact
@@ -44,6 +45,7 @@ type Action = (
     | WebhookAction
     | MeterAction
     | AlarmAction
+    | SamplesAction
 )
 type Fact = (
     IdentityFact
@@ -59,6 +61,7 @@ type Fact = (
     | WebhookFact
     | MeterFact
     | AlarmFact
+    | SamplesFact
 )
 
 

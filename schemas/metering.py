@@ -27,6 +27,7 @@ from msgspec import Meta, Struct
 from schemas import compute as c
 from schemas import image as i
 from schemas.paths import Path, PathOrNone
+from schemas.samples import SamplesRolledUp
 from schemas.units import HOUR, Micros, Text
 
 GIB = 2**30
@@ -292,6 +293,40 @@ _DEFINITIONS = (
         ),
     ),
 )
-BUILT_IN: dict[str, MeterDefinition] = {each.key: each for each in _DEFINITIONS}
+
+
+def _sampled(key: str, description: str, unit: str, base_unit: str, per: int) -> MeterDefinition:
+    """Return the meter of a counter that hosts look at: by how much it grew, hour by hour."""
+    return MeterDefinition(
+        key=key,
+        description=description,
+        resource_kind="server",
+        aggregation="sum",
+        unit=unit,
+        base_unit=base_unit,
+        base_per_unit=per,
+        rules=(
+            MeterRule(
+                fact=_tag(SamplesRolledUp),
+                effect="add",
+                when=(Condition(path="rollup.monitor", equals=key),),
+                resource="rollup.server_id",
+                project="project_id",
+                at="rollup.hour",
+                value=(Source(path="rollup.increase"),),
+            ),
+        ),
+    )
+
+
+_GB = 10**9
+_SAMPLED = (
+    _sampled("compute.cpu_time", "Processor time that guests took", "Hours", "ns", 3600 * _GB),
+    _sampled("compute.disk_read", "Bytes that guests read from disks", "GB", "byte", _GB),
+    _sampled("compute.disk_write", "Bytes that guests wrote to disks", "GB", "byte", _GB),
+    _sampled("network.egress", "Bytes that guests sent", "GB", "byte", _GB),
+    _sampled("network.ingress", "Bytes that guests received", "GB", "byte", _GB),
+)
+BUILT_IN: dict[str, MeterDefinition] = {each.key: each for each in (*_DEFINITIONS, *_SAMPLED)}
 # Each price list prices these. Others cost nothing unless a rule of the list names them.
 ALWAYS_PRICED: tuple[str, ...] = ("compute.vcpu", "compute.memory", "compute.disk", "image.size")

@@ -23,6 +23,7 @@ from engine.domain import (
     operation,
     policy,
     quota,
+    samples,
     webhook,
 )
 from engine.domain.state import Answered, Cell
@@ -39,6 +40,7 @@ from schemas import network as sn
 from schemas import operation as so
 from schemas import policy as sp
 from schemas import quota as sq
+from schemas import samples as sr
 from schemas import webhook as sw
 from schemas.envelope import Accepted, Fact, Record, Refused, fact_types
 from schemas.units import DAY, MINUTE, Micros, Ordinal
@@ -142,6 +144,7 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     sl.AlarmRaised: alarm.alarm_rang,
     sl.AlarmCleared: alarm.alarm_rang,
     sl.AlarmDeleted: alarm.alarm_deleted,
+    sr.SamplesRolledUp: samples.samples_rolled_up,
     sb.CustomerSaved: billing.customer_saved,
     sb.ProjectAssigned: billing.project_assigned,
     sb.CreditGranted: billing.credit_granted,

@@ -177,6 +177,7 @@ class State(Struct, kw_only=True):
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
     meters: dict[str, tuple[MeterDefinition, ...]] = field(default_factory=dict)  # versions
     alarms: dict[str, Alarm] = field(default_factory=dict)
+    sampled: dict[str, dict[str, Micros]] = field(default_factory=dict)  # last hour, by monitor
     customers: dict[str, tuple[Customer, ...]] = field(default_factory=dict)  # their versions
     payers: dict[str, tuple[Payer, ...]] = field(default_factory=dict)  # of projects, as time goes
     credits: dict[str, Credit] = field(default_factory=dict)

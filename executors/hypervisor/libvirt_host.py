@@ -7,7 +7,7 @@ the same question as whether its domain is there.
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,11 @@ _RESERVE_LEAST_MIB = 1024
 _RESERVE_SHARE = 8
 _LOG_TAIL_BYTES = 4096
 
+_STATS = (
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+)
 _GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 _CAUSES: dict[int, StopCause] = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "guest",
@@ -114,6 +119,21 @@ class LibvirtHypervisor:
                 server_id = self._layout.server_of(domain.name())
                 if server_id is not None and (boot := _boot(domain)) is not None:
                     found[server_id] = Domain(server_id=server_id, boot=boot)
+            return found
+
+        return await self._connection.call(work, deadline_s=_QUICK_S)
+
+    async def counters(self) -> dict[ServerId, dict[str, int]]:
+        """Return what each domain has used since it was started, from one question to libvirt."""
+
+        def work(connection: libvirt.virConnect) -> dict[ServerId, dict[str, int]]:
+            found = {}
+            for domain, stats in connection.getAllDomainStats(
+                _STATS, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+            ):
+                server_id = self._layout.server_of(domain.name())
+                if server_id is not None:
+                    found[server_id] = _counters(stats)
             return found
 
         return await self._connection.call(work, deadline_s=_QUICK_S)
@@ -245,6 +265,22 @@ def _boot(domain: libvirt.virDomain) -> int | None:
         if code == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
             return 0
         raise
+
+
+def _counters(stats: Mapping[str, int | str]) -> dict[str, int]:
+    """Add up a domain's cards and disks. libvirt counts a tap from the guest's side."""
+
+    def total(kind: str, name: str) -> int:
+        numbers = range(int(stats.get(f"{kind}.count", 0)))
+        return sum(int(stats.get(f"{kind}.{number}.{name}", 0)) for number in numbers)
+
+    return {
+        "compute.cpu_time": int(stats.get("cpu.time", 0)),
+        "compute.disk_read": total("block", "rd.bytes"),
+        "compute.disk_write": total("block", "wr.bytes"),
+        "network.ingress": total("net", "rx.bytes"),
+        "network.egress": total("net", "tx.bytes"),
+    }
 
 
 def _unless_gone(call: Callable[[], object]) -> None:

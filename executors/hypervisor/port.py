@@ -80,6 +80,13 @@ class Hypervisor(Protocol):
         """Return this cloud's domains by server."""
         ...
 
+    async def counters(self) -> dict[ServerId, dict[str, int]]:
+        """Return what each domain has used since it was started, by monitor.
+
+        ``compute.cpu_time`` is in nanoseconds, all else in bytes; see ``schemas.metering``.
+        """
+        ...
+
     async def find(self, server_id: ServerId) -> Domain | None:
         """Return a server's domain, None if it is not there."""
         ...

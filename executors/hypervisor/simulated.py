@@ -29,6 +29,7 @@ class SimulatedHypervisor:
         self._on_ended: Callable[[DomainEnded], None] = lambda _: None
         # Guests that do not care for the power button, as some real ones do not.
         self.deaf: set[ServerId] = set()
+        self.used: dict[ServerId, dict[str, int]] = {}
 
     async def start(self, on_ended: Callable[[DomainEnded], None]) -> None:
         """Remember whom to tell."""
@@ -45,6 +46,10 @@ class SimulatedHypervisor:
     async def domains(self) -> dict[ServerId, Domain]:
         """Return all domains by server."""
         return dict(self._domains)
+
+    async def counters(self) -> dict[ServerId, dict[str, int]]:
+        """Return what was put into ``used``: nothing is used by itself."""
+        return {server_id: dict(self.used.get(server_id, {})) for server_id in self._domains}
 
     async def find(self, server_id: ServerId) -> Domain | None:
         """Return a server's domain, None if it is not there."""

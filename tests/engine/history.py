@@ -19,6 +19,7 @@ from schemas import network as n
 from schemas import operation as o
 from schemas import policy as p
 from schemas import quota as q
+from schemas import samples as r
 from schemas import webhook as w
 from schemas.envelope import Actor, Record
 from schemas.months import month_bounds
@@ -67,6 +68,7 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield from _images(world)
     yield from _networks(world)
     yield from _servers(world)
+    yield from _samples(world)
     yield from _webhooks(world)
     yield from _trespasses(world)
     yield demo, c.DeleteKeypair(name="mine")
@@ -386,6 +388,29 @@ def _alarms(world: World) -> Iterator[tuple[Actor, Any]]:
     yield demo, gone
     yield demo, gone
     yield demo, replace(broken, name="kept")
+
+
+def _samples(world: World) -> Iterator[tuple[Actor, Any]]:
+    server = next(s for s in world.cell.state.servers.values() if s.host_id == "host-1")
+    hour = world.now // HOUR * HOUR - HOUR
+    rollup = r.Rollup(
+        server_id=server.server_id,
+        monitor="network.egress",
+        hour=hour,
+        count=60,
+        first=0,
+        last=500,
+        minimum=0,
+        maximum=900,
+        increase=1400,
+        boots=(1, 2),
+    )
+    told = r.ReportSamples(rollups=(rollup, replace(rollup, monitor="compute.cpu_time")))
+    yield world.actors["demo"], told
+    yield world.agent("host-1"), told
+    yield world.agent("host-1"), told
+    yield world.agent("host-1"), r.ReportSamples(rollups=(replace(rollup, hour=hour + HOUR),))
+    yield world.agent("host-1"), r.ReportSamples(rollups=(replace(rollup, last=901),))
 
 
 def _quotas(world: World) -> Iterator[tuple[Actor, Any]]:

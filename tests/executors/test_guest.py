@@ -102,6 +102,14 @@ async def test_a_server_is_what_was_asked_for_from_its_first_to_its_last_moment(
     assert len(found.network_namespaces) == len(found.dnsmasqs) == len(found.leases) == 1
     assert root_namespace() == before
 
+    drivers = machine.agent._drivers
+    used = (await drivers.hypervisor.counters())[spec.server.server_id]
+    assert used["compute.cpu_time"] > 10**9 // 100  # nanoseconds of a boot
+    assert used["compute.disk_read"] > 1 << 18
+    # It asked for an address and for metadata, and was answered.
+    assert used["network.ingress"] > 300
+    assert used["network.egress"] > 300
+
     deleted = await machine.engine.do("delete", changed(spec, wanted="absent"))
     assert deleted.succeeded, deleted.cause
     assert machine.inventory().of_servers() == {}

@@ -116,6 +116,7 @@ def server_changed(cell: Cell, fact: s.ComputeFact, at: Micros) -> None:
 
 def server_deleted(cell: Cell, fact: s.ServerDeleted, at: Micros) -> None:
     server = cell.state.servers.pop(fact.server_id)
+    cell.state.sampled.pop(fact.server_id, None)
     drop_member(cell.index.project_servers, server.project_id, server.server_id)
     if server.host_id is not None:
         _hold(cell, server, -1)

@@ -1,0 +1,85 @@
+"""Samples are recorded once an hour and counter, and of a host's own servers."""
+
+import pytest
+from msgspec.structs import replace
+
+from projections.metering import intervals, usage
+from schemas.samples import ReportSamples, Rollup
+from schemas.units import HOUR
+from tests.engine.world import World
+
+
+@pytest.fixture
+def world():
+    world = World()
+    world.host()
+    world.without_quotas()
+    world.flavor()
+    world.image()
+    return world
+
+
+@pytest.fixture
+def rollup(world):
+    demo = world.member("demo")
+    world.network(demo)
+    server = world.server(demo)
+    return Rollup(
+        server_id=server,
+        monitor="network.egress",
+        hour=world.now // HOUR * HOUR,
+        count=60,
+        first=10,
+        last=500,
+        minimum=10,
+        maximum=900,
+        increase=3 * 10**9,
+        boots=(1,),
+    )
+
+
+def told(world, *rollups, host="host-1"):
+    return world.submit(world.agent(host), ReportSamples(rollups=rollups)).facts
+
+
+def test_an_hour_is_recorded_once_and_metered_as_of_its_beginning(world, rollup):
+    world.now += HOUR
+    later = replace(rollup, hour=rollup.hour + HOUR, increase=5)
+    (fact,) = told(world, rollup, rollup)
+    assert told(world, rollup) == ()
+    world.now += HOUR
+    (second,) = told(world, later, rollup)
+
+    held = intervals([(7, world.now, fact), (9, world.now, second)])
+    (row,) = usage(held, rollup.hour, rollup.hour + HOUR)
+    assert (row.meter, row.quantity, row.start) == ("network.egress", 3 * 10**9, rollup.hour)
+    assert (row.project_id, row.resource_id) == (fact.project_id, rollup.server_id)
+    assert sum(row.quantity for row in usage(held, 0, 2**53)) == 3 * 10**9 + 5
+
+
+def test_an_hour_that_is_not_over_is_refused(world, rollup):
+    refused = world.refused(world.agent(), ReportSamples(rollups=(rollup,)))
+
+    assert "whole hour" in refused.reason
+    world.now += HOUR
+    crooked = replace(rollup, hour=rollup.hour + 1)
+    assert "whole hour" in world.refused(world.agent(), ReportSamples(rollups=(crooked,))).reason
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"last": 901}, {"first": 9}])
+def test_numbers_that_do_not_fit_are_refused(world, rollup, wrong):
+    world.now += HOUR
+    told = ReportSamples(rollups=(replace(rollup, **wrong),))
+
+    assert "do not fit" in world.refused(world.agent(), told).reason
+
+
+def test_a_host_tells_of_its_own_servers_alone(world, rollup):
+    world.host("host-2")
+    world.now += HOUR
+
+    assert told(world, rollup, host="host-2") == ()
+    assert told(world, replace(rollup, server_id="gone")) == ()
+    demo = world.member("somebody")
+    refused = world.refused(demo, ReportSamples(rollups=(rollup,)))
+    assert refused.code == "Forbidden"
