@@ -23,6 +23,7 @@ _REF = "#/components/schemas/{name}"
 _NAMED = {
     "OS-EC2": "access_key",
     "audit": "request_id",
+    "blast-radius": "kind",
     "extensions": "alias",
     "implies": "implied_role_id",
     "ips": "network_name",
@@ -182,7 +183,7 @@ def _path(path: str) -> tuple[str, list[str]]:
     names: list[str] = []
     for word in path.split("/"):
         if word == "{}":
-            before = words[-1]
+            before = words[-1].strip("{}")
             thing = before.removeprefix("os-").replace("-", "_").lower().removesuffix("s")
             name = _NAMED.get(before, f"{thing}_id")
             while name in names:

@@ -112,7 +112,7 @@ def identify(client: Client, reference: str) -> str:
     return str(found[0]["id"]) if found else reference
 
 
-@command(invoice_app, "list")
+@command(invoice_app, "list", reads=True)
 def list_(session: Session, *, month: Month = None, customer: OfCustomer = None) -> None:
     """List the invoices of closed months, the newest first."""
     who = CUSTOMERS.identify(session.client, customer) if customer else None
@@ -126,7 +126,7 @@ def list_(session: Session, *, month: Month = None, customer: OfCustomer = None)
     session.show_all(_named(session.client, found), LIST_COLUMNS)
 
 
-@command(invoice_app, "months")
+@command(invoice_app, "months", reads=True)
 def months(session: Session) -> None:
     """List closed months, and what each was closed with."""
     session.show_all(session.client.get("/v1/billing/months")["months"], MONTH_COLUMNS)

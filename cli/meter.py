@@ -36,13 +36,13 @@ RULE_COLUMNS: list[Column] = [
 ]
 
 
-@command(meter_app, "list")
+@command(meter_app, "list", reads=True)
 def list_(session: Session) -> None:
     """List what is measured."""
     session.show_all(session.client.get("/v1/meters")["meters"], COLUMNS)
 
 
-@command(meter_app, "show")
+@command(meter_app, "show", reads=True)
 def show(session: Session, key: Key) -> None:
     """Show a meter: its unit, its rules, and from when to when each version measures."""
     meter = session.client.get(f"/v1/meters/{quoted(key)}")["meter"]

@@ -78,13 +78,13 @@ def read_price_list(file: Path) -> dict[str, Any]:
     return action
 
 
-@command(price_list_app, "list")
+@command(price_list_app, "list", reads=True)
 def list_(session: Session) -> None:
     """List all versions of the price lists that you may see."""
     session.show_all(session.client.get("/v1/price-lists")["price_lists"], COLUMNS)
 
 
-@command(price_list_app, "show")
+@command(price_list_app, "show", reads=True)
 def show(
     session: Session,
     name: Annotated[str, typer.Argument(help="A price list.", metavar="NAME")] = "standard",

@@ -12,6 +12,7 @@ from api.exchange import Answer, Call, json_answer
 from api.native.diff import ends
 from api.native.history import WALK_S
 from api.native.people import names_of
+from api.native.policy import Rules
 from api.past import told
 from api.routing import Routes
 from engine.domain.policy import replaced
@@ -36,7 +37,7 @@ class Wish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     quota: Limits = {}
     project: Annotated[str, Meta(max_length=255)] = ""
-    rules: Annotated[dict[str, tuple[str, ...]], Meta(max_length=1000)] | None = None
+    rules: Annotated[Rules, Meta(max_length=1000)] | None = None
     hosts: Literal["spread", "pack"] | None = None
     start: Moment = field(default="", name="from")
     end: Moment = field(default="", name="to")

@@ -23,8 +23,9 @@ from projections.timemachine.difference import difference, encode_changes
 from schemas.errors import InvalidInput
 from schemas.units import Micros, Ordinal
 
-# How far apart snapshots are taken: what a moment between two of them costs is to fold so much.
-SNAPSHOT_ORDINALS = 20_000
+# How far apart snapshots are taken: what a moment between two of them costs is to fold so much. A
+# snapshot costs the more, the more there is: in a long log they are a share of it apart.
+SNAPSHOT_ORDINALS, SNAPSHOT_SHARE = 20_000, 25
 SNAPSHOTS_MAX, SNAPSHOT_BYTES_MAX = 64, 2 * 2**30
 MOMENTS_MAX, MOMENT_BYTES_MAX = 16, 1 * 2**30
 DIFFERENCES_MAX = 8
@@ -88,11 +89,28 @@ class Moments:
         self._ends: dict[Ordinal, Ordinal] = {}  # where commits end, by ordinals within them
 
     def begin(self) -> None:
-        """Remove what an earlier process has left, but for snapshots that this code has made."""
+        """Remove what an earlier process has left, but for this code's snapshots of this log.
+
+        Of a log that was restored without its end, what was taken of that end is of another log.
+
+        Raises:
+            engine.log.port.LogError: the log cannot be read.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         for path in self._directory.iterdir():
             if not path.name.startswith(SNAPSHOT) or not _is_ours(path):
                 path.unlink(missing_ok=True)
+        for _, path in sorted(self._listed(SNAPSHOT).items(), reverse=True):
+            if self._is_of_this_log(path):
+                return  # and so are those before it: the chain leads to it
+            path.unlink()
+
+    def _is_of_this_log(self, snapshot: Path) -> bool:
+        with closing(store.open_reader(snapshot)) as db:
+            position = store.read_position(db)
+        for _, data in self._read(position.seq - 1):
+            return decode_stored(data).hash == position.hash
+        return False
 
     def at(self, ordinal: Ordinal) -> Moment:
         """Return the last moment that does not go beyond an ordinal, building it if need be.
@@ -190,7 +208,10 @@ class Moments:
         Returns 0, and takes none, while the read model is another version's.
         """
         scratch = self._scratch()
-        ordinal = _copied(self._model, scratch)
+        before = self._listed(SNAPSHOT)
+        if before:
+            shutil.copyfile(before[max(before)], scratch)
+        ordinal = _copied(self._model, scratch, max(before, default=0))
         if ordinal:
             scratch.replace(self._directory / f"{SNAPSHOT}{ordinal}.sqlite")
             self._thin(ordinal)
@@ -221,7 +242,7 @@ class Moments:
             if nearest is None:
                 store.create(db, models.made_by(), models.STATEMENTS)
             writer = Writer(db, tells=False)
-            snapshot_at = writer.position.ordinal + self._every
+            snapshot_at = next_snapshot(writer.position.ordinal, self._every)
             pending, ended = 0, True
             for seq, data in self._read(writer.position.seq):
                 if last_ordinal(decode_stored(data)) > wanted:
@@ -236,7 +257,7 @@ class Moments:
                     writer.commit()
                     pending = 0
                     self._leave(scratch, writer.position.ordinal)
-                    snapshot_at = writer.position.ordinal + self._every
+                    snapshot_at = next_snapshot(writer.position.ordinal, self._every)
             writer.commit()
             reached = writer.position.ordinal
         finally:
@@ -298,6 +319,11 @@ class Moments:
             kept.pop(thinned(sorted(kept), head)).unlink()
 
 
+def next_snapshot(ordinal: Ordinal, every: int = SNAPSHOT_ORDINALS) -> Ordinal:
+    """Return when a snapshot is due after one at an ordinal."""
+    return ordinal + max(every, ordinal // SNAPSHOT_SHARE)
+
+
 def thinned(ordinals: list[Ordinal], head: Ordinal) -> Ordinal:
     """Return which of several snapshots is missed least: never the newest.
 
@@ -332,15 +358,20 @@ def _is_ours(path: Path) -> bool:
         db.close()
 
 
-def _copied(model: Path, scratch: Path) -> Ordinal:
-    """Copy a read model without its timeline, at one position; return that, 0 if it cannot be."""
-    db = store.open_scratch(scratch)
-    try:
+def _copied(model: Path, scratch: Path, since: Ordinal) -> Ordinal:
+    """Copy a read model without its timeline, at one position; return that, 0 if it cannot be.
+
+    ``scratch`` holds a copy of an earlier ordinal (``since``), so that only what has changed is
+    copied; 0: there is nothing yet.
+    """
+    with closing(store.open_scratch(scratch)) as db:
         try:
             store.attach(db, model, "now")
         except sqlite3.OperationalError:
             return 0
-        store.create(db, models.made_by(), (s for s in models.STATEMENTS if not _is_index(s)))
+        if not since:
+            # Indexes come last: that takes half as long as to keep them up to date.
+            store.create(db, models.made_by(), (s for s in models.STATEMENTS if not _is_index(s)))
         db.execute("BEGIN")
         made_by = db.execute("SELECT layout, code FROM now.made_by").fetchone()
         if made_by != (models.made_by().layout, models.made_by().code):
@@ -349,16 +380,32 @@ def _copied(model: Path, scratch: Path) -> Ordinal:
             "SELECT name FROM main.sqlite_schema WHERE type = 'table' "
             "AND name NOT LIKE 'sqlite_%' AND name <> 'made_by'"
         ).fetchall()
-        db.execute("DELETE FROM main.position")
         for (name,) in names:
             if name not in TOLD:
-                db.execute(f"INSERT INTO main.{name} SELECT * FROM now.{name}")  # noqa: S608  # our own names
-        for statement in filter(_is_index, models.STATEMENTS):
-            db.execute(statement)
+                _copy_table(db, name, since)
+        if not since:
+            for statement in filter(_is_index, models.STATEMENTS):
+                db.execute(statement)
         db.execute("COMMIT")
         return store.read_position(db).ordinal
-    finally:
-        db.close()
+
+
+def _copy_table(db: sqlite3.Connection, name: str, since: Ordinal) -> None:
+    """Make a table what it is now. A row says at which ordinal it was changed last."""
+    info = db.execute(f"PRAGMA main.table_info({name})").fetchall()
+    keys = [row[1] for row in info if row[5]]
+    # Names in these statements are our own.
+    if not since or not keys or "ordinal" not in {row[1] for row in info}:
+        db.execute(f"DELETE FROM main.{name}")  # noqa: S608  # see above
+        db.execute(f"INSERT INTO main.{name} SELECT * FROM now.{name}")  # noqa: S608  # see above
+        return
+    changed = f"SELECT * FROM now.{name} WHERE ordinal > ?"  # noqa: S608  # see above
+    db.execute(f"INSERT OR REPLACE INTO main.{name} {changed}", (since,))
+    count = f"SELECT (SELECT count(*) FROM main.{name}) - (SELECT count(*) FROM now.{name})"  # noqa: S608  # see above
+    if db.execute(count).fetchone() != (0,):
+        same = " AND ".join(f"now.{name}.{key} = main.{name}.{key}" for key in keys)
+        gone = f"NOT EXISTS (SELECT 1 FROM now.{name} WHERE {same})"  # noqa: S608  # see above
+        db.execute(f"DELETE FROM main.{name} WHERE {gone}")  # noqa: S608  # see above
 
 
 def _is_index(statement: str) -> bool:

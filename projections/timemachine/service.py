@@ -2,8 +2,8 @@
 
 Edges ask ``<cell>.moment.<node>`` with a ``worker.Asked`` and are answered with a ``worker.Told``.
 Invariant: questions are answered one after another, the same one once; of those that wait there are
-never more than ``WAITING_MAX``. Every ``moments.SNAPSHOT_ORDINALS`` a snapshot is taken, so that
-no moment is far from one.
+never more than ``WAITING_MAX``. Now and then (``moments.next_snapshot``) a snapshot is taken, so
+that no moment is far from one.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from engine.bus.client import Bus, BusError, Message
-from projections.timemachine.moments import SNAPSHOT_ORDINALS
+from projections.timemachine.moments import next_snapshot
 from projections.timemachine.worker import (
     JOBS,
     Asked,
@@ -162,7 +162,7 @@ class TimeMachine:
 
     async def _look(self) -> None:
         """Take a snapshot if one is due; let workers go that have nothing to do."""
-        if self._position() >= self._snapshot + SNAPSHOT_ORDINALS:
+        if self._position() >= next_snapshot(self._snapshot):
             told = await self._workers["moments"].ask(Asked())
             if told.error is not None:
                 log.warning("snapshot_not_taken", error=told.error.reason)

@@ -95,12 +95,18 @@ def test_a_moment_of_any_story_is_as_it_was(seed, data, tmp_path_factory):
     path = tmp_path_factory.mktemp("story") / "n.sqlite"
     writer = projected(story, path)
     moments = moments_of(story, path, every=data.draw(st.sampled_from([40, 10_000])))
-    moments.take()
-    known = len(story.commits)
-    random_story.play(60)
-    for seq, commit in story.commits[known:]:
-        apply_commit(writer, seq, commit)
-    writer.commit()
+    then = {moments.take(): store.digest(writer.db)}
+    for _ in range(3):  # each of what has changed since the one before
+        known = len(story.commits)
+        random_story.play(20)
+        for seq, commit in story.commits[known:]:
+            apply_commit(writer, seq, commit)
+        writer.commit()
+        then[moments.take()] = store.digest(writer.db)
+    for ordinal, digest in then.items():
+        taken = moments_path(path) / f"snapshot-{ordinal}.sqlite"
+        moment = Moment(ordinal=ordinal, at=writer.position.at, file=str(taken))
+        assert store.digest(reading(path, moment).db()) == digest
 
     ordinals = data.draw(st.lists(st.integers(1, writer.position.ordinal), max_size=6))
 
@@ -174,6 +180,29 @@ def test_a_start_keeps_its_own_snapshots_and_nothing_else(tmp_path):
     moments_of(story, path)
 
     assert [one.name for one in directory.iterdir()] == [f"snapshot-{taken}.sqlite"]
+
+
+def test_snapshots_of_an_end_that_was_lost_go(tmp_path):
+    """The log was restored without its end, and went on otherwise."""
+    story = a_small_story()
+    path = tmp_path / "n.sqlite"
+    writer = projected(story, path)
+    moments = moments_of(story, path)
+    early = moments.take()
+    common = list(story.commits)
+    story.network(story.demo, "10.70.0.0/24")
+    for commit in story.commits[len(common) :]:
+        apply_commit(writer, *commit)
+    writer.commit()
+    moments.take()
+    other = a_small_story()
+    other.network(other.other, "10.71.0.0/24")
+    assert other.commits[: len(common)] == common
+    assert other.commits[len(common)] != story.commits[len(common)]
+
+    moments_of(other, path)
+
+    assert [one.name for one in moments_path(path).iterdir()] == [f"snapshot-{early}.sqlite"]
 
 
 def test_no_snapshot_is_taken_of_another_versions_read_model(tmp_path):
