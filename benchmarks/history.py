@@ -15,7 +15,7 @@ full run (some 10 GB under ``var/bench``, a quarter of an hour; kept for the nex
 import argparse
 import asyncio
 import contextlib
-import itertools
+import gc
 import resource
 import shutil
 import sqlite3
@@ -33,7 +33,7 @@ from benchmarks import histories
 from engine.log.commit import Parts
 from projections.columns import rows_of
 from projections.history import History
-from projections.segment import ABOUT, GROUP_ROWS, about_rows
+from projections.segment import ALONE, COMMON, EACH, GROUP_ROWS, about_rows
 from projections.sql.queries import Queries
 from projections.timeline import request_body
 from schemas.config import Config
@@ -99,7 +99,13 @@ KINDS = (pa.int64(), pa.string(), pa.int64(), pa.string(), pa.int64(), pa.string
 NAMES = ("seq", "commit_id", "epoch", "hash", "ts", "salt", "body")
 SCHEMA = pa.schema(
     [*zip(NAMES, KINDS, strict=True), ("ordinal", pa.int64())]
-    + [(name, pa.string()) for name in ABOUT]
+    + [(name, pa.string()) for name in (*EACH, *COMMON, *ALONE)]
+)
+
+
+FLOOR = (
+    "SELECT ordinal, tag, resource_kind, resource_id, project_id, user_id, request_id, cause, "
+    "outcome, code, address FROM timeline WHERE ordinal > ? AND ordinal <= ? ORDER BY ordinal"
 )
 
 
@@ -134,8 +140,7 @@ def seal(log: Log, out: Path, rounds: int) -> tuple[History, list[float], list[f
         took = time.process_time() - began
         ours.append((history.segments()[-1].last - last) / took)
         if number < rounds:
-            with contextlib.closing(about_rows(log.timeline, last + 1)) as a:
-                about = list(itertools.islice(a, history.segments()[-1].last - last))
+            about = log.timeline.execute(FLOOR, (last, history.segments()[-1].last)).fetchall()
             began = time.process_time()
             rows = floor(chunk, about, out.parent / "floor.parquet")
             floors.append(rows / (time.process_time() - began))
@@ -200,6 +205,8 @@ def _met(is_met: bool) -> str:
 
 def main() -> None:
     """Measure and print."""
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)  # as the archiver has it
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--facts", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=7)

@@ -31,11 +31,15 @@ FETCH_ROWS = 10_000
 # What the Parquet writer holds in memory at once; bodies take about a kilobyte each.
 GROUP_ROWS = 20_480
 
-type AboutRow = tuple[int, str, str, str, str, str, str, str, str, str, str, str]
+type AboutRow = tuple[int, str, str, str, str, *tuple[str | None, ...]]
 
+# What all rows of a record have in common is read with its request alone.
 _ABOUT = (
-    "SELECT ordinal, kind, tag, resource_kind, resource_id, project_id, user_id, request_id, "
-    "cause, outcome, code, address FROM timeline WHERE ordinal >= ? ORDER BY ordinal"
+    "SELECT ordinal, tag, resource_kind, resource_id, project_id, "
+    "CASE kind WHEN 'request' THEN user_id END, CASE kind WHEN 'request' THEN request_id END, "
+    "CASE kind WHEN 'request' THEN cause END, CASE kind WHEN 'request' THEN outcome END, "
+    "CASE kind WHEN 'request' THEN code END, CASE kind WHEN 'request' THEN address END "
+    "FROM timeline WHERE ordinal >= ? ORDER BY ordinal"
 )
 _COMMITS = ["ordinal", "seq", "commit_id", "epoch", "hash", "ts", "salt", "kind", "body"]
 
@@ -79,11 +83,11 @@ class _RequestBody(Struct, frozen=True):
     verdict: msgspec.Raw
 
 
-# What the timeline tells, in its order, behind the ordinal.
-ABOUT = (
-    "kind", "tag", "resource_kind", "resource_id", "project_id", "user_id", "request_id", "cause",
-    "verdict", "code", "address",
-)  # fmt: skip
+# What the timeline tells, in its order, behind the ordinal: of each row, of a request for all rows
+# of its record, and of a request alone.
+EACH = ("tag", "resource_kind", "resource_id", "project_id")
+COMMON = ("user_id", "request_id", "cause")
+ALONE = ("verdict", "code", "address")
 # Columns of few values, and those that somebody looks for one value of.
 REPEATED = (
     "commit_id", "hash", "kind", "tag", "resource_kind", "resource_id", "project_id", "user_id",
@@ -144,7 +148,9 @@ class SegmentWriter:
         for record, part in zip(records, parts, strict=True):
             body = request_body(part.request, part.verdict)
             facts = [bytes(fact) for fact in part.facts]
-            if _record(part.salt, body, facts) != record:
+            # What is read back is these bytes (``_rewritten``): they must give the record again.
+            apart = b'{"request":%b,"verdict":%b}' % (part.request, part.verdict)
+            if body != apart or _joined(part.salt, part.request, part.verdict, facts) != record:
                 raise HistoryBroken(
                     f"what follows ordinal {self._next - 1} would be written wrongly", self._next
                 )
@@ -165,6 +171,7 @@ class SegmentWriter:
 
     def _write_group(self) -> None:
         import pyarrow as pa  # noqa: PLC0415  # as DuckDB: an idle archiver need not hold it
+        from pyarrow import compute as pc  # noqa: PLC0415
         from pyarrow import parquet  # noqa: PLC0415
 
         first, count = self._group_first, self._next - self._group_first
@@ -175,8 +182,12 @@ class SegmentWriter:
         seqs, commits, epochs, hashes, ats = zip(*self._heads, strict=True)
         commit = pa.array(self._commit, pa.int32())
         ts = pa.array(ats, pa.int64()).take(commit)
-        text = dict(zip(ABOUT, (pa.array(column, pa.string()) for column in told[1:]), strict=True))
+        names = (*EACH, *COMMON, *ALONE)
+        text = dict(zip(names, (pa.array(column, pa.string()) for column in told[1:]), strict=True))
+        text |= {name: pc.fill_null_forward(text[name]) for name in COMMON}
+        text |= {name: text[name].fill_null("") for name in ALONE}
         at = ts.view(pa.timestamp("us"))
+        salt = pa.array(self._salts, pa.string())
         table = pa.table(
             {
                 "ordinal": pa.array(told[0], pa.int64()),
@@ -184,9 +195,10 @@ class SegmentWriter:
                 "commit_id": pa.array(commits, pa.string()).take(commit),
                 "epoch": pa.array(epochs, pa.int64()).take(commit),
                 "hash": pa.array(hashes, pa.string()).take(commit),
-                "salt": pa.array(self._salts, pa.string()),
+                "salt": salt,
                 "ts": ts,
-                **{name: column for name, column in text.items() if name != "address"},
+                "kind": pc.if_else(salt.is_null(), "fact", "request"),
+                **{name: text[name] for name in (*EACH, *COMMON, "verdict", "code")},
                 "body": pa.array(self._bodies, pa.binary()).cast(pa.string()),
                 "address": text["address"],
                 "committed_at": at,
@@ -360,11 +372,15 @@ def _rewritten(rows: Sequence[Any], prev: str) -> bytes:
 def _record(salt: str, body: bytes, facts: Sequence[bytes]) -> bytes:
     """Write a record again from its rows."""
     said = _decode_body(body)
+    return _joined(salt, said.request, said.verdict, facts)
+
+
+def _joined(salt: str, request: msgspec.Raw, verdict: msgspec.Raw, facts: Sequence[bytes]) -> bytes:
     return b'{"facts":[%b],"request":%b,"salt":%b,"verdict":%b}' % (
         b",".join(facts),
-        said.request,
+        request,
         _encode(salt),
-        said.verdict,
+        verdict,
     )
 
 
