@@ -25,7 +25,9 @@ def _does(step: Row) -> str:
 
 def _changed(step: Row) -> str:
     by = step["changed_by"]
-    return "" if by is None else f"{by['ordinal']} {by['tag']}, {by['request_id']}"
+    if by is None:
+        return ""
+    return f"{by['ordinal']} {by['tag']}, {by['cause'] or by['request_id']}"
 
 
 PLAN_COLUMNS: list[Column] = [
@@ -77,7 +79,7 @@ def undo(
     changed = [step for step in steps if step["changed_by"]]
     if changed and not force:
         raise Problem(
-            f"{len(changed)} of {len(steps)} things were changed since, by others",
+            f"{len(changed)} of {len(steps)} things were changed since, by other requests",
             hint="Look at them; --force undoes them all the same.",
         )
     if not yes:
