@@ -21,7 +21,7 @@ from projections.compute import DELETED, SERVERS
 from projections.network import PORTS, SUBNETS
 from projections.store import Table
 
-NODES_MAX = 2_000
+NODES_MAX = 20_000
 DEPTH_MAX = 16
 
 type RootKind = Literal[
