@@ -64,6 +64,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "usage": ("cli.billing:usage_app", "What was used, as exact integrals over time."),
     "price-list": ("cli.price_list:price_list_app", "What is charged for what, since when."),
     "customer": ("cli.customer:customer_app", "Who pays for which projects, by which terms."),
+    "budget": ("cli.budget:budget_app", "What customers mean to spend, and when to be told."),
     "invoice": ("cli.invoice:invoice_app", "What customers owe: drafts, invoices, and why."),
     "report": ("cli.report:report_app", "What costs, who spends most, what is idle or left."),
     "bill": ("cli.billing:bill_app", "What it costs, one line per resource."),

@@ -25,7 +25,7 @@ from engine.snapshot import copy_cell
 from engine.timers import Timers
 from engine.turns import REQUEST_BYTES_MAX, LeadershipLost, Note, Turns
 from schemas.alarm import ReportAlarm
-from schemas.billing import ClosePeriod
+from schemas.billing import ClosePeriod, PassBudget
 from schemas.config import Config
 from schemas.engine import RollLog
 from schemas.envelope import (
@@ -243,7 +243,7 @@ class Engine:
             message,
             lambda request: (
                 request.actor == Actor(kind="system", user_id=SYSTEM_USER)
-                and isinstance(request.action, ClosePeriod | ReportAlarm)
+                and isinstance(request.action, ClosePeriod | PassBudget | ReportAlarm)
                 and request.key is None
             ),
         )

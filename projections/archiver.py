@@ -48,6 +48,7 @@ from engine.log.signing import KeysUnreadable
 from projections.accounting import questions as about_money
 from projections.agreement import questions as about_agreement
 from projections.archive import Archive, SegmentsAnswer, Window
+from projections.budgets import watch as watch_budgets
 from projections.copies import Copies, copies_of
 from projections.copies import questions as about_copies
 from projections.history import History, history_path
@@ -150,10 +151,11 @@ async def run(config: Config) -> None:
         },
         copies=copies,
     )
+    budgets = watch_budgets(bus, archive, _now, any_there=lambda: bool(reader.budgets(limit=1)))
     subject = bus.subjects.metrics(f"archiver-{config.node}")
     await answer_for(bus, subject, "archiver", archiver.readings)
     try:
-        await until_stopped(_both(archiver.run(), watch.run()))
+        await until_stopped(_both(archiver.run(), watch.run(), budgets))
     finally:
         reader.end()  # threads cannot be cancelled
         await bus.close()

@@ -9,6 +9,7 @@ from decimal import Decimal, localcontext
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.domain.billing.budgets import passed
 from engine.domain.billing.customers import assigned
 from engine.domain.billing.periods import DIGITS_MAX, invoice_of, issued, voided
 from projections.store import Table, Writer
@@ -85,6 +86,12 @@ CORRECTIONS = Table(
     values=lambda c: (c.correction_id, c.invoice_id, c.recorded_at),
     indexes=("(invoice_id, recorded_at)",),
 )
+BUDGETS = Table(
+    "budgets",
+    s.Budget,
+    columns="id TEXT NOT NULL, customer_id TEXT NOT NULL, name TEXT NOT NULL",
+    values=lambda b: (b.budget_id, b.customer_id, b.name),
+)
 SETTINGS = Table(
     "billing_settings", s.BillingSettings, columns="id TEXT NOT NULL", values=lambda _: (ROW,)
 )
@@ -99,6 +106,7 @@ STATEMENTS = (
     *INVOICES.create,
     *CORRECTIONS.create,
     *SETTINGS.create,
+    *BUDGETS.create,
 )
 
 
@@ -165,6 +173,20 @@ def _corrected(writer: Writer, fact: s.LineCorrected, ordinal: Ordinal, _at: Mic
     writer.put(CORRECTIONS, fact.correction, ordinal)
 
 
+def _budget_created(writer: Writer, fact: s.BudgetCreated, ordinal: Ordinal, _at: Micros) -> None:
+    writer.put(BUDGETS, fact.budget, ordinal)
+
+
+def _budget_deleted(writer: Writer, fact: s.BudgetDeleted, _ordinal: Ordinal, _at: Micros) -> None:
+    writer.drop(BUDGETS, fact.budget_id)
+
+
+def _budget_passed(writer: Writer, fact: s.BudgetPassed, ordinal: Ordinal, _at: Micros) -> None:
+    budget = writer.find(BUDGETS, fact.budget_id)
+    assert budget is not None, f"{fact.budget_id} was passed before it was made"
+    writer.put(BUDGETS, passed(budget, fact), ordinal)
+
+
 APPLY = {
     s.PriceListPublished: _published,
     s.CustomerSaved: _customer_saved,
@@ -175,4 +197,7 @@ APPLY = {
     s.InvoiceIssued: _issued,
     s.InvoiceVoided: _voided,
     s.LineCorrected: _corrected,
+    s.BudgetCreated: _budget_created,
+    s.BudgetDeleted: _budget_deleted,
+    s.BudgetPassed: _budget_passed,
 }

@@ -2,6 +2,7 @@
 
 from engine.domain.billing.customers import payer_at
 from projections.billing import (
+    BUDGETS,
     CORRECTIONS,
     CREDITS,
     CREDITS_USED,
@@ -19,6 +20,7 @@ from projections.query import BY_NAME, Query
 from schemas.billing import (
     STANDARD,
     BillingSettings,
+    Budget,
     Closing,
     Credit,
     Customer,
@@ -97,6 +99,10 @@ class BillingReader(Connections):
     def periods(self) -> list[Closing]:
         """Return what closed months were closed with (but for their invoices), oldest first."""
         return self.page(Query(PERIODS), (("id", False),))
+
+    def budgets(self, *, marker: str | None = None, limit: int | None = None) -> list[Budget]:
+        """Return budgets by name, with how far the last month came."""
+        return self.page(Query(BUDGETS), BY_NAME, marker, limit)
 
     def billing_settings(self) -> BillingSettings:
         """Return what holds for all invoices."""

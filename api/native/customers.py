@@ -1,8 +1,9 @@
 """Customers: who pays for which projects, by which terms, with which credits.
 
-They are changed by submitting the actions ``CreateCustomer``, ``UpdateCustomer``, ``AssignProject``
-and ``GrantCredit``. What they pay is seen by administrators and auditors alone: an invoice names
-all of a customer's projects, and a project's people see their own project's bill.
+They are changed by submitting the actions ``CreateCustomer``, ``UpdateCustomer``,
+``AssignProject``, ``GrantCredit``, ``CreateBudget`` and ``DeleteBudget``. What they pay is seen by
+administrators and auditors alone: an invoice names all of a customer's projects, and a project's
+people see their own project's bill.
 """
 
 import functools
@@ -14,7 +15,7 @@ import msgspec
 from api.exchange import Answer, Call, json_answer
 from api.pagination import page_of
 from api.routing import Routes
-from schemas.billing import Customer
+from schemas.billing import Budget, Customer
 from schemas.errors import InvalidInput, NotFound
 
 READ = "billing:customers:read"
@@ -37,6 +38,18 @@ async def show(call: Call) -> Answer:
         view = _view(call, customer)
         view["credits"] = reader.credits(customer.customer_id)
     return json_answer({"customer": view})
+
+
+async def list_budgets(call: Call) -> Answer:
+    """GET /v1/budgets: by name, each with the highest threshold that its last month passed."""
+    page = page_of(call)
+    found = call.edge.reader.budgets(marker=page.marker, limit=page.limit)
+    return json_answer({"budgets": [_budget(budget) for budget in found]})
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    view = {name: getattr(budget, name) for name in budget.__struct_fields__}
+    return view | {"id": budget.budget_id}
 
 
 def need_known_zone(action: object) -> None:
@@ -71,3 +84,4 @@ def add(routes: Routes) -> None:
     """Route what this module answers."""
     routes.add("GET", "/v1/customers", list_all, READ, query=("name", "limit", "marker"))
     routes.add("GET", "/v1/customers/{}", show, READ)
+    routes.add("GET", "/v1/budgets", list_budgets, READ, query=("limit", "marker"))

@@ -7,7 +7,7 @@ and corrected by submitting the actions ``VoidInvoice`` and ``CorrectLine``.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,12 +19,24 @@ from api.routing import Routes
 from api.writing import write
 from projections.accounting import ExportAnswer, InvoiceAnswer
 from projections.paper import Paper, as_html, as_pdf, paper
-from schemas.billing import Invoice, IssueInvoice, PublishPriceList
+from schemas.billing import STANDARD, Currency, Invoice, IssueInvoice, PriceRule
 from schemas.envelope import Refused
 from schemas.errors import InvalidInput, NotFound
+from schemas.metering import MeterKey
+from schemas.units import Micros, Name
 
 READ, READ_MONTHS = "billing:invoices:read", "billing:periods:read"
 BILL_S = 120.0
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A price list that is not published; see ``PublishPriceList``."""
+
+    name: Name = STANDARD
+    currency: Currency
+    rules: Annotated[tuple[PriceRule, ...], msgspec.Meta(min_length=1, max_length=1000)]
+    valid_from: Micros | None = None
+    free: Annotated[tuple[MeterKey, ...], msgspec.Meta(max_length=100)] = ()
 
 
 PAGES: dict[str, tuple[bytes, Callable[[Paper], bytes]]] = {
@@ -35,7 +47,7 @@ FILES = {"csv": b"text/csv; charset=utf-8", "parquet": b"application/vnd.apache.
 
 _derived = msgspec.json.Decoder(InvoiceAnswer).decode
 _exported = msgspec.json.Decoder(ExportAnswer).decode
-_prices = msgspec.json.Decoder(PublishPriceList)
+_prices = msgspec.json.Decoder(Draft)
 _nothing = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -65,7 +77,8 @@ async def close_month(call: Call) -> Answer:
 async def what_if(call: Call) -> Answer:
     """POST /v1/billing/months/{month}/what-if: the month under a price list not published."""
     prices = await call.decode(_prices)
-    asked = {"month": call.args[0], "prices": msgspec.to_builtins(prices)}
+    draft = {"type": "PublishPriceList", **msgspec.to_builtins(prices)}
+    asked = {"month": call.args[0], "prices": draft}
     return await ask(call, "what_if", asked, BILL_S)
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from schemas.alarm import Alarm
 from schemas.billing import (
     BillingSettings,
+    Budget,
     Closing,
     Credit,
     Customer,
@@ -187,6 +188,7 @@ class State(Struct, kw_only=True):
     invoices: dict[str, Invoice] = field(default_factory=dict)
     invoices_issued: int = 0
     corrections: dict[str, LineCorrection] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
     quotas: dict[str, dict[str, int]] = field(default_factory=dict)  # limits, by project and name
     quota_class: dict[str, int] = field(default_factory=dict)  # for projects without their own
     answered: dict[str, Answered] = field(default_factory=dict)  # by request id, for two minutes

@@ -1,5 +1,16 @@
 """Money: prices, customers, closed months. Decimal strings with an ISO 4217 code, never a float."""
 
+from schemas.billing.budget import (
+    Budget,
+    BudgetAction,
+    BudgetCreated,
+    BudgetDeleted,
+    BudgetFact,
+    BudgetPassed,
+    CreateBudget,
+    DeleteBudget,
+    PassBudget,
+)
 from schemas.billing.customer import (
     AssignProject,
     CreateCustomer,
@@ -49,8 +60,8 @@ from schemas.billing.prices import (
     Tier,
 )
 
-type BillingAction = PriceAction | CustomerAction | PeriodAction
-type BillingFact = PriceFact | CustomerFact | PeriodFact
+type BillingAction = PriceAction | CustomerAction | PeriodAction | BudgetAction
+type BillingFact = PriceFact | CustomerFact | PeriodFact | BudgetFact
 
 __all__ = [
     "STANDARD",
@@ -59,10 +70,17 @@ __all__ = [
     "BillingFact",
     "BillingSet",
     "BillingSettings",
+    "Budget",
+    "BudgetAction",
+    "BudgetCreated",
+    "BudgetDeleted",
+    "BudgetFact",
+    "BudgetPassed",
     "ClosePeriod",
     "ClosedInvoice",
     "Closing",
     "CorrectLine",
+    "CreateBudget",
     "CreateCustomer",
     "Credit",
     "CreditGranted",
@@ -72,6 +90,7 @@ __all__ = [
     "CustomerFact",
     "CustomerSaved",
     "DecimalText",
+    "DeleteBudget",
     "Discount",
     "GrantCredit",
     "Invoice",
@@ -82,6 +101,7 @@ __all__ = [
     "LineCorrection",
     "Match",
     "Model",
+    "PassBudget",
     "Payer",
     "PeriodAction",
     "PeriodClosed",

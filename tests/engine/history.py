@@ -64,6 +64,7 @@ def everything(world: World) -> Iterator[tuple[Actor, Any]]:
     yield from _alarms(world)
     yield from _customers(world)
     yield from _invoices(world)
+    yield from _budgets(world)
     yield from _quotas(world)
     yield from _images(world)
     yield from _networks(world)
@@ -411,6 +412,21 @@ def _samples(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.agent("host-1"), told
     yield world.agent("host-1"), r.ReportSamples(rollups=(replace(rollup, hour=hour + HOUR),))
     yield world.agent("host-1"), r.ReportSamples(rollups=(replace(rollup, last=901),))
+
+
+def _budgets(world: World) -> Iterator[tuple[Actor, Any]]:
+    admin, demo, state = world.admin, world.actors["demo"], world.cell.state
+    (acme,) = state.customers
+    create = b.CreateBudget(name="month", customer_id=acme, amount="50", thresholds=(100, 80))
+    yield admin, create
+    yield demo, create
+    (budget,) = state.budgets
+    told = b.PassBudget(budget_id=budget, month="2023-11", threshold=80, amount="41.50")
+    yield admin, told
+    yield SYSTEM, told
+    yield SYSTEM, b.PassBudget(budget_id=budget, month="2023-11", threshold=100, amount="41.50")
+    yield demo, b.DeleteBudget(budget_id=budget)
+    yield admin, b.DeleteBudget(budget_id=budget)
 
 
 def _quotas(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -404,6 +404,8 @@ class Story:
                     billing.AssignProject(project_id=project, customer_id=customer),
                     billing.AssignProject(project_id=project, customer_id=""),
                     billing.GrantCredit(customer_id=customer, amount="5.5", reason="dice"),
+                    billing.CreateBudget(name=self.name(), customer_id=customer, amount="5"),
+                    billing.DeleteBudget(budget_id=self.one(state.budgets)),
                     billing.SetBilling(payment_days=dice.randrange(30)),
                     billing.IssueInvoice(invoice_id=invoice),
                     billing.VoidInvoice(invoice_id=invoice, reason="dice"),

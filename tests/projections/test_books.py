@@ -12,6 +12,7 @@ from engine.log.checkpoint import Held
 from projections.accounting import Accounting, OfInvoice, OfMonth
 from projections.archive import Archive
 from projections.books import opened
+from projections.budgets import due
 from projections.history import History
 from projections.invoice import digest_of
 from projections.whatif import forecast, what_if
@@ -19,7 +20,9 @@ from schemas.billing import (
     AssignProject,
     ClosePeriod,
     CorrectLine,
+    CreateBudget,
     IssueInvoice,
+    SetBilling,
     UpdateCustomer,
     VoidInvoice,
 )
@@ -429,3 +432,28 @@ def test_a_forecast_is_what_the_month_comes_to_if_nothing_changes(company, archi
         own = [row for row in march.drawn_up[customer].rows if not row.charge_class]
         used = sum(Decimal(row.amount) for row in own if row.meter)
         assert used == Decimal(each.forecast) >= Decimal(each.so_far) > 0
+
+
+def test_a_budget_is_watched_as_a_month_goes_by(company, archive):
+    company.ok(company.admin, SetBilling(grace_hours=0))
+    for name, project in (("all", ""), ("data", company.actors["bolt-data"].project_id)):
+        whose = {"customer_id": company.bolt, "project_id": project}
+        create = CreateBudget(name=name, amount="20", thresholds=(20, 50), **whose)
+        company.ok(company.admin, create)
+
+    def looked():
+        found = due(archive, company.now)
+        for action in found:
+            company.ok(SYSTEM, action)
+        return [(action.threshold, action.month) for action in found]
+
+    company.at(END + HOUR)
+    assert looked() == []
+    company.at(END + 4 * DAY)  # the database still runs, for all that anybody knows
+    assert looked() == [(20, MARCH)] * 2
+    assert looked() == []
+    company.tell_late()
+    company.at(END + 25 * DAY)
+    assert looked() == [(50, MARCH)]  # of all; what the database was thought to use is gone
+    for budget in company.cell.state.budgets.values():
+        assert budget.month == MARCH

@@ -1,5 +1,11 @@
 """Money: which prices there are, who pays, which months are closed."""
 
+from engine.domain.billing.budgets import budget_created as budget_created
+from engine.domain.billing.budgets import budget_deleted as budget_deleted
+from engine.domain.billing.budgets import budget_passed as budget_passed
+from engine.domain.billing.budgets import create_budget as create_budget
+from engine.domain.billing.budgets import delete_budget as delete_budget
+from engine.domain.billing.budgets import pass_budget as pass_budget
 from engine.domain.billing.customers import assign_project as assign_project
 from engine.domain.billing.customers import create_customer as create_customer
 from engine.domain.billing.customers import credit_granted as credit_granted

@@ -5,15 +5,17 @@ import pytest
 from engine.domain.billing.customers import closed_through
 from schemas.billing import (
     AssignProject,
+    CreateBudget,
     CreateCustomer,
     Discount,
     GrantCredit,
+    PassBudget,
     PublishPriceList,
     UpdateCustomer,
 )
 from schemas.units import DAY
 from tests.engine.domain.test_prices import REST, a_rule
-from tests.engine.world import World
+from tests.engine.world import SYSTEM, World
 
 
 @pytest.fixture
@@ -106,6 +108,30 @@ def test_a_credit_is_a_sum_of_money(world, amount):
     action = GrantCredit(customer_id=acme, amount=amount, reason="sorry")
 
     assert "a credit is more than nothing" in world.refused(world.admin, action).reason
+
+
+def test_a_budget_is_told_of_once_a_month_for_each_share(world):
+    acme = a_customer(world)
+    create = CreateBudget(name="b", customer_id=acme, amount="100", thresholds=(100, 50, 50))
+    budget = world.ok(world.admin, create)["budget_id"]
+
+    def told(month, threshold, amount):
+        action = PassBudget(budget_id=budget, month=month, threshold=threshold, amount=amount)
+        return [fact.threshold for fact in world.submit(SYSTEM, action).facts]
+
+    assert world.cell.state.budgets[budget].thresholds == (50, 100)
+    assert told("2026-10", 50, "50.00") == [50]
+    assert told("2026-10", 50, "60") == []
+    assert told("2026-10", 100, "99.99") == []  # it is not so
+    assert told("2026-10", 100, "100") == [100]
+    assert told("2026-10", 50, "100") == told("2026-09", 100, "200") == []
+    assert told("2026-11", 80, "90") == []  # no threshold of it
+    assert told("2026-11", 50, "50") == [50]
+    for amount in ("0", "1000000000001"):
+        nothing = CreateBudget(name="b", customer_id=acme, amount=amount)
+        assert "more than nothing" in world.refused(world.admin, nothing).reason
+    passed = PassBudget(budget_id=budget, month="2026-12", threshold=50, amount="50")
+    assert world.refused(world.admin, passed).status == 403
 
 
 def test_only_administrators_say_who_pays(world):
