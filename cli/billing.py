@@ -142,7 +142,8 @@ def what_if(
     """
     session.client.timeout_s = 130.0
     path = f"/v1/billing/months/{quoted(month or _this_month())}/what-if"
-    told = session.client.post(path, read_price_list(prices))
+    draft = {name: said for name, said in read_price_list(prices).items() if name != "type"}
+    told = session.client.post(path, draft)
     if session.output is not Output.TABLE:
         session.show(told)
         return
