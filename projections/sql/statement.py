@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 TABLE_FUNCTIONS = frozenset({"generate_series", "json_each", "json_tree", "range", "unnest"})
 # Functions that tell of the process, or run other SQL; nothing that computes is called so.
 _TELLING = frozenset({
-    "current_setting", "getenv", "getvariable", "json_execute_serialized_sql", "nextval", "currval",
-    "parse_duckdb_log_message", "query", "query_table", "write_log",
+    "current_query", "current_setting", "currval", "getenv", "getvariable",
+    "json_execute_serialized_sql", "nextval", "parse_duckdb_log_message", "query", "query_table",
+    "write_log",
 })  # fmt: skip
 _TELLING_PREFIXES = ("duckdb_", "pg_", "pragma_", "has_", "read_", "which_secret", "sql_auto_")
 
