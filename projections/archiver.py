@@ -56,6 +56,7 @@ from projections.holdings import holdings_path
 from projections.models import decode_stored, last_ordinal
 from projections.notary import Notary, book_of, keys_of
 from projections.numbers import GAPS, USAGE_ROWS, lag
+from projections.project_numbers import questions as about_projects
 from projections.reader import Reader
 from projections.runner import read_model_path, until_stopped
 from projections.segment import HistoryBroken, NotProjected
@@ -146,6 +147,7 @@ async def run(config: Config) -> None:
             **about_agreement(history, read),
             **about_copies(copies),
             **about_server_hours(archive.holdings),
+            **about_projects(archive.holdings, _now),
             **about_alarms(watch),
             **about_money(bus, archive, reader, notary.held, _now),
         },

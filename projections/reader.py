@@ -272,6 +272,16 @@ class Reader(BillingReader, IdentityReader, NetworkReader, QuotaReader):
         query = Query(METERS, "key || ' ' || version").equal(key=key)
         return self.page(query, (("key", False), ("version", False)))
 
+    def server_counts(self, project_id: str) -> list[tuple[str, int]]:
+        """Return how many servers a project has, by status."""
+        return list(
+            self.db().execute(
+                "SELECT status, count(*) FROM servers WHERE project_id = ? AND deleted = 0 "
+                "GROUP BY status ORDER BY status",
+                (project_id,),
+            )
+        )
+
     def alarm(self, alarm_id: str) -> Alarm | None:
         """Return an alarm."""
         return self.one(ALARMS, alarm_id)

@@ -1,12 +1,18 @@
 """Metering as people and clients meet it: meters, and usage by them."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.conftest import Cloud
 from tests.api.openstack import OpenStack
 from tests.cli.running import eventually
 
+DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana-dashboard.json"
 STARTS = {
     "key": "ops.starts",
     "resource_kind": "server",
@@ -128,6 +134,43 @@ def test_a_time_without_servers_is_empty_and_a_wrong_one_refused(cloud, server):
     assert refused.status == 400
     assert "cannot occur after" in refused.body["badRequest"]["message"]
     assert cloud.demo("GET", f"{path}?start=yesterday").status == 400
+
+
+# Prometheus
+
+
+def test_a_project_scrapes_its_own_numbers(cloud, server):
+    reply = cloud.demo("GET", "/v1/metrics/project")
+
+    assert reply.status == 200
+    assert reply.headers["content-type"].startswith("text/plain")
+    found = {}
+    for family in text_string_to_metric_families(reply.raw.decode()):
+        for sample in family.samples:
+            labels = [v for k, v in sorted(sample.labels.items()) if k != "unit"]
+            found[sample.name, *labels] = sample.value
+    assert found["cumulog_project_held", "m1.nano", "compute.vcpu"] == 1
+    assert found["cumulog_project_servers", "ACTIVE"] == 1
+    assert found["cumulog_project_quota_used", "servers"] == 1
+    assert found["cumulog_project_month_usage", "m1.nano", "compute.instance"] > 0
+    assert found["cumulog_project_ordinal",] > 0
+    told = cloud.stranger()("GET", "/v1/metrics/project").raw.decode()
+    assert "compute.vcpu" not in told
+
+
+def test_the_dashboard_asks_for_numbers_that_there_are(cloud, server):
+    told = cloud.demo("GET", "/v1/metrics/project").raw.decode()
+    there = set(re.findall(r"^# TYPE (\S+)", told, re.MULTILINE))
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+
+    asked = {
+        name
+        for panel in panels
+        for target in panel["targets"]
+        for name in re.findall(r"cumulog_\w+", target["expr"])
+    }
+    assert asked
+    assert asked <= there
 
 
 # Alarms
