@@ -124,12 +124,12 @@ def compare(log: Log, path: Path, rounds: int, seed: int) -> None:
                 timed(lambda r=reader: (r.position(), r.server_views(limit=PAGE), r.policy()))[0]
             )
             reader.close()
-        verdict = "met" if statistics.median(clock) <= FIRST_S else "MISSED"
+        verdict = "met" if max(cpu) <= FIRST_S else "MISSED"
         print(f"a moment {name}, {min(folded)} to {max(folded)} ordinals after one: ", end="")
-        print(f"{statistics.median(clock):.2f} s, longest {max(clock):.2f} s", end="")
+        print(f"{statistics.median(cpu):.2f} CPU-s, most {max(cpu):.2f}", end="")
         print(f"  aim <= {FIRST_S:.0f} s  {verdict}")
-        print(f"  {statistics.median(cpu):.2f} CPU-s: ", end="")
-        print(f"{whole / statistics.median(cpu):.0f} x cheaper than projecting it all")
+        print(f"  {whole / statistics.median(cpu):.0f} x cheaper than projecting it all; ", end="")
+        print(f"{statistics.median(clock):.2f} s on the clock, longest {max(clock):.2f} s")
         verdict = "met" if max(again) <= AGAIN_S else "MISSED"
         print(f"  the same again, with a page of {PAGE} servers: ", end="")
         print(f"{statistics.median(again) * 1000:.2f} CPU-ms, most {max(again) * 1000:.2f}", end="")

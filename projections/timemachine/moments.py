@@ -26,7 +26,7 @@ from schemas.units import Micros, Ordinal
 # How far apart snapshots are taken: what a moment between two of them costs is to fold so much. A
 # snapshot costs the more, the more there is: in a long log they are a share of it apart.
 SNAPSHOT_ORDINALS, SNAPSHOT_SHARE = 20_000, 25
-SNAPSHOTS_MAX, SNAPSHOT_BYTES_MAX = 64, 2 * 2**30
+SNAPSHOTS_MAX, SNAPSHOT_BYTES_MAX = 64, 4 * 2**30
 MOMENTS_MAX, MOMENT_BYTES_MAX = 16, 1 * 2**30
 DIFFERENCES_MAX = 8
 ENDS_MAX = 4096
