@@ -198,6 +198,7 @@ class Queries:
     async def _run(self, question: Question) -> Told:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # nothing is imported from where it works
             "-m",
             "projections.sql.child",
             stdin=asyncio.subprocess.PIPE,
