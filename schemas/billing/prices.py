@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from schemas.ids import Id
-from schemas.metering import DimensionName, MeterKey, Unit
+from schemas.metering import DIMENSIONS_MAX, DimensionName, MeterKey, Unit
 from schemas.units import Micros, Name
 
 STANDARD = "standard"  # the price list that is used when none is named
@@ -58,7 +58,7 @@ class PriceRule(Struct, frozen=True, kw_only=True, omit_defaults=True):
     meter: MeterKey
     unit: Unit
     price: DecimalText | None = None
-    match: dict[DimensionName, Match] = {}
+    match: Annotated[dict[DimensionName, Match], Meta(max_length=DIMENSIONS_MAX)] = {}
     model: Model = "unit"
     tiers: Annotated[tuple[Tier, ...], Meta(max_length=20)] = ()
     per: Annotated[int, Meta(ge=1, le=10**9)] = 1
