@@ -47,6 +47,9 @@ def undo(
     user: Annotated[
         str | None, typer.Option(help="Of a range, only this user's requests (name or id).")
     ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Of a range, only this project's (administrators).")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Even where somebody has changed a thing since.")
@@ -66,7 +69,11 @@ def undo(
     from cli.audit import identified
 
     client = session.client
-    plan = client.get(f"/v1/undo/{quoted(what)}", user_id=identified("user", client, user))
+    plan = client.get(
+        f"/v1/undo/{quoted(what)}",
+        user_id=identified("user", client, user),
+        project=identified("project", client, project),
+    )
     steps = [step for step in plan["steps"] if step["action"] is not None]
     if session.output is not Output.TABLE and not yes:
         session.show(plan)

@@ -85,6 +85,7 @@ KINDS = {
     "alarm": "service/oss",
     "application_credential": "data/security/credential",
     "billing": "service/bss",
+    "budget": "service/bss",
     "credential": "data/security/credential",
     "customer": "service/bss",
     "domain": "data/security/domain",

@@ -23,7 +23,7 @@ def test_all_of_a_range_is_taken_back_in_order_and_on_record(cloud: Cloud):
     owner = api("GET", f"/v1/audit?resource_id={server['id']}&people=1").body["requests"][0]
 
     plan = cloud.admin("GET", f"/v1/undo/{first}..{last}?project={owner['project_id']}").body
-    asks = cloud.up.run("undo", f"{first}..{last}", "--user", owner["user_id"])
+    asks = cloud.up.run("undo", f"{first}..{last}", "--project", owner["project_id"])
     done = cloud.up.run("undo", f"{first}..{last}", "--user", owner["user_id"], "--yes")
     again = cloud.up.run("undo", f"{first}..{last}", "--user", owner["user_id"], "--yes")
 

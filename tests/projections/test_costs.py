@@ -56,7 +56,7 @@ def test_the_days_of_a_charge_add_up_to_it_and_are_its_days(one):
     assert len(days) == max(1, (one.end - 1) // DAY - one.start // DAY + 1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(bills=bills)
 def test_every_grouping_adds_up_to_the_bills(bills: Bills):
     wanted: dict[str, Decimal] = {}

@@ -109,7 +109,7 @@ class Changes:
                 project_id=project, limits={("servers", "ports")[number % 2]: 50 + number}
             ),
             lambda: q.SetQuotaClass(limits={"images": 100 + number}),
-            lambda: p.SetPolicy(rules={"DeleteServer": ("admin in cloud",) * (number % 2)}),
+            lambda: p.SetPolicy(rules={"RebootServer": ("admin in cloud",) * (number % 2)}),
             lambda: i.UpdateProject(
                 project_id=project, description=name, extra={("a", "b")[number % 2]: name}
             ),
@@ -281,7 +281,7 @@ def test_every_request_there_can_be_has_a_plan_that_is_an_action_or_a_reason(tmp
     reader = reading(story, tmp_path / "n.sqlite")
 
     requests = reader.audit_log(limit=100_000)
-    one_of_each = {(request.tag, request.outcome): request for request in requests}
+    one_of_each = {r.tag: r for r in requests if r.outcome == "accepted"}
     for request in one_of_each.values():
         for step in undo.plan(reader.db(), [request], story.admin.user_id):
             assert (step.action is None) == bool(step.cannot)
