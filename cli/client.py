@@ -57,7 +57,7 @@ class Client:
     def content(self, path: str, **query: Any) -> bytes:
         """Return the body of a GET as it comes, whatever its type."""
         headers = {**AGENT, "X-Auth-Token": self.token()}
-        answer = self._exchange("GET", with_query(path, query), None, headers)
+        answer = self._exchange("GET", with_query(path, query), None, headers, again=True)
         if answer[0] >= 400:
             _checked(*answer)
         return answer[2]
@@ -102,13 +102,17 @@ class Client:
         """
         sent = {**AGENT, "Accept": "application/json", "X-Auth-Token": self.token()}
         sent |= headers or {}
+        again = method == "GET" or "Idempotency-Key" in sent
         if method == "GET":
             sent |= self._then
+        else:
+            # What a node puts off is asked again under it, and so done once.
+            sent.setdefault("Idempotency-Key", secrets.token_hex(16))
         payload = None
         if body is not None:
             payload = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
-        return _checked(*self._exchange(method, path, payload, sent))
+        return _checked(*self._exchange(method, path, payload, sent, again=again))
 
     def upload(self, path: str, content: IO[bytes], size: int) -> None:
         """Send a file's bytes by PUT."""
@@ -118,7 +122,7 @@ class Client:
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size),
         }
-        _checked(*self._exchange("PUT", path, content, headers))
+        _checked(*self._exchange("PUT", path, content, headers, again=False))
 
     def events(self, path: str, headers: dict[str, str] | None = None) -> Iterator[str]:
         """Yield the data of each server-sent event until the server closes.
@@ -206,16 +210,27 @@ class Client:
             auth["scope"] = {"project": {"name": cloud.project, "domain": domain}}
         payload = json.dumps({"auth": auth}).encode()
         headers = {**AGENT, "Content-Type": "application/json", "Accept": "application/json"}
-        reply = _checked(*self._exchange("POST", "/identity/v3/auth/tokens", payload, headers))
+        path = "/identity/v3/auth/tokens"
+        reply = _checked(*self._exchange("POST", path, payload, headers, again=True))
         self._issued = reply.body.get("token", {})
         return reply.headers["x-subject-token"]
 
     def _exchange(
-        self, method: str, path: str, payload: bytes | IO[bytes] | None, headers: dict[str, str]
+        self,
+        method: str,
+        path: str,
+        payload: bytes | IO[bytes] | None,
+        headers: dict[str, str],
+        *,
+        again: bool,
     ) -> tuple[int, dict[str, str], bytes]:
+        """Exchange a request for its answer; ``again`` says to repeat it if the connection breaks.
+
+        An answer to what is repeated lacks what is told once, a secret say.
+        """
         import http.client
 
-        again = method == "GET" or "Idempotency-Key" in headers or path.endswith("/auth/tokens")
+        waits = again or "Idempotency-Key" in headers
         patient_until = time.monotonic() + PATIENCE_S
         broken = False
         while True:
@@ -232,7 +247,7 @@ class Client:
                 continue
             found = {k.lower(): v for k, v in answer.getheaders()}
             pause = found.get("retry-after", "")
-            if again and answer.status == UNAVAILABLE and pause.isdecimal():
+            if waits and answer.status == UNAVAILABLE and pause.isdecimal():
                 left = patient_until - time.monotonic()
                 if int(pause) < left:
                     time.sleep(int(pause))
