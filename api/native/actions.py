@@ -65,7 +65,7 @@ async def _action(call: Call) -> Action:
         action: Action = decode_action(msgspec.json.encode(sealed))
     except msgspec.ValidationError as error:
         raise InvalidInput(f"the action is not as expected: {error}") from error
-    unknown = sorted(_unknown(sealed, msgspec.to_builtins(action), ""))
+    unknown = sorted(unknown_keys(sealed, action))
     if unknown:
         raise InvalidInput(f"{kind} has no {', '.join(unknown)[:200]}")
     if isinstance(action, CreateCustomer | UpdateCustomer):
@@ -136,19 +136,28 @@ def _is_own(call: Call, body: dict[str, Any]) -> bool:
     return not reach.domain or (own and caller.user.domain_id != caller.token.domain_id)
 
 
-def _unknown(sent: object, understood: object, path: str) -> set[str]:
+def unknown_keys(sent: object, understood: object, path: str = "") -> set[str]:
     """Return the paths of keys that were sent and not understood."""
+    if isinstance(understood, msgspec.Struct):
+        understood = _fields(understood)  # also those that say what is so without them
     if isinstance(sent, dict) and isinstance(understood, dict):
         missing = {f"{path}{k}" for k in sent.keys() - understood.keys()}
         for key in sent.keys() & understood.keys():
-            missing |= _unknown(sent[key], understood[key], f"{path}{key}.")
+            missing |= unknown_keys(sent[key], understood[key], f"{path}{key}.")
         return missing
     if isinstance(sent, list) and isinstance(understood, list | tuple):
         found: set[str] = set()
         for at, (one, other) in enumerate(zip(sent, understood, strict=False)):
-            found |= _unknown(one, other, f"{path}{at}.")
+            found |= unknown_keys(one, other, f"{path}{at}.")
         return found
     return set()
+
+
+def _fields(value: msgspec.Struct) -> dict[str, Any]:
+    config = value.__struct_config__
+    names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+    fields = {said: getattr(value, name) for said, name in names}
+    return fields if config.tag_field is None else fields | {config.tag_field: config.tag}
 
 
 def own_project(call: Call) -> str | None:

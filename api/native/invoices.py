@@ -13,6 +13,7 @@ import msgspec
 
 from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
+from api.native.actions import unknown_keys
 from api.native.history import WALK_S, ask
 from api.pagination import page_of
 from api.routing import Routes
@@ -47,6 +48,7 @@ FILES = {"csv": b"text/csv; charset=utf-8", "parquet": b"application/vnd.apache.
 
 _derived = msgspec.json.Decoder(InvoiceAnswer).decode
 _exported = msgspec.json.Decoder(ExportAnswer).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
 _prices = msgspec.json.Decoder(Draft)
 _nothing = msgspec.json.Decoder(dict[str, Any])
 
@@ -77,6 +79,9 @@ async def close_month(call: Call) -> Answer:
 async def what_if(call: Call) -> Answer:
     """POST /v1/billing/months/{month}/what-if: the month under a price list not published."""
     prices = await call.decode(_prices)
+    unknown = sorted(unknown_keys(_object(await call.body()), prices))
+    if unknown:
+        raise InvalidInput(f"a price list has no {', '.join(unknown)[:200]}")
     draft = {"type": "PublishPriceList", **msgspec.to_builtins(prices)}
     asked = {"month": call.args[0], "prices": draft}
     return await ask(call, "what_if", asked, BILL_S)

@@ -124,6 +124,13 @@ def test_a_month_under_other_prices_and_to_its_end(cloud: Cloud, customer: str, 
     foretold = cloud.up.json("bill", "forecast")
     bare = cloud.up.run("bill")
 
+    odd = [{**rule, "minimun": "5"} for rule in rules]
+    path = f"/v1/billing/months/{this_month(cloud)}/what-if"
+    typo = cloud.admin("POST", path, {"currency": "EUR", "rules": odd})
+    assert (typo.status, "rules.0.minimun" in typo.body["detail"]) == (400, True)
+    said = [{**rule, "model": "unit", "per": 1} for rule in rules]  # what is so anyhow
+    action = {"type": "PublishPriceList", "currency": "EUR", "rules": said}
+    assert cloud.admin("POST", "/v1/actions?dry_run=1", action).body["verdict"] == "accepted"
     assert (dearer.code, "0 would pay less, 1 more" in dearer.output) == (0, True), dearer.errors
     assert (refused.code, "No rule matches" in refused.errors) == (1, True), refused.errors
     (mine,) = foretold["customers"]
