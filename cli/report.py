@@ -142,8 +142,9 @@ def idle(
 ) -> None:
     """List what costs and does nothing: stopped and failed servers, unused images, loose ports.
 
-    What the log knows is told, with the fact that made it so: nothing is measured in guests, so
-    that a server which runs is never called idle. The cost is that since then, within the window.
+    What the log knows is told, with the fact that made it so. A server that runs is never called
+    idle; `cumulog usage --meter compute.cpu_time` shows how little it does. The cost is that since
+    then, within the window.
     """
     told = session.client.get("/v1/reports/idle", days=days, **window(session, start, end, project))
     if session.output is not Output.TABLE:

@@ -1,7 +1,8 @@
 """What costs and does nothing, as far as the log knows: what is off, broken, unplugged or unused.
 
-Nothing is measured within guests: a server that runs is never called idle, however little it does.
-What is told is a state that was entered at a fact and not left since, and what is held meanwhile.
+What hosts sample of running guests is usage (``compute.cpu_time``) and not looked at here: a server
+that runs is never called idle, however little it does. What is told is a state that was entered at
+a fact and not left since, and what is held meanwhile.
 """
 
 import sqlite3
