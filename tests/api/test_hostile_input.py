@@ -79,7 +79,9 @@ def calm(reply: Reply, *more: int) -> None:
 
 
 # What every project has where it has nothing of its own: the same for whatever is named.
-DEFAULTS = re.compile(r"/(os-quota-sets|quotas)/\{\}/defaults?(\.json)?\Z")
+DEFAULTS = re.compile(
+    r"/(os-quota-sets|quotas)/\{\}/defaults?(\.json)?\Z|/os-simple-tenant-usage/\{\}\Z"
+)
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_IDS, ids=[f"{m} {p}" for m, p in WITH_IDS])

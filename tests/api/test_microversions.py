@@ -40,6 +40,7 @@ class _Edge:
     freshness: ClassVar[Freshness] = Freshness(lambda: 0)
     freshness.proven(0)
     limits = Limits(config)
+    past = 0
     proxies = Proxies(config.trusted_proxies)
 
     @property

@@ -14,7 +14,7 @@ from projections import holdings as module
 from projections.history import History
 from projections.holdings import CHECKPOINT, Holdings
 from projections.metering import intervals, usage
-from projections.segment import AboutRow
+from projections.segment import ALONE, COMMON
 from schemas import compute as c
 from schemas import image as i
 from schemas.compute import CreateServer
@@ -95,8 +95,11 @@ class Log:
         last = sealed[-1] if sealed else None
         after, first = (last.last_seq, last.last + 1) if last else (0, 1)
         ordinals = range(first, 2 * len(self.commits) + 1)
-        blank = [""] * (len(AboutRow.__value__.__args__) - 3)
-        about = [(n, ("request", "fact")[n % 2 == 0], tag(self, n), *blank) for n in ordinals]
+        # Facts say nothing of their own about what they have in common with their request.
+        about = [
+            (n, tag(self, n), "", "", "", *(["" if n % 2 else None] * len((*COMMON, *ALONE))))
+            for n in ordinals
+        ]
         through = min(2 * (after + commits), 2 * self.end)
         return history.seal(self.read(after), about, ordinals_max=10_000, through=through)
 

@@ -477,6 +477,6 @@ def test_histories_do_come_upon_limits():
     story = Quotas(world, 5)
     story.begin()
 
-    story.play(300)
+    story.play(600)
 
     assert world.refused > 5
