@@ -158,19 +158,22 @@ class Proxy:
             with client, socket.create_connection(("127.0.0.1", self._port)) as upstream:
                 passing = threading.Thread(target=self._pass_up, args=(client, upstream))
                 passing.start()
-                while data := upstream.recv(self._piece):
-                    if left is not None:
-                        left -= len(data)
-                        if left < 0:
-                            break
-                    try:
-                        client.sendall(data)
-                    except OSError:
-                        break
+                # Either end may be reset: by the reader, who has what it wanted, or by the broker,
+                # who had more to send to it.
+                with contextlib.suppress(OSError):
+                    self._pass_down(upstream, client, left)
                 for end in (client, upstream):
                     with contextlib.suppress(OSError):
                         end.shutdown(socket.SHUT_RDWR)
                 passing.join()
+
+    def _pass_down(self, upstream, client, left):
+        while data := upstream.recv(self._piece):
+            if left is not None:
+                left -= len(data)
+                if left < 0:
+                    return
+            client.sendall(data)
 
     @staticmethod
     def _pass_up(client, upstream):
