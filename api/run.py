@@ -94,14 +94,7 @@ async def run(config: Config) -> None:
 
 async def serve(config: Config, stop: Stop) -> None:
     """Be an edge until told to stop."""
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        authority=config.nats_ca,
-        name=f"api-{config.node}",
-        cell=config.cell,
-    )
+    bus = await Bus.configured(config, f"api-{config.node}")
     edge = make_edge(config, bus)
     tasks: list[asyncio.Task[None]] = []
     try:

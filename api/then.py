@@ -60,14 +60,7 @@ async def run(config: Config, at: Micros) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.tell)
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        authority=config.nats_ca,
-        name=f"api-{config.node}",
-        cell=config.cell,
-    )
+    bus = await Bus.configured(config, f"api-{config.node}")
     edge = make_edge(config, bus)
     edge.bus = Nobody(config.cell, PastIsPast, "a cloud of the past has nobody to ask for this")
     edge.reader = reader = StandingReader(

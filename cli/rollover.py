@@ -212,15 +212,7 @@ async def broker(config: Config, *, store: bool = True) -> AsyncIterator[Bus]:
         Problem: the authority's file cannot be read.
     """
     try:
-        bus = await Bus.connect(
-            config.nats_url,
-            user=config.nats_user,
-            password=config.nats_password,
-            name="admin",
-            cell=config.cell,
-            store=store,
-            authority=config.nats_ca,
-        )
+        bus = await Bus.configured(config, "admin", store=store)
     except OSError as error:
         raise Problem(f"cannot read {config.nats_ca}: {error.strerror}", exit_code=USAGE) from error
     try:

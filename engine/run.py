@@ -117,14 +117,7 @@ async def run(config: Config, *, archived: Archived | None = None) -> None:
         ChainBroken: the log is not what was written to it, or ends before what was acknowledged.
         LogError: the log takes no commits.
     """
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        authority=config.nats_ca,
-        name=f"engine-{config.node}",
-        cell=config.cell,
-    )
+    bus = await Bus.configured(config, f"engine-{config.node}")
     rotating: asyncio.Task[None] | None = None
     witness = Witness(Path(config.state_dir) / "run" / "acknowledged")
     stop = asyncio.Event()

@@ -136,14 +136,7 @@ async def run(config: Config) -> None:
     with _only_agent(layout):
         drivers, records = choose(config)
         position = Position(layout.host / "position")
-        bus = await Bus.connect(
-            config.nats_url,
-            user=config.nats_user,
-            password=config.nats_password,
-            authority=config.nats_ca,
-            name=f"agent-{config.host_id}",
-            cell=config.cell,
-        )
+        bus = await Bus.configured(config, f"agent-{config.host_id}")
         agent = Agent(
             host_id=config.host_id,
             version=importlib.metadata.version("cumulog"),

@@ -106,14 +106,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 async def run(config: Config) -> None:
     """Be the archiver until SIGTERM or SIGINT."""
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        authority=config.nats_ca,
-        name=f"archiver-{config.node}",
-        cell=config.cell,
-    )
+    bus = await Bus.configured(config, f"archiver-{config.node}")
 
     history = History(history_path(config))
     copies = copies_of(config, history)

@@ -68,14 +68,7 @@ async def run(config: Config) -> None:
     Raises:
         LogDiffers: the log is not the one that the read model was made of.
     """
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        authority=config.nats_ca,
-        name=f"projector-{config.node}",
-        cell=config.cell,
-    )
+    bus = await Bus.configured(config, f"projector-{config.node}")
     source = JetStreamLog(bus, archived=History(history_path(config)).commits_after)
     reader = Reader(read_model_path(config))
     resources = Resources(reader)

@@ -33,6 +33,7 @@ from engine.bus.subscription import (
 )
 from engine.bus.waiting import ManyAnswers, OneAnswer, Waiter
 from engine.log.addresses import addresses, trust
+from schemas.config import Config
 from schemas.subjects import Subjects
 
 __all__ = [
@@ -97,6 +98,19 @@ class Bus:
         self._refused: list[str] = []
         self._login_refused: asyncio.Future[None] | None = None
         self._why = ""  # not connected
+
+    @classmethod
+    async def configured(cls, config: Config, name: str, *, store: bool = False) -> Self:
+        """Connect as a process's configuration says. As ``connect``."""
+        return await cls.connect(
+            config.nats_url,
+            user=config.nats_user,
+            password=config.nats_password,
+            authority=config.nats_ca,
+            name=name,
+            cell=config.cell,
+            store=store,
+        )
 
     @classmethod
     async def connect(

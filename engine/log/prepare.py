@@ -24,15 +24,7 @@ async def prepare_cell(config: Config) -> list[str]:
         BusError: no server answers, or the password is wrong.
         OSError: the authority's file cannot be read.
     """
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        name="prepare",
-        cell=config.cell,
-        store=True,
-        authority=config.nats_ca,
-    )
+    bus = await Bus.configured(config, "prepare", store=True)
     try:
         await ensure_log(bus, replicas=config.replicas)
         await open_next(bus, replicas=config.replicas)

@@ -70,14 +70,7 @@ async def run(config: Config) -> None:
     # and none for long, so that those who have slow name servers wait for themselves alone.
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(SLOTS))
     os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:2")
-    bus = await Bus.connect(
-        config.nats_url,
-        user=config.nats_user,
-        password=config.nats_password,
-        authority=config.nats_ca,
-        name=f"courier-{config.node}",
-        cell=config.cell,
-    )
+    bus = await Bus.configured(config, f"courier-{config.node}")
     reader = Reader(read_model_path(config))
     book = Book(Path(config.state_dir) / "webhooks" / "book.sqlite")
     courier = Courier(config, bus, reader, book)
