@@ -105,29 +105,53 @@ class Held(Struct, frozen=True, kw_only=True):
         """The newest version of each meter."""
         return {key: versions[-1] for key, versions in self.versions.items()}
 
+    def then(self, through: Ordinal) -> "Held":
+        """Return what there was when the log ended with an ordinal.
+
+        An interval is what the fact that began it says, so it was the same then; if the fact that
+        ended it came later, it had no end.
+        """
+        if through >= self.as_of:
+            return self
+        facts = tuple(fact for fact in self.facts if fact[0] <= through)
+        versions: dict[str, Versions] = {key: (meter,) for key, meter in BUILT_IN.items()}
+        for _, at, fact in facts:
+            _define(versions, at, fact)
+        return replace(self, as_of=through, facts=facts, versions=versions)
+
     def intervals(
         self, start: Micros, end: Micros, *, project_id: str | None = None, meter: str | None = None
     ) -> list[Interval]:
         """Return the intervals that touch [start, end], in the order in which they began."""
+        definitions = [version for versions in self.versions.values() for version in versions]
+        known = {(version.key, version.version) for version in definitions}
         found = list(self._run_rows(start, end, project_id, meter))
         found += [
             each
             for each in self.loose
             if each.start <= end
-            and (each.end is None or each.end >= start)
+            and each.first_ordinal <= self.as_of
+            and (each.end is None or each.end >= start or self._ended_later(each))
             and project_id in {None, each.project_id}
             and meter in {None, each.meter}
         ]
-        definitions = (version for versions in self.versions.values() for version in versions)
-        return in_order(found, definitions)
+        then = (
+            replace(each, end=None, last_ordinal=None) if self._ended_later(each) else each
+            for each in found
+            if (each.meter, each.meter_version) in known
+        )
+        return in_order(then, definitions)
+
+    def _ended_later(self, interval: Interval) -> bool:
+        return interval.last_ordinal is not None and interval.last_ordinal > self.as_of
 
     def _run_rows(
         self, start: Micros, end: Micros, project_id: str | None, meter: str | None
     ) -> Iterator[Interval]:
         if not self.runs:
             return
-        where = ["start_at <= ?", "end_at >= ?"]
-        values: list[Any] = [[str(path) for path in self.runs], end, start]
+        where = ["start_at <= ?", "first_ordinal <= ?", "(end_at >= ? OR last_ordinal > ?)"]
+        values: list[Any] = [[str(path) for path in self.runs], end, self.as_of, start, self.as_of]
         for column, wanted in (("project_id", project_id), ("meter", meter)):
             if wanted is not None:
                 where.append(f"{column} = ?")
@@ -314,17 +338,10 @@ class Holdings:
         return sorted({*folded, *self._remember})
 
     def _take(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        self._define(at, fact)
+        _define(self._versions, at, fact)
         self._meters.apply(ordinal, at, fact)
         if fact.__struct_config__.tag in self._remember:
             self._facts.append((ordinal, at, fact))
-
-    def _define(self, at: Micros, fact: Any) -> None:
-        if isinstance(fact, MeterDefined):
-            before = self._versions.get(fact.meter.key, ())
-            self._versions[fact.meter.key] = with_version(before, fact.meter)
-        elif isinstance(fact, MeterDeleted):
-            self._versions[fact.key] = ended(self._versions[fact.key], at)
 
     def _catch_up(self, new: Sequence[MeterDefinition]) -> None:
         """Fold all of history up to here for meters that it was not folded for."""
@@ -381,7 +398,7 @@ class Holdings:
         self._kept_at = kept.position.ordinal
         self._facts = [(each.ordinal, each.at, decode_fact(each.body)) for each in kept.facts]
         for _, at, fact in self._facts:
-            self._define(at, fact)
+            _define(self._versions, at, fact)
 
     def _is_of_this_log(self, position: Position) -> bool:
         """Return whether the log has the commit that was folded last."""
@@ -480,6 +497,13 @@ class Holdings:
 
 
 _decode_tagged = msgspec.json.Decoder(_Tagged).decode
+
+
+def _define(versions: dict[str, Versions], at: Micros, fact: Any) -> None:
+    if isinstance(fact, MeterDefined):
+        versions[fact.meter.key] = with_version(versions.get(fact.meter.key, ()), fact.meter)
+    elif isinstance(fact, MeterDeleted):
+        versions[fact.key] = ended(versions[fact.key], at)
 
 
 def facts_of(commit: StoredCommit, wanted: frozenset[str]) -> Iterator[tuple[Ordinal, Any]]:

@@ -179,6 +179,13 @@ def test_kept_holdings_answer_as_a_fold_of_the_whole_log(tmp_path_factory, log, 
     with holdings.look() as held:
         assert held.intervals(0, 2**53 - 1) == whole(log)
         assert held.as_of == 2 * log.end
+        start, end = sorted(dice.choices(range(30_000), k=2))
+        log.end = dice.randint(0, log.end)
+        then = held.then(2 * log.end)
+        assert then.intervals(0, 2**53 - 1) == whole(log)
+        assert list(usage(then.intervals(start, end), start, end)) == list(
+            usage(whole(log), start, end)
+        )
 
 
 def a_log(steps=2000, seed=1):
