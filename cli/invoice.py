@@ -88,7 +88,8 @@ def _cause(cause: Row | None) -> str:
         return ""
     said = f"{cause['fact']} @{cause['ordinal']}"
     if cause.get("request_id"):
-        said += f" ← {cause['action']} by {cause['user_id']} ({cause['request_id']})"
+        by = f" by {cause['user_id']}" if cause.get("user_id") else ""  # a host is no user
+        said += f" ← {cause['action']}{by} ({cause['request_id']})"
     return said
 
 

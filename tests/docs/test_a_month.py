@@ -1,16 +1,25 @@
 """The walk-through of a month: its commands run as printed, at the times that it tells."""
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
+import uuid_utils
 
+from engine.bus.client import Bus
+from engine.bus.service import submit
+from schemas.config import Config
+from schemas.envelope import Accepted, Actor, Outcome, Request
+from schemas.samples import ReportSamples, Rollup
+from schemas.units import SECOND
 from tests.cli.running import Up, clean_environment
 from tests.clock import Clock
 
@@ -25,6 +34,8 @@ OWED = {
     "Cirrus": Decimal("23.50"),
 }
 SOON = Decimal("0.05")
+
+NIGHT = datetime(2026, 10, 31, tzinfo=UTC)  # of which a host tells, early or late
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -69,6 +80,59 @@ class Shell:
         self._shell.communicate()
 
 
+class Host:
+    """The cloud's host, as its agent speaks: over the bus, in the host's own name."""
+
+    def __init__(self, state_dir: Path, shell: Shell) -> None:
+        self._config = state_dir / "run" / "agent.config.json"
+        self._shell = shell
+
+    def told_in_time(self, now: datetime) -> None:
+        """Batch-1's traffic of an hour, as the page tells it."""
+        self._tell(now, "batch-1", hour=22, gigabytes=90, recorded=1)
+
+    def told_late(self, now: datetime) -> None:
+        """Batch-2's, after the month was closed: whatever it repeats counts once."""
+        self._tell(now, "batch-2", hour=21, gigabytes=30, recorded=1)
+        self._tell(now, "batch-2", hour=21, gigabytes=40, recorded=0)
+        self._tell(now, "batch-1", hour=22, gigabytes=10, recorded=0)
+
+    def _tell(
+        self, now: datetime, server: str, *, hour: int, gigabytes: int, recorded: int
+    ) -> None:
+        shown = self._shell.run(f"as cirrus cirrus server show {server} -o json")
+        sent = gigabytes * 10**9
+        rollup = Rollup(
+            server_id=json.loads(shown)["id"],
+            monitor="network.egress",
+            hour=round(NIGHT.replace(hour=hour).timestamp()) * SECOND,
+            count=60,
+            first=0,
+            last=sent,
+            minimum=0,
+            maximum=sent,
+            increase=sent,
+            boots=(1,),
+        )
+        outcome = asyncio.run(self._report(ReportSamples(rollups=(rollup,)), now))
+        assert isinstance(outcome.verdict, Accepted), outcome
+        assert outcome.verdict.reply == {"recorded": recorded}
+
+    async def _report(self, report: ReportSamples, now: datetime) -> Outcome:
+        config = msgspec.json.decode(self._config.read_bytes(), type=Config)
+        bus = await Bus.configured(config, "test")
+        try:
+            request = Request(
+                request_id=f"req-{uuid_utils.uuid7()}",
+                actor=Actor(kind="agent", host_id=config.host_id),
+                action=report,
+                submitted_at=round(now.timestamp()) * SECOND,
+            )
+            return await submit(bus, request, host=config.host_id)
+        finally:
+            await bus.close()
+
+
 def test_a_month_goes_by_as_told(tmp_path: Path):
     told = list(sections())
     clock = Clock(tmp_path, told[0][0])
@@ -76,10 +140,18 @@ def test_a_month_goes_by_as_told(tmp_path: Path):
     (tmp_path / "var").symlink_to(cloud.state_dir)
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
     shell = Shell(tmp_path, clock.environment)
+    host = Host(cloud.state_dir, shell)
+    # What happens by itself, before the commands of a section.
+    happens: dict[str, Callable[[datetime], None]] = {
+        "The month is over": host.told_in_time,
+        "A report comes late": host.told_late,
+    }
     try:
         cloud.start("--no-demo")
         for at, title, commands in told:
             clock.set_to(at)
+            if title in happens:
+                happens.pop(title)(at)
             for block in commands:
                 print(f"--- {at:%Y-%m-%d %H:%M} {title}\n{block}{shell.run(block)}")
         found = json.loads(shell.run("cumulog invoice list --month 2026-10 -o json"))
@@ -87,7 +159,22 @@ def test_a_month_goes_by_as_told(tmp_path: Path):
         assert owed.keys() == OWED.keys()
         for customer, total in OWED.items():
             assert abs(owed[customer] - total) < SOON, customer
+        assert not happens
+        _needs_correction(json.loads(shell.run("cumulog invoice show 2026-11.$cirrus -o json")))
     finally:
         shell.close()
         if cloud.process is not None:
             cloud.stop()
+        clock.close()
+
+
+def _needs_correction(draft: dict) -> None:
+    """What came late: 30 GB of the 100 are used earlier, so 20 of the 90 are to be paid."""
+    said = [
+        (line["description"], line["quantity"], Decimal(line["amount"]))
+        for line in draft["lines"]
+        if line.get("sku") == "traffic"
+    ]
+    assert [line[0] for line in said] == ["Reversal: traffic", "Corrected: traffic"]
+    assert [Decimal(line[1]) for line in said] == [-90, 120]
+    assert [line[2] for line in said] == [0, 1]
