@@ -1,6 +1,5 @@
 """Commands about usage and money. Amounts are decimal text all the way: nothing is rounded here."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +28,7 @@ OfProject = Annotated[
 
 def window(session: Session, start: str | None, end: str | None, project: str | None) -> Any:
     """Return the parameters of a window and a project; none said: this month, one's own."""
-    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    month = session.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return {
         "start": start or month.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "end": end,
@@ -37,7 +36,7 @@ def window(session: Session, start: str | None, end: str | None, project: str | 
     }
 
 
-@command(usage_app, "usage")
+@command(usage_app, "usage", reads=True)
 def usage(
     session: Session,
     *,
@@ -71,7 +70,7 @@ def _usage_charts(told: Row) -> list[Bars]:
     return list(charts.values())
 
 
-@command(bill_app, "show")
+@command(bill_app, "show", reads=True)
 def bill(
     session: Session,
     *,
@@ -118,8 +117,8 @@ FORECAST_COLUMNS: list[Column] = [
 ]
 
 
-def _this_month() -> str:
-    return datetime.now(UTC).strftime("%Y-%m")
+def _month(session: Session, month: str | None) -> str:
+    return quoted(month or session.now.strftime("%Y-%m"))
 
 
 def _named(session: Session, rows: list[Row]) -> list[Row]:
@@ -141,7 +140,7 @@ def what_if(
     Example: cumulog bill what-if --prices draft.yaml --month 2026-10
     """
     session.client.timeout_s = 130.0
-    path = f"/v1/billing/months/{quoted(month or _this_month())}/what-if"
+    path = f"/v1/billing/months/{_month(session, month)}/what-if"
     draft = {name: said for name, said in read_price_list(prices).items() if name != "type"}
     told = session.client.post(path, draft)
     if session.output is not Output.TABLE:
@@ -156,11 +155,11 @@ def what_if(
         print(f"left out, for another currency: customer {customer_id}")
 
 
-@command(bill_app, "forecast")
+@command(bill_app, "forecast", reads=True)
 def forecast(session: Session, *, month: Month = None) -> None:
     """Show what a month will cost each customer if all that is held now stays."""
     session.client.timeout_s = 130.0
-    told = session.client.get(f"/v1/billing/months/{quoted(month or _this_month())}/forecast")
+    told = session.client.get(f"/v1/billing/months/{_month(session, month)}/forecast")
     if session.output is Output.TABLE:
         session.show_all(_named(session, told["customers"]), FORECAST_COLUMNS)
     else:

@@ -1,7 +1,7 @@
 """Commands about invoices: drafted, closed, issued, explained, verified. Amounts are text."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,9 +93,8 @@ def _cause(cause: Row | None) -> str:
     return said
 
 
-def last_month() -> str:
-    """Return the month before this one."""
-    now = datetime.now(UTC)
+def last_month(now: datetime) -> str:
+    """Return the month before a time's."""
     year, month = (now.year, now.month - 1) if now.month > 1 else (now.year - 1, 12)
     return f"{year:04d}-{month:02d}"
 
@@ -133,7 +132,7 @@ def months(session: Session) -> None:
     session.show_all(session.client.get("/v1/billing/months")["months"], MONTH_COLUMNS)
 
 
-@command(invoice_app, "draft")
+@command(invoice_app, "draft", reads=True)
 def draft(session: Session, *, month: Month = None, customer: OfCustomer = None) -> None:
     """Show what a month comes to so far, by customer, and what nobody pays for.
 
@@ -141,7 +140,7 @@ def draft(session: Session, *, month: Month = None, customer: OfCustomer = None)
     """
     who = CUSTOMERS.identify(session.client, customer) if customer else None
     session.client.timeout_s = WALK_S
-    path = f"/v1/billing/months/{quoted(month or last_month())}"
+    path = f"/v1/billing/months/{quoted(month or last_month(session.now))}"
     told = session.client.get(path, customer=who)
     if session.output is not Output.TABLE:
         session.show(told)
@@ -154,7 +153,7 @@ def draft(session: Session, *, month: Month = None, customer: OfCustomer = None)
         print(f"nobody pays for {row['meter']} of project {row['project_id']}")
 
 
-@command(invoice_app, "show")
+@command(invoice_app, "show", reads=True)
 def show(session: Session, reference: AnInvoice) -> None:
     """Show an invoice, line by line; or the draft of one, as 2026-11.CUSTOMER."""
     session.client.timeout_s = WALK_S
@@ -173,7 +172,7 @@ def show(session: Session, reference: AnInvoice) -> None:
         print(f"not charged: {problem}")
 
 
-@command(invoice_app, "print")
+@command(invoice_app, "print", reads=True)
 def print_(
     session: Session,
     reference: AnInvoice,
@@ -216,7 +215,7 @@ def focus(
         raise Problem("--out ends in .csv or .parquet", exit_code=USAGE)
     client = session.client
     client.timeout_s = WALK_S
-    path = f"/v1/billing/months/{quoted(month or last_month())}/focus"
+    path = f"/v1/billing/months/{quoted(month or last_month(session.now))}/focus"
     asked = {
         "customer": CUSTOMERS.identify(client, customer) if customer else None,
         "dataset": dataset,
@@ -237,7 +236,7 @@ def _write(path: Path, content: bytes) -> None:
         raise Problem(f"cannot write {path}: {error.strerror or error}", exit_code=USAGE) from None
 
 
-@command(invoice_app, "explain")
+@command(invoice_app, "explain", reads=True)
 def explain(
     session: Session,
     reference: AnInvoice,

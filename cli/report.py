@@ -14,7 +14,7 @@ from cli.session import Session, command, group
 report_app = group("What costs, who spends most, what is idle, what belongs to nobody.")
 
 
-@command(report_app, "cost")
+@command(report_app, "cost", reads=True)
 def cost(
     session: Session,
     *,
@@ -46,7 +46,7 @@ def cost(
     _show_costs(session, told, plot=plot, chart=chart)
 
 
-@command(report_app, "top-spenders")
+@command(report_app, "top-spenders", reads=True)
 def top_spenders(
     session: Session,
     *,
@@ -129,7 +129,7 @@ IDLE_COLUMNS: list[Column] = [
 ]
 
 
-@command(report_app, "idle")
+@command(report_app, "idle", reads=True)
 def idle(
     session: Session,
     *,
@@ -177,7 +177,7 @@ ORPHAN_COLUMNS: list[Column] = [
 ]
 
 
-@command(report_app, "orphans")
+@command(report_app, "orphans", reads=True)
 def orphans(
     session: Session, *, start: Start = None, end: End = None, project: OfProject = None
 ) -> None:

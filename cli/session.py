@@ -5,8 +5,10 @@ gives it a Session in their place, so that all commands have them and none repea
 only read take --as-of too.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate
 
@@ -43,6 +45,18 @@ class Session:
     def client(self) -> Client:
         """The client of the chosen cloud."""
         return Client(find_cloud(self.os_cloud, self.state_dir), as_of=self.as_of)
+
+    @cached_property
+    def now(self) -> datetime:
+        """The time that is asked about: that of the moment, or of now. UTC."""
+        if self.as_of is None:
+            return datetime.now(UTC)
+        if not self.as_of.isdecimal():
+            with contextlib.suppress(ValueError):  # the cloud says what is wrong with it
+                at = datetime.fromisoformat(self.as_of)
+                return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        told = self.client.get("/v1/events", limit=1)
+        return datetime.fromtimestamp(told["at"] // 1_000_000, UTC)
 
     def show(self, item: Row) -> None:
         """Print one thing."""

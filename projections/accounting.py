@@ -19,7 +19,7 @@ from engine.bus.service import submit_as_history
 from engine.domain.billing.periods import DIGITS_MAX, need_closable
 from engine.log.checkpoint import Held
 from projections import audit, focus
-from projections.answers import Event
+from projections.answers import Event, Position
 from projections.archive import Archive
 from projections.books import Difference, MonthBook, opened
 from projections.invoice import Document, DrawnUp
@@ -42,17 +42,19 @@ type Question = Callable[[bytes], Awaitable[Struct]]
 
 
 class OfMonth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question about a month, of one customer or of all."""
+    """A question about a month, of one customer or of all; ``as_of`` None means now."""
 
     month: str
     customer: str = ""
+    as_of: Position | None = None
 
 
 class OfInvoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question about an invoice, and maybe one of its lines."""
+    """A question about an invoice, and maybe one of its lines; ``as_of`` None means now."""
 
     invoice: str
     line: int = 0
+    as_of: Position | None = None
 
 
 class ToClose(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -224,7 +226,7 @@ class Accounting:
     def month(self, asked: OfMonth) -> MonthAnswer:
         """Return a month's invoices, of one customer or of all."""
         need_month(asked.month)
-        with opened(self._archive, self._now()) as books:
+        with opened(self._archive, self._now(), asked.as_of) as books:
             book = books.month(asked.month)
             is_closed = asked.month in books.past().closings
         documents = [d.document for c, d in book.drawn_up.items() if asked.customer in {"", c}]
@@ -238,13 +240,13 @@ class Accounting:
 
     def invoice(self, asked: OfInvoice) -> InvoiceAnswer:
         """Return one invoice or draft."""
-        with opened(self._archive, self._now()) as books:
+        with opened(self._archive, self._now(), asked.as_of) as books:
             document = books.invoice(asked.invoice).document
             return InvoiceAnswer(closed=document.period in books.past().closings, invoice=document)
 
     def explain(self, asked: OfInvoice) -> ExplainAnswer:
         """Return what is behind a line, down to the requests of people."""
-        with opened(self._archive, self._now()) as books:
+        with opened(self._archive, self._now(), asked.as_of) as books:
             drawn = books.invoice(asked.invoice)
         line = next((each for each in drawn.document.lines if each.line == asked.line), None)
         if line is None:
@@ -290,8 +292,8 @@ class Accounting:
     def forecast(self, asked: OfMonth) -> ForecastAnswer:
         """Return what a month will come to if all that is held now stays."""
         need_month(asked.month)
-        now = self._now()
-        with opened(self._archive, now) as books:
+        now = self._now() if asked.as_of is None else asked.as_of.at
+        with opened(self._archive, now, asked.as_of) as books:
             past = books.past()
         found = forecast(past, asked.month, now)
         chosen = tuple(each for each in found if asked.customer in {"", each.customer_id})

@@ -6,6 +6,7 @@ gives the same answer. ``archiver`` asks it in threads.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.domain.billing.customers import assigned, payer_at
 from engine.domain.fold import apply_commit, decode_for_fold
 from engine.domain.state import Cell, digest
 from engine.log.checkpoint import Checkpoint, CheckpointBroken, Held
 from engine.log.commit import GENESIS, ChainBroken
 from engine.log.port import LogGone
 from engine.log.verify import Walk
-from projections.answers import RequestAlarm
+from projections.answers import Position, RequestAlarm
 from projections.bill import Bill, derive_bill
 from projections.history import History
 from projections.holdings import Holdings, facts_of
@@ -28,12 +30,23 @@ from projections.models import StoredCommit, decode_fact, decode_stored, last_or
 from projections.rating import UsageRow, shown, usage_row
 from projections.reader import Reader
 from projections.segment import HistoryBroken, Segment, about_rows
-from schemas.billing import PriceList, PriceListPublished
+from schemas.billing import (
+    STANDARD,
+    Customer,
+    CustomerSaved,
+    Payer,
+    PriceList,
+    PriceListPublished,
+    ProjectAssigned,
+)
 from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.metering import ADDITIVE, MeterDefinition
 from schemas.units import Micros, Ordinal
 
-PUBLISHED = str(PriceListPublished.__struct_config__.tag)
+# By which prices whose usage is rated.
+RATED_BY = [
+    str(fact.__struct_config__.tag) for fact in (PriceListPublished, CustomerSaved, ProjectAssigned)
+]
 
 type Read = Callable[[int], Iterable[tuple[int, bytes]]]
 
@@ -41,7 +54,8 @@ type Read = Callable[[int], Iterable[tuple[int, bytes]]]
 class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A question about a stretch of time; ``project`` None means all of them.
 
-    ``price_list`` None means of each project the one of who pays for it at the end.
+    ``price_list`` None means of each project the one of who pays for it at the end. ``as_of`` is
+    where the log ended and the time it was, None meaning now.
     """
 
     start: Micros | None = None
@@ -49,6 +63,7 @@ class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     project: str | None = None
     price_list: str | None = None
     meter: str | None = None
+    as_of: Position | None = None
 
 
 class MeterTotal(Struct, frozen=True, kw_only=True):
@@ -126,12 +141,22 @@ class StatusAnswer(Struct, frozen=True, kw_only=True):
 
 
 class Metered(Struct, kw_only=True):
-    """What was metered in a time. ``definitions`` are the newest of each meter."""
+    """What was metered in a time, and what it is rated by.
+
+    ``definitions`` and ``customers`` are the newest of each.
+    """
 
     intervals: list[Interval]
     definitions: dict[str, MeterDefinition]
     price_lists: dict[str, list[PriceList]]
+    customers: dict[str, Customer]
+    payers: dict[str, tuple[Payer, ...]]
     as_of: Ordinal
+
+    def price_list_of(self, project_id: str, at: Micros) -> str:
+        """Return the price list that a project's usage is rated by: that of who pays at a time."""
+        customer = self.customers.get(payer_at(self.payers.get(project_id, ()), at))
+        return STANDARD if customer is None else customer.price_list
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -157,17 +182,17 @@ class Archive:
         self._history = history
         self._read = read
         self._reader = reader
-        self.holdings = Holdings(metering, history, read, remember=[PUBLISHED])
+        self.holdings = Holdings(metering, history, read, remember=RATED_BY)
 
     def usage(self, window: Window, now: Micros) -> UsageAnswer:
-        """Return what was used in a window, no later than ``now``.
+        """Return what was used in a window, no later than ``now`` or the moment that is meant.
 
         Raises:
             InvalidInput: the window ends before it begins.
             NotFound: there is no such meter.
         """
         start, end = _bounds(window, now)
-        metered = self.metered(start, end, window.project, window.meter)
+        metered = self.metered(start, end, window.project, window.meter, window.as_of)
         rows = list(usage(metered.intervals, start, end, window.project))
         return UsageAnswer(
             as_of=metered.as_of,
@@ -178,14 +203,14 @@ class Archive:
         )
 
     def bill(self, window: Window, now: Micros) -> BillAnswer:
-        """Return bills for a window, no later than ``now``.
+        """Return bills for a window, no later than ``now`` or the moment that is meant.
 
         Raises:
             InvalidInput: the window ends before it begins.
             NotFound: there is no such price list.
         """
         start, end = _bounds(window, now)
-        metered = self.metered(start, end, window.project)
+        metered = self.metered(start, end, window.project, as_of=window.as_of)
         by_project: dict[str, list[Usage]] = {} if window.project is None else {window.project: []}
         for row in usage(metered.intervals, start, end, window.project):
             by_project.setdefault(row.project_id, []).append(row)
@@ -197,7 +222,7 @@ class Archive:
                 derive_bill(
                     project_id,
                     rows,
-                    self._prices(metered, window, project_id, end),
+                    _prices(metered, window, project_id, end),
                     start,
                     end,
                     metered.definitions,
@@ -205,15 +230,6 @@ class Archive:
                 for project_id, rows in sorted(by_project.items())
             ),
         )
-
-    def _prices(
-        self, metered: Metered, window: Window, project_id: str, end: Micros
-    ) -> Sequence[PriceList]:
-        name = window.price_list or self._reader.price_list_of(project_id, end - 1)
-        versions = metered.price_lists.get(name)
-        if not versions:
-            raise NotFound(f"there is no price list {name!r}")
-        return versions
 
     def seal(self, ordinals_max: int, through: Ordinal) -> list[Segment]:
         """Seal what is not sealed yet, up to ``through``, in segments of bounded size.
@@ -366,8 +382,8 @@ class Archive:
         )
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Reading]:
-        """Hold history as it is now, for as long as it is read."""
+    def reading(self, as_of: Position | None = None) -> Iterator[Reading]:
+        """Hold history as it is now, or as it was at a moment, for as long as it is read."""
         with self._history.hold() as segments:
             tail = list(self._tail(segments))
             ordinal, chain_hash = 0, GENESIS
@@ -375,10 +391,14 @@ class Archive:
                 ordinal, chain_hash = last_ordinal(tail[-1]), tail[-1].hash
             elif segments:
                 ordinal, chain_hash = segments[-1].last, segments[-1].last_hash
+            if as_of is not None:
+                ordinal, chain_hash = as_of.ordinal, as_of.hash
             yield Reading(
                 ordinal=ordinal,
                 chain_hash=chain_hash,
-                facts=lambda wanted: self._facts(wanted, segments, tail),
+                facts=lambda wanted: itertools.takewhile(
+                    lambda fact: fact[0] <= ordinal, self._facts(wanted, segments, tail)
+                ),
             )
 
     def chain_hash_at(self, ordinal: Ordinal) -> str | None:
@@ -408,25 +428,38 @@ class Archive:
         end: Micros,
         project_id: str | None = None,
         meter: str | None = None,
+        as_of: Position | None = None,
     ) -> Metered:
         """Return what was metered from ``start`` to ``end``, and by which price lists it is rated.
 
         Raises:
             NotFound: there is no such meter.
         """
-        with self.holdings.look() as held:
+        with self.holdings.look() as now:
+            held = now if as_of is None else now.then(as_of.ordinal)
             if meter is not None and meter not in held.versions:
                 raise NotFound(f"there is no meter {meter!r}")
-            price_lists: dict[str, list[PriceList]] = {}
-            for _, _, fact in held.facts:
-                if isinstance(fact, PriceListPublished):
-                    price_lists.setdefault(fact.price_list.name, []).append(fact.price_list)
-            return Metered(
+            metered = Metered(
                 intervals=held.intervals(start, end, project_id=project_id, meter=meter),
                 definitions=held.definitions,
-                price_lists=price_lists,
+                price_lists={},
+                customers={},
+                payers={},
                 as_of=held.as_of,
             )
+        for _, _, fact in held.facts:
+            match fact:
+                case PriceListPublished(price_list=published):
+                    metered.price_lists.setdefault(published.name, []).append(published)
+                case CustomerSaved(customer=customer):
+                    metered.customers[customer.customer_id] = customer
+                case ProjectAssigned(project_id=assigned_id, customer_id=paying, since=since):
+                    payers = metered.payers.get(assigned_id, ())
+                    payer = Payer(customer_id=paying, since=since)
+                    metered.payers[assigned_id] = assigned(payers, payer)
+                case _:
+                    pass  # meters, which ``held`` has looked at
+        return metered
 
     def _tail(self, segments: Sequence[Segment]) -> Iterator[StoredCommit]:
         for _, data in self._read(segments[-1].last_seq if segments else 0):
@@ -439,8 +472,17 @@ class Archive:
         return head
 
 
+def _prices(metered: Metered, window: Window, project_id: str, end: Micros) -> Sequence[PriceList]:
+    name = window.price_list or metered.price_list_of(project_id, end - 1)
+    versions = metered.price_lists.get(name)
+    if not versions:
+        raise NotFound(f"there is no price list {name!r}")
+    return versions
+
+
 def _bounds(window: Window, now: Micros) -> tuple[Micros, Micros]:
     """Return the window, cut at now: the future has not been used yet."""
+    now = now if window.as_of is None else window.as_of.at
     end = now if window.end is None else min(window.end, now)
     start = 0 if window.start is None else window.start
     if window.end is not None and start >= window.end:

@@ -1,6 +1,5 @@
 """Reads about money: price lists, customers, closed months, and what their invoices come to."""
 
-from engine.domain.billing.customers import payer_at
 from projections.billing import (
     BUDGETS,
     CORRECTIONS,
@@ -18,7 +17,6 @@ from projections.billing import (
 from projections.connection import Connections
 from projections.query import BY_NAME, Query
 from schemas.billing import (
-    STANDARD,
     BillingSettings,
     Budget,
     Closing,
@@ -55,12 +53,6 @@ class BillingReader(Connections):
     def payers_of(self, project_id: str) -> Payers | None:
         """Return who pays for a project; None if nobody ever did."""
         return self.one(PAYERS, project_id)
-
-    def price_list_of(self, project_id: str, at: int) -> str:
-        """Return the price list that a project's usage is rated by: that of who pays at a time."""
-        found = self.payers_of(project_id)
-        customer = self.customer(payer_at(found.payers, at)) if found is not None else None
-        return STANDARD if customer is None else customer.price_list
 
     def credits(self, customer_id: str) -> list[Credit]:
         """Return a customer's credits, the oldest first."""

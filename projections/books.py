@@ -13,6 +13,7 @@ from engine.domain.billing.periods import terms_digest, versions_before
 from engine.domain.fold import EVOLVE
 from engine.domain.metering import Versions, ended, with_version
 from engine.domain.state import Cell
+from projections.answers import Position
 from projections.archive import Archive, Reading
 from projections.invoice import DrawnUp, closed, draw_up, period_digest, settled
 from projections.ledger import MonthRows, Past, Row, corrections, month_rows, terms_of
@@ -200,10 +201,10 @@ class Books:
 
 
 @contextmanager
-def opened(archive: Archive, now: Micros) -> Iterator[Books]:
-    """Open the books on history as it is now."""
-    with archive.reading() as reading:
-        yield Books(reading, now)
+def opened(archive: Archive, now: Micros, as_of: Position | None = None) -> Iterator[Books]:
+    """Open the books on history as it is now, or as it was at a moment."""
+    with archive.reading(as_of) as reading:
+        yield Books(reading, now if as_of is None else as_of.at)
 
 
 def _is_next(past: Past, month: str) -> bool:

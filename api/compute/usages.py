@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from api import auth
 from api.exchange import Answer, Call, json_answer
 from api.native.history import asked
 from api.routing import Routes
@@ -71,7 +70,7 @@ def _period(call: Call) -> Period:
     Raises:
         InvalidInput: it ends before it begins, or is no time.
     """
-    now = auth.now()
+    now = call.edge.reader.now()
     start, end = (
         time_asked(text, name) if (text := call.param(name)) else now for name in ("start", "end")
     )
@@ -144,5 +143,5 @@ def add(routes: Routes) -> None:
     """Route what this module answers."""
     query = ("start", "end")
     path = "/v2.1/os-simple-tenant-usage"
-    routes.add("GET", path, list_all, READ_ALL, query=(*query, "detailed"), present=True)
-    routes.add("GET", f"{path}/{{}}", show, READ, query=query, present=True)
+    routes.add("GET", path, list_all, READ_ALL, query=(*query, "detailed"))
+    routes.add("GET", f"{path}/{{}}", show, READ, query=query)

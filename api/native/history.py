@@ -1,11 +1,14 @@
 """Usage, bills and proofs: asked of the archiver, which reads the whole history.
 
+As of a moment it is told where the log ended then, and what time it was.
+
 Everybody reads their own project's usage and bill, and auditors all; they walk the log too.
 """
 
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
@@ -20,6 +23,8 @@ from schemas.errors import InvalidInput, NotFound, Unavailable
 
 ANSWER_S = 30.0
 WALK_S = 600.0
+# What the archiver answers as of a moment too. Whatever is not named here tells of the present.
+PAST = frozenset({"bill", "explain", "forecast", "invoice", "month", "server_hours", "usage"})
 
 _object = msgspec.json.Decoder(dict[str, Any])
 
@@ -39,6 +44,10 @@ async def asked(
         Denied: it could not do what was asked, and says why.
     """
     bus = call.edge.bus
+    if call.then is not None and question in PAST:
+        bus = call.then.now.bus
+        reader = call.edge.reader
+        payload = {**payload, "as_of": replace(reader.head(), at=reader.now())}
     try:
         raw = await bus.request(
             bus.subjects.history(question),
@@ -110,7 +119,7 @@ def add(routes: Routes) -> None:
     """Route what this module answers."""
     window = ("start", "end", "project", "project_id")
     read = "billing:usage:read"
-    routes.add("GET", "/v1/usage", usage, read, query=(*window, "meter"), present=True)
-    routes.add("GET", "/v1/bill", bill, read, query=(*window, "price_list"), present=True)
+    routes.add("GET", "/v1/usage", usage, read, query=(*window, "meter"))
+    routes.add("GET", "/v1/bill", bill, read, query=(*window, "price_list"))
     routes.add("POST", "/v1/audit/verify", verify, "log:chain:verify")
     routes.add("POST", "/v1/replay/verify", replay, "log:chain:verify")

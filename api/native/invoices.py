@@ -209,18 +209,16 @@ def add(routes: Routes) -> None:
     month, one = "/v1/billing/months/{}", "/v1/invoices/{}"
     close = "billing:periods:close"
     routes.add("GET", "/v1/billing/months", list_months, READ_MONTHS)
-    routes.add("GET", month, show_month, READ, query=("customer",), present=True)
+    routes.add("GET", month, show_month, READ, query=("customer",))
     routes.add("POST", f"{month}/close", close_month, close)
     routes.add("POST", f"{month}/verify", verify_month, READ_MONTHS)
     routes.add("POST", f"{month}/what-if", what_if, READ, body=_prices)
-    of = ("customer",)
-    routes.add("GET", f"{month}/forecast", forecast, READ, query=of, present=True)
+    routes.add("GET", f"{month}/forecast", forecast, READ, query=("customer",))
     query = ("customer", "month", "status", "number", "limit", "marker")
     routes.add("GET", "/v1/invoices", list_all, READ, query=query)
-    routes.add("GET", one, show, READ, present=True)
-    gives = "text/html"
-    routes.add("GET", f"{one}/page", page, READ, query=("format",), gives=gives, present=True)
+    routes.add("GET", one, show, READ)
+    routes.add("GET", f"{one}/page", page, READ, query=("format",), gives="text/html")
     parts = ("customer", "dataset", "version", "format", "part")
     routes.add("GET", f"{month}/focus", focus, READ, query=parts, gives="text/csv", present=True)
-    routes.add("GET", f"{one}/lines/{{}}", explain, READ, present=True)
+    routes.add("GET", f"{one}/lines/{{}}", explain, READ)
     routes.add("POST", f"{one}/issue", issue, "IssueInvoice")

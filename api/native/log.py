@@ -92,13 +92,14 @@ async def events(call: Call) -> Answer:
         resource_id=resource_id,
     )
     if not as_cloud_events:
-        return json_answer({"events": [shown(e) for e in found], "ordinal": call.position})
-    told = _as_cloud_events(call, found)
+        told = {"events": [shown(e) for e in found], "ordinal": call.position}
+        return json_answer(told | {"at": call.edge.reader.head().at})
+    batch = _as_cloud_events(call, found)
     if not one:
-        return Answer(200, cloudevents.encode(told), content_type=BATCH_TYPE)
-    if not told:
+        return Answer(200, cloudevents.encode(batch), content_type=BATCH_TYPE)
+    if not batch:
         return Answer(204)
-    return Answer(200, cloudevents.encode(told[0]), content_type=ONE_TYPE)
+    return Answer(200, cloudevents.encode(batch[0]), content_type=ONE_TYPE)
 
 
 def _wants_cloud_events(call: Call, accept: str) -> bool:

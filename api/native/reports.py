@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from api.auth import now
 from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import own_project
@@ -84,7 +83,7 @@ def _names(call: Call, found: Costs) -> dict[str, str]:
 async def idle(call: Call) -> Answer:
     """GET /v1/reports/idle: what has been stopped, failed or unused for ``days``, and its cost."""
     project_id, days = own_project(call), number(call, "days", DAYS)
-    before = now() - days * DAY
+    before = call.edge.reader.now() - days * DAY
     found = await asyncio.to_thread(call.edge.reader.idle, project_id, before=before)
     bills = await _bills(call)
     resources = costs.Resources(bills)
@@ -136,7 +135,7 @@ def add(routes: Routes) -> None:
     """Route what this module answers."""
     window = ("start", "end", "project", "project_id", "price_list")
     for path, handler, more in _ROUTES:
-        routes.add("GET", path, handler, READ, query=(*window, *more), present=True)
+        routes.add("GET", path, handler, READ, query=(*window, *more))
 
 
 _ROUTES: Sequence[Any] = (

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from api.exchange import JSON, Answer, Call, json_answer
 from api.native.actions import own_project
 from api.native.history import ask
-from api.past import meant
+from api.past import enter
 from api.routing import Routes
 from engine.log.jetstream import JetStreamLog
 from projections.models import decode_stored, last_ordinal
@@ -55,10 +55,14 @@ async def run(call: Call) -> Answer:
     project_id = own_project(call)
     asked = await call.decode(_asked)
     edge = call.edge
-    through = (await meant(edge, asked.as_of))[0] if asked.as_of else await _head(call)
+    if asked.as_of:
+        through = await _gone_back(call, asked.as_of)
+        project_id = own_project(call)  # as far as both today's rights and those of then reach
+    else:
+        through = await _head(call)
     if not await edge.waiter.reached(through, REACHED_S):
         raise Unavailable(f"the read model has not reached ordinal {through}")
-    given = {} if asked.as_of else await _given(call, asked.sql, project_id)
+    given = await _given(call, asked.sql, project_id)
     found = await edge.queries.ask(
         asked.sql,
         user=call.principal.user_id,
@@ -86,15 +90,28 @@ async def _given(call: Call, sql: str, project_id: str | None) -> dict[str, list
     for view in VIEWS:
         if view.given is None or view.name not in named:
             continue
-        principal = call.principal
-        reach = call.edge.policy().reach(view.given.action, principal.scope, principal.role_set)
-        own = project_id is not None and project_id == principal.project_id
+        reach = call.reach_of(view.given.action)
+        own = project_id is not None and project_id == call.principal.project_id
         if reach is None or not (reach.any or (reach.project and own)):
             raise Forbidden(f"the view {view.name} needs {view.given.action}")
         question = {} if project_id is None else {"project": project_id}
         answer = await ask(call, view.given.question, question, GIVEN_S)
         found[view.name] = list(view.given.rows(_decode(answer.body)))
     return found
+
+
+async def _gone_back(call: Call, moment: str) -> Ordinal:
+    """Have a question answered as of a moment, and return the last ordinal that was there then.
+
+    Raises:
+        InvalidInput: it is no moment, or one before the first event or in the future.
+        Forbidden: the caller might not ask then.
+    """
+    call.as_of = moment
+    await enter(call)
+    call.need_again()
+    call.allow(RUN)
+    return call.edge.reader.position()
 
 
 async def _head(call: Call) -> Ordinal:

@@ -50,6 +50,17 @@ OF_ALL = (
 )
 
 
+# What was used by the time that the last commit was made, and its cost.
+USED = ("/v1/usage?end={end}", "/v1/bill?end={end}")
+USED_BY_ALL = (
+    "/v1/usage?end={end}",
+    "/v1/bill?end={end}",
+    "/v1/reports/cost?by=user,meter&end={end}",
+    "/v1/reports/orphans?end={end}",
+    "/compute/v2.1/os-simple-tenant-usage?start=2020-01-01&end={end}",
+)
+
+
 # What ACCESS adds to a request, a second after it was answered.
 TOLD_LATER = {"method", "route", "status", "total_us", "max_us"}
 
@@ -98,9 +109,10 @@ def story(cloud):
 
     def record() -> None:
         ordinal = settled(cloud)
-        mine, all_ = answers(demo, READS, ids), answers(admin, OF_ALL, ids)
+        ids["end"] = stamp(admin("GET", "/v1/events?limit=1").body["at"])
+        mine, all_ = answers(demo, READS + USED, ids), answers(admin, OF_ALL + USED_BY_ALL, ids)
         assert {int(at) for at, _ in (mine | all_).values()} == {ordinal}
-        recorded.append((ordinal, time.time_ns() // 1000, mine, all_))
+        recorded.append((ordinal, time.time_ns() // 1000, mine, all_, ids["end"]))
 
     record()
     demo("POST", "/compute/v2.1/os-keypairs", {"keypair": {"name": fresh("key")}})
@@ -123,24 +135,29 @@ def test_what_was_answered_then_is_answered_now(cloud, story):
     gone = f"/compute/v2.1/servers/{ids['server']}"
     assert cloud.demo("GET", gone).status == 404
 
-    for ordinal, at, mine, all_ in recorded:
+    for ordinal, at, mine, all_, end in recorded:
+        ids["end"] = end
         for as_of in (str(ordinal), stamp(at)):
-            then = answers(cloud.demo, READS, ids, as_of)
+            then = answers(cloud.demo, READS + USED, ids, as_of)
             assert then == mine, as_of
-            then = answers(cloud.admin, OF_ALL, ids, as_of)
+            then = answers(cloud.admin, OF_ALL + USED_BY_ALL, ids, as_of)
             assert then == all_, as_of
+    assert all(mine[f"/v1/usage?end={end}"][1]["usage"] for _, _, mine, _, end in recorded)
 
 
 def test_any_list_of_any_service_is_the_same_as_of_now(cloud, story):
     """Whatever route comes: as of the head it is answered as now, or says that it has no past."""
     head = settled(cloud)
+    end = stamp(cloud.admin("GET", "/v1/events?limit=1").body["at"])
     asked = 0
     for surface in SURFACES:
         for method, path, route in surface.routes.listing():
             if method != "GET" or "{}" in path or route.public or route.older is not None:
                 continue
-            separator, where = "&" if "?" in path else "?", surface.prefix + path
-            then = cloud.admin("GET", f"{where}{separator}as_of={head}")
+            # Of what is told up to now, now has gone on.
+            window = f"start=2020-01-01&end={end}&" if "end" in route.query else ""
+            where = f"{surface.prefix}{path}{'&' if '?' in path else '?'}{window}"
+            then = cloud.admin("GET", f"{where}as_of={head}")
             if route.present:
                 assert then.status == 400, (where, then)
                 continue
@@ -158,10 +175,10 @@ def test_any_list_of_any_service_is_the_same_as_of_now(cloud, story):
 
 
 def told_by(value: object) -> object:
-    """Return JSON without links, and without what is measured and told later."""
+    """Return JSON without links, what is measured and told later, and the clock's own time."""
     match value:
         case dict():
-            dropped = {"links", "first", "next", *TOLD_LATER}
+            dropped = {"links", "first", "next", "before", *TOLD_LATER}
             return {k: told_by(v) for k, v in value.items() if k not in dropped}
         case list():
             return [told_by(v) for v in value]
@@ -297,7 +314,7 @@ def test_reads_of_the_past_are_told_of_like_others(cloud, story):
 
 
 def test_commands_that_read_go_back_too(cloud, story):
-    (ordinal, _, mine, _), (later, *_) = story[0]
+    (ordinal, _, mine, *_), (later, *_) = story[0]
     server = story[1]["server"]
 
     def names(as_of: int) -> list[str]:
@@ -310,6 +327,10 @@ def test_commands_that_read_go_back_too(cloud, story):
     refused = cloud.up.run("server", "list", "--as-of", "2999-01-01", cloud="cumulog-demo")
     assert (refused.code, "yet to come" in refused.errors) == (1, True)
     assert "--as-of" not in cloud.up.run("server", "delete", "--help").output
+    used = cloud.up.json("usage", "--as-of", str(ordinal), cloud="cumulog-demo")
+    assert used["as_of"] == ordinal
+    assert {row["last_ordinal"] for row in used["usage"]} <= {*range(ordinal + 1)}
+    assert {row["resource_id"] for row in used["usage"]} >= {server}
 
 
 def test_what_changed_is_told_with_who_was_behind_it(cloud, story):
@@ -417,6 +438,12 @@ def test_sql_as_of_a_moment_holds_what_had_happened(cloud, story):
     cloud.up.json("history", "seal")
 
     assert (at(low), at(high)) == unsealed == ({"last": low, "n": low}, {"last": high, "n": high})
+    asked = {"sql": "SELECT DISTINCT resource_id AS id FROM usage", "as_of": str(low)}
+    used = {row["id"] for row in cloud.demo("POST", "/v1/sql", asked).body["rows"]}
+    told = cloud.demo("GET", f"/v1/usage?as_of={low}").body["usage"]
+    assert used == {row["resource_id"] for row in told} >= {story[1]["server"]}
+    early = cloud.stranger()("POST", "/v1/sql", asked)
+    assert (early.status, "not there then" in early.raw.decode()) == (403, True), early
     future = cloud.admin("POST", "/v1/sql", {"sql": sql, "as_of": "99999999"})
     assert (future.status, future.body["code"]) == (400, "InTheFuture")
 
@@ -450,7 +477,7 @@ def test_what_other_rules_would_have_decided_is_told_and_nothing_written(cloud, 
 
 def test_the_projector_may_die_and_moments_are_there_again(cloud, story):
     """Its files of moments are removed at its start, and built anew when they are asked for."""
-    (ordinal, _, mine, _), *_ = story[0]
+    (ordinal, _, mine, *_), *_ = story[0]
     path = next(iter(mine))
     killed = cloud.up.pids()["projector"]
     os.kill(killed, signal.SIGKILL)

@@ -10,11 +10,14 @@ import pytest
 from engine.domain.billing.periods import invoice_id_of
 from engine.log.checkpoint import Held
 from projections.accounting import Accounting, OfInvoice, OfMonth
-from projections.archive import Archive
+from projections.answers import Position
+from projections.archive import Archive, Window
 from projections.books import opened
 from projections.budgets import due
 from projections.history import History
 from projections.invoice import digest_of
+from projections.models import decode_stored, last_ordinal
+from projections.server_hours import Asked, server_hours
 from projections.whatif import forecast, what_if
 from schemas.billing import (
     AssignProject,
@@ -27,7 +30,7 @@ from schemas.billing import (
     VoidInvoice,
 )
 from schemas.errors import Conflict, InvalidInput, NotFound
-from schemas.units import DAY, HOUR
+from schemas.units import DAY, HOUR, MINUTE
 from tests.engine.world import SYSTEM
 from tests.projections.company import END, FEBRUARY, MARCH, START, Company, archived, books, prices
 from tests.projections.story import reading
@@ -314,6 +317,55 @@ def test_a_line_is_explained_down_to_whoever_asked(company, tmp_path):
             accounting.invoice(asked)
     with pytest.raises(InvalidInput, match="not begun"):
         accounting.month(OfMonth(month="2100-01"))
+
+
+def test_a_past_is_what_was_answered_then(company, tmp_path):
+    """Also once the month is closed, its terms and prices are others and more was found of it."""
+    reader = reading(company, tmp_path / "r.db")
+    archive = Archive(History(tmp_path / "history"), company.read, reader)
+    accounting = Accounting(archive, reader, Held, lambda: company.now)
+    acme = company.actors["acme"].project_id
+    invoice = invoice_id_of(FEBRUARY, company.acme)
+    recorded = []
+
+    def answers(as_of=None):
+        window = Window(project=acme, as_of=as_of)
+        return (
+            accounting.month(OfMonth(month=FEBRUARY, as_of=as_of)),
+            accounting.invoice(OfInvoice(invoice=invoice, as_of=as_of)),
+            accounting.forecast(OfMonth(month=FEBRUARY, as_of=as_of)),
+            accounting.explain(OfInvoice(invoice=invoice, line=1, as_of=as_of)),
+            archive.usage(window, company.now),
+            archive.bill(window, company.now),
+            server_hours(archive.holdings, Asked(start=0, end=END + 9 * DAY, as_of=as_of)),
+        )
+
+    def record():
+        seq, data = company.commits[-1]
+        last = decode_stored(data)
+        end = Position(ordinal=last_ordinal(last), seq=seq, hash=last.hash, at=company.now)
+        recorded.append((end, answers()))
+
+    record()
+    company.at(END - 5 * MINUTE)
+    record()
+    company.tell_late()
+    other = prices(cpu="9", name="other", valid_from=None)
+    company.ok(company.admin, other)
+    company.ok(company.admin, UpdateCustomer(customer_id=company.acme, price_list="other"))
+    record()
+    company.close(archive, FEBRUARY)
+    record()
+    company.issue(FEBRUARY)
+    company.at(END + 20 * DAY)
+    company.delete(company.actors["bolt-web"], company.web_2)
+
+    assert [months.closed for _, (months, *_) in recorded] == [False, False, False, True]
+    bills = [(end.at, bill.bills[0].total) for end, (*_, bill, _) in recorded]
+    assert len(set(bills)) == len(recorded)
+    for end, then in recorded:
+        assert answers(end) == then
+    assert answers() != recorded[-1][1]
 
 
 def test_numbers_have_no_gaps_and_a_voided_invoice_gives_its_credit_back(company, archive):
