@@ -266,7 +266,7 @@ class Accounting:
         """Walk the log, derive a closed month anew, and compare with what was recorded."""
         need_month(asked.month)
         self._need_intact()
-        with opened(self._archive, self._now()) as books:
+        with opened(self._archive, self._now(), anew=True) as books:
             recorded = books.past().closings.get(asked.month)
             if recorded is None:
                 raise NotFound(f"the month {asked.month} is not closed")
@@ -287,7 +287,7 @@ class Accounting:
         now = self._now()
         with opened(self._archive, now) as books:
             past = books.month(asked.month).past
-        return what_if(past, asked.month, asked.prices, now)
+            return what_if(past, asked.month, asked.prices, now)
 
     def forecast(self, asked: OfMonth) -> ForecastAnswer:
         """Return what a month will come to if all that is held now stays."""
@@ -295,7 +295,7 @@ class Accounting:
         now = self._now() if asked.as_of is None else asked.as_of.at
         with opened(self._archive, now, asked.as_of) as books:
             past = books.past()
-        found = forecast(past, asked.month, now)
+            found = forecast(past, asked.month, now)
         chosen = tuple(each for each in found if asked.customer in {"", each.customer_id})
         return ForecastAnswer(month=asked.month, ordinal=past.ordinal, customers=chosen)
 

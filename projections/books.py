@@ -2,10 +2,13 @@
 
 A closed month is derived from the log up to the ordinal it was closed with, an open one from all of
 it, by the same code: what was issued comes out again, to the byte, or the books say what differs.
+What was held is asked of ``holdings``, which keep it; who verifies opens the books ``anew``: they
+fold the whole log for themselves.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from msgspec import Struct
 
@@ -15,9 +18,10 @@ from engine.domain.metering import Versions, ended, with_version
 from engine.domain.state import Cell
 from projections.answers import Position
 from projections.archive import Archive, Reading
+from projections.holdings import Held
 from projections.invoice import DrawnUp, closed, draw_up, period_digest, settled
 from projections.ledger import MonthRows, Past, Row, corrections, month_rows, terms_of
-from projections.metering import Meters, tags
+from projections.metering import Interval, Meters, tags
 from schemas.billing import BillingFact, ClosedInvoice, Closing, PeriodClosed
 from schemas.envelope import members
 from schemas.errors import InvalidInput, NotFound
@@ -47,10 +51,15 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 
 class Books:
-    """The books of one reading of history. What was derived is kept for as long as it is read."""
+    """The books of one reading of history. What was derived is kept for as long as it is read.
 
-    def __init__(self, reading: Reading, now: Micros) -> None:
+    ``look`` returns the intervals there are, at the reading's end or later, and is called once it
+    matters; None: fold them anew.
+    """
+
+    def __init__(self, reading: Reading, look: Callable[[], Held] | None, now: Micros) -> None:
         self._reading = reading
+        self._held = None if look is None else functools.cache(look)
         self._now = now
         self._pasts: dict[Ordinal, Past] = {}
         self._months: dict[str, MonthBook] = {}
@@ -64,7 +73,7 @@ class Books:
         """Return history up to an ordinal; None is all of it."""
         ordinal = self._reading.ordinal if through is None else through
         if ordinal not in self._pasts:
-            self._pasts[ordinal] = _past(self._reading, ordinal)
+            self._pasts[ordinal] = _past(self._reading, self._held, ordinal)
         return self._pasts[ordinal]
 
     def month(self, month: str) -> MonthBook:
@@ -187,7 +196,8 @@ class Books:
     ) -> None:
         """Add what was found of closed months since the last of them was closed."""
         before = self.past(past.closings[earlier[-1]].ordinal)
-        for customer_id, found in corrections(before, past, earlier).items():
+        changed = [month for month in earlier if self._may_differ(before, past, month)]
+        for customer_id, found in corrections(before, past, changed).items():
             rows.setdefault(customer_id, []).extend(found)
         disputes = list(past.state.corrections.values())
         settled_before = len(before.state.corrections)
@@ -199,12 +209,31 @@ class Books:
             for customer_id in rows:
                 problems.setdefault(customer_id, []).extend(without)
 
+    def _may_differ(self, before: Past, now: Past, month: str) -> bool:
+        """Return whether a month may have been used otherwise than was known before."""
+        if self._held is None or before.state.payers != now.state.payers:
+            return True
+        held, earlier = self._held().then(now.ordinal), self._held().then(before.ordinal)
+        return held.versions != earlier.versions or held.changed_since(
+            before.ordinal, *month_bounds(month)
+        )
+
 
 @contextmanager
-def opened(archive: Archive, now: Micros, as_of: Position | None = None) -> Iterator[Books]:
-    """Open the books on history as it is now, or as it was at a moment."""
-    with archive.reading(as_of) as reading:
-        yield Books(reading, now if as_of is None else as_of.at)
+def opened(
+    archive: Archive, now: Micros, as_of: Position | None = None, *, anew: bool = False
+) -> Iterator[Books]:
+    """Open the books on history as it is now, or as it was at a moment.
+
+    ``anew`` folds all of it again, for who does not want to rely on what was kept.
+    """
+    with archive.reading(as_of) as reading, ExitStack() as looks:
+
+        def look() -> Held:
+            # Looked at later than the reading was begun, so that it reaches as far.
+            return looks.enter_context(archive.holdings.look())
+
+        yield Books(reading, None if anew else look, now if as_of is None else as_of.at)
 
 
 def _is_next(past: Past, month: str) -> bool:
@@ -213,8 +242,8 @@ def _is_next(past: Past, month: str) -> bool:
     return last is not None and month == month_of(month_bounds(last)[1])
 
 
-def _past(reading: Reading, through: Ordinal) -> Past:
-    """Fold what money goes by, up to an ordinal: prices and terms first, then what was used."""
+def _past(reading: Reading, held: Callable[[], Held] | None, through: Ordinal) -> Past:
+    """Fold what money goes by, up to an ordinal: prices and terms. What was used is asked for."""
     cell = Cell()
     closings: dict[str, Closing] = {}
     defined: dict[str, Versions] = {key: (meter,) for key, meter in BUILT_IN.items()}
@@ -230,19 +259,33 @@ def _past(reading: Reading, through: Ordinal) -> Past:
                 EVOLVE[type(fact)](cell, fact, at)
                 if isinstance(fact, PeriodClosed):
                     closings[fact.closing.period] = fact.closing
-    definitions = [meter for versions in defined.values() for meter in versions]
-    meters = Meters(definitions)
-    for ordinal, at, fact in reading.facts(tags(definitions)):
-        if ordinal > through:
-            break
-        meters.apply(ordinal, at, fact)
     return Past(
         ordinal=through,
-        intervals=meters.intervals(),
+        intervals=_folded(reading, defined, through)
+        if held is None
+        else lambda start, end: held().then(through).intervals(start, end),
         definitions={key: versions[-1] for key, versions in defined.items()},
         state=cell.state,
         closings=closings,
     )
+
+
+def _folded(
+    reading: Reading, defined: Mapping[str, Versions], through: Ordinal
+) -> Callable[[Micros, Micros], Sequence[Interval]]:
+    """Return what folds all that was used, up to an ordinal, once somebody asks."""
+    definitions = [meter for versions in defined.values() for meter in versions]
+
+    @functools.cache
+    def fold() -> Sequence[Interval]:
+        meters = Meters(definitions)
+        for ordinal, at, fact in reading.facts(tags(definitions)):
+            if ordinal > through:
+                break
+            meters.apply(ordinal, at, fact)
+        return meters.intervals()
+
+    return lambda _start, _end: fold()
 
 
 def _meter_versions(past: Past) -> dict[str, int]:

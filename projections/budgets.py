@@ -35,9 +35,9 @@ def due(archive: Archive, now: Micros) -> list[PassBudget]:
     month = month_of(now)
     with opened(archive, now) as books:
         past = books.past()
-    if not past.state.budgets:
-        return []
-    rows = month_rows(past, month, until=now).rows
+        if not past.state.budgets:
+            return []
+        rows = month_rows(past, month, until=now).rows
     found: list[PassBudget] = []
     for budget in past.state.budgets.values():
         spent = total(

@@ -142,6 +142,45 @@ class Held(Struct, frozen=True, kw_only=True):
         )
         return in_order(then, definitions)
 
+    def changed_since(self, ordinal: Ordinal, start: Micros, end: Micros) -> bool:
+        """Return whether there may be other intervals in [start, end) than when it ended there.
+
+        That is so if one has begun since that touches it, or one that was held then has ended
+        before ``end``. Versions of meters are not looked at.
+        """
+        began = "first_ordinal > ? AND (end_at >= ? OR last_ordinal > ?)"
+        stopped = "last_ordinal > ? AND last_ordinal <= ? AND end_at <= ?"
+        if any(
+            each.start <= end
+            and each.first_ordinal <= self.as_of
+            and (
+                (
+                    each.first_ordinal > ordinal
+                    and (each.end is None or each.end >= start or self._ended_later(each))
+                )
+                or (
+                    each.end is not None
+                    and each.end <= end
+                    and each.last_ordinal is not None
+                    and ordinal < each.last_ordinal <= self.as_of
+                )
+            )
+            for each in self.loose
+        ):
+            return True
+        if not self.runs:
+            return False
+        with database() as db:
+            found = db.execute(
+                "SELECT 1 FROM read_parquet(?) WHERE start_at <= ? AND first_ordinal <= ? "  # noqa: S608  # our own words
+                f"AND (({began}) OR ({stopped})) LIMIT 1",
+                [
+                    [str(path) for path in self.runs], end, self.as_of,
+                    ordinal, start, self.as_of, ordinal, self.as_of, end,
+                ],
+            ).fetchone()  # fmt: skip
+        return found is not None
+
     def _ended_later(self, interval: Interval) -> bool:
         return interval.last_ordinal is not None and interval.last_ordinal > self.as_of
 

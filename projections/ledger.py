@@ -34,11 +34,12 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 class Past(Struct, frozen=True, kw_only=True):
     """History up to an ordinal, as far as money goes by it.
 
-    ``state`` has the prices and terms that held there, ``closings`` what months were closed with.
+    ``intervals`` returns those that touch a time, in the order in which they began. ``state`` has
+    the prices and terms that held there, ``closings`` what months were closed with.
     """
 
     ordinal: Ordinal
-    intervals: Sequence[Interval]
+    intervals: Callable[[Micros, Micros], Iterable[Interval]]
     definitions: Mapping[str, MeterDefinition]
     state: State
     closings: Mapping[str, Closing]
@@ -140,7 +141,7 @@ def month_usage(past: Past, month: str, until: Micros | None = None) -> dict[str
     start, end = month_bounds(month)
     end = end if until is None else max(start, min(end, until))
     used: dict[str, list[Usage]] = {}
-    for row in usage(past.intervals, start, end):
+    for row in usage(past.intervals(start, end), start, end):
         if past.definitions[row.meter].aggregation in ADDITIVE:
             for customer_id, part in _paid(row, past.state):
                 used.setdefault(customer_id, []).append(part)

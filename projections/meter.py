@@ -37,7 +37,8 @@ def _deleted(writer: Writer, fact: s.MeterDeleted, ordinal: Ordinal, at: Micros)
 
 def _end(writer: Writer, key: str, version: int, ordinal: Ordinal, at: Micros) -> None:
     """Let a version measure no more, if it still does."""
-    meter = writer.need(METERS, (key, version))
+    meter = writer.find(METERS, (key, version))
+    assert meter is not None, f"version {version} of {key} was never defined"
     if meter.valid_until is None:
         writer.put(METERS, replace(meter, valid_until=at), ordinal)
 

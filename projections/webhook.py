@@ -27,7 +27,8 @@ def _saved(
 
 
 def _disabled(writer: Writer, fact: s.WebhookDisabled, ordinal: Ordinal, at: Micros) -> None:
-    old = writer.need(WEBHOOKS, fact.webhook_id)
+    old = writer.find(WEBHOOKS, fact.webhook_id)
+    assert old is not None, f"{fact.webhook_id} was disabled before it was made"
     writer.put(WEBHOOKS, disabled(old, fact, at), ordinal)
 
 

@@ -417,6 +417,33 @@ def test_what_nobody_pays_for_is_named(company, archive):
     assert company.admin.project_id in {row.project_id for row in found.usage.unassigned}
 
 
+def test_what_is_kept_gives_what_a_fold_of_the_whole_log_gives(company, tmp_path):
+    """Months, open and closed, from runs on disk and from what is only in memory yet."""
+    read_model = reading(company, tmp_path / "r.db")
+    archive = Archive(
+        History(tmp_path / "history"), company.read, read_model, tmp_path / "metering"
+    )
+
+    def agree(*months):
+        with opened(archive, company.now) as kept, opened(archive, company.now, anew=True) as anew:
+            for month in months:
+                found, folded = kept.month(month), anew.month(month)
+                assert msgspec.json.encode((found.drawn_up, found.usage)) == msgspec.json.encode(
+                    (folded.drawn_up, folded.usage)
+                )
+
+    agree(FEBRUARY)
+    company.close(archive, FEBRUARY)
+    archive.holdings.keep()
+    agree(FEBRUARY, MARCH)
+    company.tell_late()
+    agree(FEBRUARY, MARCH)
+    company.close(archive, MARCH)
+    archive.holdings.keep()
+    company.at(company.now + 3 * DAY)
+    agree(FEBRUARY, MARCH, "2024-04")
+
+
 def test_golden_invoices_come_out_the_same_for_ever(company, archive):
     """If this fails, invoices that were sent can no longer be derived again."""
     company.close(archive, FEBRUARY)

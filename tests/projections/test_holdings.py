@@ -186,6 +186,10 @@ def test_kept_holdings_answer_as_a_fold_of_the_whole_log(tmp_path_factory, log, 
         assert list(usage(then.intervals(start, end), start, end)) == list(
             usage(whole(log), start, end)
         )
+        now = list(usage(held.intervals(start, end), start, end))
+        if held.versions == then.versions and now != list(usage(whole(log), start, end)):
+            assert held.changed_since(then.as_of, start, end)
+        assert not held.changed_since(held.as_of, start, end)
 
 
 def a_log(steps=2000, seed=1):

@@ -130,7 +130,11 @@ def a_past(intervals, ordinal=100):
     for project in ("p", "q"):
         state.payers[project] = (Payer(customer_id="acme", since=0),)
     return Past(
-        ordinal=ordinal, intervals=intervals, definitions=BUILT_IN, state=state, closings={}
+        ordinal=ordinal,
+        intervals=lambda _start, _end: intervals,
+        definitions=BUILT_IN,
+        state=state,
+        closings={},
     )
 
 
