@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from itertools import batched, groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from cli.session import Session, command, group
 
 invoice_app = group("What customers owe for a month: drafts, invoices, and why.")
 WALK_S = 700.0
+ISSUED_AT_ONCE = 1000  # as many as the API takes
 
 Month = Annotated[str | None, typer.Option(help="A month, as 2026-10; none: the last one.")]
 OfCustomer = Annotated[str | None, typer.Option("--customer", help="Of this customer alone.")]
@@ -116,14 +118,18 @@ def identify(client: Client, reference: str) -> str:
 def list_(session: Session, *, month: Month = None, customer: OfCustomer = None) -> None:
     """List the invoices of closed months, the newest first."""
     who = CUSTOMERS.identify(session.client, customer) if customer else None
+    found = _listed(session.client, month=month, customer=who)
+    session.show_all(_named(session.client, found), LIST_COLUMNS)
+
+
+def _listed(client: Client, **asked: str | None) -> list[Row]:
+    """Return invoices of closed months, page by page, the newest first."""
     found: list[Row] = []
     marker = None
-    while page := session.client.get(
-        "/v1/invoices", month=month, customer=who, marker=marker, limit=1000
-    )["invoices"]:
+    while page := client.get("/v1/invoices", marker=marker, limit=1000, **asked)["invoices"]:
         found += page
         marker = page[-1]["id"]
-    session.show_all(_named(session.client, found), LIST_COLUMNS)
+    return found
 
 
 @command(invoice_app, "months", reads=True)
@@ -294,11 +300,15 @@ def issue(
     client.timeout_s = WALK_S
     wanted = list(references or ())
     if month:
-        found = client.get("/v1/invoices", month=month, status="closed", limit=1000)["invoices"]
+        found = _listed(client, month=month, status="closed")
         wanted += [row["id"] for row in reversed(found)]
     elif not wanted:
         raise Problem("say which invoices, or --month", exit_code=USAGE)
-    issued = [client.post(f"/v1/invoices/{quoted(each)}/issue", {}) for each in wanted]
+    issued: list[Row] = []
+    for _, of_month in groupby(wanted, key=lambda each: each.partition(".")[0]):
+        for first, *also in batched(of_month, ISSUED_AT_ONCE):
+            path = f"/v1/invoices/{quoted(first)}/issue"
+            issued += client.post(path, {"also": also})["issued"]
     session.show_all(issued, [("NUMBER", "number"), ("ID", "invoice_id")])
 
 

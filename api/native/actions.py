@@ -109,6 +109,10 @@ def _need_call(call: Call, kind: str, body: dict[str, Any]) -> None:
     """
     if kind == "RefuseRequest":
         raise Forbidden("what an edge refuses, it records by itself")
+    if kind == "IssueInvoice":
+        raise Forbidden(
+            "an invoice is issued with POST /v1/invoices/{id}/issue, which derives its month anew"
+        )
     if kind == "CreateWebhook":
         raise Forbidden("a webhook is made with POST /v1/webhooks, which looks where it leads")
     if kind == "UpdateWebhook" and (body.get("url") or body.get("secret")):

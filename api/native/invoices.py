@@ -20,14 +20,28 @@ from api.routing import Routes
 from api.writing import write
 from projections.accounting import ExportAnswer, InvoiceAnswer
 from projections.paper import Paper, as_html, as_pdf, paper
-from schemas.billing import STANDARD, Currency, Invoice, IssueInvoice, PriceRule
+from schemas.billing import (
+    ISSUED_AT_ONCE,
+    STANDARD,
+    Currency,
+    Invoice,
+    IssueInvoice,
+    PriceRule,
+)
 from schemas.envelope import Refused
 from schemas.errors import InvalidInput, NotFound
+from schemas.ids import Id
 from schemas.metering import MeterKey
 from schemas.units import Micros, Name
 
 READ, READ_MONTHS = "billing:invoices:read", "billing:periods:read"
 BILL_S = 120.0
+
+
+class Others(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Invoices of the same month that are issued with one: the month is derived once for all."""
+
+    also: Annotated[tuple[Id, ...], msgspec.Meta(max_length=ISSUED_AT_ONCE)] = ()
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +64,7 @@ _derived = msgspec.json.Decoder(InvoiceAnswer).decode
 _exported = msgspec.json.Decoder(ExportAnswer).decode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _prices = msgspec.json.Decoder(Draft)
+_others = msgspec.json.Decoder(Others)
 _nothing = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -172,9 +187,13 @@ async def explain(call: Call) -> Answer:
 
 
 async def issue(call: Call) -> Answer:
-    """POST /v1/invoices/{id}/issue: give it its number, once it has come out again."""
-    invoice = _known(call)
-    if invoice.status == "closed":
+    """POST /v1/invoices/{id}/issue: give it its number, once its month has come out again."""
+    also = (await call.decode(_others)).also
+    wanted = [_known(call, each) for each in (call.args[0], *also)]
+    invoice = wanted[0]
+    if any(each.period != invoice.period for each in wanted):
+        raise InvalidInput("invoices that are issued together are of one month")
+    if any(each.status == "closed" for each in wanted):
         answer = await ask(call, "verify_month", {"month": invoice.period}, WALK_S)
         verified = _nothing.decode(answer.body)
         if not verified["verified"]:
@@ -187,14 +206,17 @@ async def issue(call: Call) -> Answer:
                     hint="`cumulog invoice verify` tells what differs.",
                 )
             )
-    reply = await write(call, IssueInvoice(invoice_id=invoice.invoice_id))
-    return json_answer({"invoice_id": invoice.invoice_id, "number": reply["number"]})
+    reply = await write(call, IssueInvoice(invoice_id=invoice.invoice_id, also=also))
+    numbers = reply.get("numbers", {invoice.invoice_id: reply["number"]})
+    issued = [{"invoice_id": each, "number": number} for each, number in numbers.items()]
+    one = {"invoice_id": invoice.invoice_id, "number": reply["number"]}
+    return json_answer(one | {"issued": issued})
 
 
-def _known(call: Call) -> Invoice:
-    invoice = call.edge.reader.invoice(call.args[0])
+def _known(call: Call, invoice_id: str) -> Invoice:
+    invoice = call.edge.reader.invoice(invoice_id)
     if invoice is None:
-        raise NotFound(f"there is no invoice {call.args[0][:100]!r} of a closed month")
+        raise NotFound(f"there is no invoice {invoice_id[:100]!r} of a closed month")
     return invoice
 
 
@@ -221,4 +243,4 @@ def add(routes: Routes) -> None:
     parts = ("customer", "dataset", "version", "format", "part")
     routes.add("GET", f"{month}/focus", focus, READ, query=parts, gives="text/csv", present=True)
     routes.add("GET", f"{one}/lines/{{}}", explain, READ)
-    routes.add("POST", f"{one}/issue", issue, "IssueInvoice")
+    routes.add("POST", f"{one}/issue", issue, "IssueInvoice", body=_others)

@@ -27,6 +27,7 @@ from schemas.billing.customer import (
     UpdateCustomer,
 )
 from schemas.billing.period import (
+    ISSUED_AT_ONCE,
     BillingSet,
     BillingSettings,
     ClosedInvoice,
@@ -64,6 +65,7 @@ type BillingAction = PriceAction | CustomerAction | PeriodAction | BudgetAction
 type BillingFact = PriceFact | CustomerFact | PeriodFact | BudgetFact
 
 __all__ = [
+    "ISSUED_AT_ONCE",
     "STANDARD",
     "AssignProject",
     "BillingAction",

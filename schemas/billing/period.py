@@ -18,6 +18,7 @@ Money = Annotated[str, Meta(pattern=r"^-?[0-9]{1,30}(\.[0-9]{1,12})?\Z")]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 type InvoiceStatus = Literal["closed", "issued", "voided"]
 CUSTOMERS_MAX = 2000
+ISSUED_AT_ONCE = 1000
 
 
 class BillingSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,10 +108,16 @@ class Invoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     void_reason: str = ""
 
 
-class IssueInvoice(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
-    """Give an invoice of a closed month the next number; from then on it is to be paid."""
+class IssueInvoice(
+    Struct, frozen=True, kw_only=True, tag=True, tag_field="type", omit_defaults=True
+):
+    """Give an invoice of a closed month the next number; from then on it is to be paid.
+
+    ``also`` are others of the same month, which get the numbers after it, in their order.
+    """
 
     invoice_id: Id
+    also: Annotated[tuple[Id, ...], Meta(max_length=ISSUED_AT_ONCE)] = ()
 
 
 class VoidInvoice(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):

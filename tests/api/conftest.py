@@ -40,9 +40,10 @@ class Reply:
 class Api:
     """An HTTP client with one token."""
 
-    def __init__(self, url: str, token: str = "") -> None:
+    def __init__(self, url: str, token: str = "", *, timeout_s: float = 60.0) -> None:
         self.url = url
         self.token = token
+        self.timeout_s = timeout_s
 
     def __call__(
         self,
@@ -59,7 +60,7 @@ class Api:
         if body is not None:
             raw = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=self.timeout_s)
         try:
             connection.request(method, path, raw, sent | (headers or {}))
             return Reply(connection.getresponse())

@@ -88,6 +88,13 @@ def test_nobody_else_closes_a_month(cloud: Cloud):
     forged = cloud.admin("POST", "/v1/actions", {"type": "ClosePeriod", "closing": closing})
 
     assert forged.status == 403
+    # Whoever submits the action itself has derived nothing.
+    issue = {"type": "IssueInvoice", "invoice_id": "2026-01.somebody"}
+    refused = cloud.admin("POST", "/v1/actions", issue)
+    assert (refused.status, "derives its month" in refused.body["detail"]) == (403, True)
+    path = "/v1/invoices/2026-01.somebody/issue"
+    assert cloud.admin("POST", path, {"also": ["../x"]}).status == 400
+    assert cloud.admin("POST", path, {}).status == 404
     assert cloud.demo("POST", "/v1/billing/months/2026-02/close", {}).status == 403
     assert cloud.demo("GET", f"/v1/billing/months/{this_month(cloud)}").status == 403
 

@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import uuid_utils
+import yaml
 
 from engine.bus.client import Bus
 from engine.bus.service import submit
@@ -20,6 +26,7 @@ from schemas.config import Config
 from schemas.envelope import Accepted, Actor, Outcome, Request
 from schemas.samples import ReportSamples, Rollup
 from schemas.units import SECOND
+from tests.api.conftest import Api, Reply, credentials
 from tests.cli.running import Up, clean_environment
 from tests.clock import Clock
 
@@ -35,6 +42,9 @@ OWED = {
 }
 SOON = Decimal("0.05")
 
+AFTERWARDS = datetime(2026, 12, 3, 8, 0, tzinfo=UTC)
+LOST_S = 5.0  # after which somebody asks again; who asks history is not told of its end
+ISSUED = ["INV-2026-000004", "INV-2026-000005", "INV-2026-000006"]
 NIGHT = datetime(2026, 10, 31, tzinfo=UTC)  # of which a host tells, early or late
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -161,6 +171,10 @@ def test_a_month_goes_by_as_told(tmp_path: Path):
             assert abs(owed[customer] - total) < SOON, customer
         assert not happens
         _needs_correction(json.loads(shell.run("cumulog invoice show 2026-11.$cirrus -o json")))
+        clock.set_to(AFTERWARDS)
+        admin = _administrator(cloud)
+        _closes_once(cloud, admin, "2026-11")
+        _issues_once(cloud, admin, "2026-11")
     finally:
         shell.close()
         if cloud.process is not None:
@@ -178,3 +192,69 @@ def _needs_correction(draft: dict) -> None:
     assert [line[0] for line in said] == ["Reversal: traffic", "Corrected: traffic"]
     assert [Decimal(line[1]) for line in said] == [-90, 120]
     assert [line[2] for line in said] == [0, 1]
+
+
+def _administrator(cloud: Up) -> Api:
+    auth = yaml.safe_load((cloud.state_dir / "clouds.yaml").read_text())["clouds"]["cumulog"][
+        "auth"
+    ]
+    anyone = Api(auth["auth_url"].removesuffix("/identity/v3"))
+    asked = credentials(auth["username"], auth["password"], auth["project_name"])
+    reply = anyone("POST", "/identity/v3/auth/tokens", asked)
+    assert reply.status == 201, reply
+    return Api(anyone.url, reply.headers["x-subject-token"], timeout_s=LOST_S)
+
+
+def _until_done(post: Callable[[], Reply]) -> Reply:
+    """Ask again for as long as nobody is there to answer, or whoever was asked is not any more."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(TimeoutError):
+            if (reply := post()).status not in {502, 503, 504}:
+                return reply
+    pytest.fail("nobody answers")
+
+
+def _closes_once(cloud: Up, admin: Api, month: str) -> None:
+    """Close a month three times at once, and kill whoever closes it."""
+    path = f"/v1/billing/months/{month}/close"
+    with ThreadPoolExecutor(3) as many:
+        asked = [many.submit(_until_done, lambda: admin("POST", path, {})) for _ in range(3)]
+        os.kill(cloud.pids()["archiver"], signal.SIGKILL)
+        replies = [each.result() for each in asked]
+
+    # Of a closing whose answer was lost, whoever asks again hears that the month is closed.
+    assert {reply.status for reply in replies} <= {200, 409}, replies
+    for refused in (reply for reply in replies if reply.status == 409):
+        assert "is closed" in refused.body["detail"]
+    story = admin("GET", f"/v1/why/{month}").body["events"]
+    assert [e["tag"] for e in story if e["kind"] == "fact"].count("billing.period.closed.v1") == 1
+    assert admin("POST", f"/v1/billing/months/{month}/verify", {}).body["verified"] is True
+
+
+def _issues_once(cloud: Up, admin: Api, month: str) -> None:
+    """Issue invoices at once, with one key and with none, and kill whoever gives the numbers."""
+    found = admin("GET", f"/v1/invoices?month={month}&status=closed").body["invoices"]
+    first, *others = [row["id"] for row in found]
+    body = {"also": others}
+
+    def issue(one: str, body: dict, key: str) -> Callable[[], Reply]:
+        headers = {"Idempotency-Key": key} if key else {}
+        return lambda: admin("POST", f"/v1/invoices/{one}/issue", body, headers=headers)
+
+    together = issue(first, body, "of-november")
+    alone = [issue(each, {}, "") for each in others]
+    with ThreadPoolExecutor(6) as many:
+        asked = [many.submit(_until_done, post) for post in (together, *alone, together, *alone)]
+        os.kill(cloud.pids()["engine"], signal.SIGKILL)
+        replies = [each.result() for each in asked]
+    again = together()
+    other = issue(first, {}, "of-november")()
+
+    assert {reply.status for reply in replies} == {200}, replies
+    told = {(row["invoice_id"], row["number"]) for r in replies for row in r.body["issued"]}
+    assert sorted(number for _, number in told) == ISSUED
+    assert again.body == replies[0].body
+    assert (other.status, b"of-november" in other.raw) == (409, True), other
+    listed = admin("GET", f"/v1/invoices?month={month}&status=issued").body["invoices"]
+    assert {(row["id"], row["number"]) for row in listed} == told

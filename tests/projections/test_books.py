@@ -390,6 +390,28 @@ def test_numbers_have_no_gaps_and_a_voided_invoice_gives_its_credit_back(company
     assert state.invoices[acme].status == "voided"
 
 
+def test_invoices_are_issued_together_if_they_are_of_one_month(company, archive):
+    company.close(archive, FEBRUARY)
+    company.close(archive, MARCH)
+    state = company.cell.state
+    first, *others = [i for i, found in state.invoices.items() if found.period == FEBRUARY]
+    (march, *_) = [i for i, found in state.invoices.items() if found.period == MARCH]
+    company.ok(company.admin, IssueInvoice(invoice_id=others[0]))
+
+    for wrong in (march, "2024-02.nobody"):
+        company.refused(company.admin, IssueInvoice(invoice_id=first, also=(wrong,)))
+    told = company.ok(company.admin, IssueInvoice(invoice_id=first, also=(*others, first)))
+    again = company.ok(company.admin, IssueInvoice(invoice_id=first, also=tuple(others)))
+
+    numbers = told["numbers"]
+    assert numbers[others[0]] == "INV-2024-000001", "it keeps what it has"
+    assert sorted(numbers.values()) == [f"INV-2024-{n + 1:06d}" for n in range(len(others) + 1)]
+    assert again == told
+    assert state.invoices_issued == len(others) + 1
+    company.ok(company.admin, VoidInvoice(invoice_id=others[0], reason="a test"))
+    company.refused(company.admin, IssueInvoice(invoice_id=first, also=(others[0],)))
+
+
 def test_a_project_that_changes_hands_is_billed_to_each_for_its_part(company, archive):
     company.at(END + 10 * DAY)
     web = company.actors["bolt-web"].project_id

@@ -108,22 +108,27 @@ def _need_sums(state: State, month: str, invoice: s.ClosedInvoice) -> None:
 
 
 def issue_invoice(cell: Cell, ctx: Context, action: s.IssueInvoice) -> Decision:
-    """Give an invoice the next number."""
+    """Give invoices the next numbers; those that have one keep it."""
     state = cell.state
-    invoice = _find(state, action.invoice_id)
-    if invoice.status == "voided":
-        raise Conflict("the invoice was voided")
-    reply: dict[str, object] = {"invoice_id": invoice.invoice_id}
-    if invoice.status == "issued":
-        return [], reply | {"number": invoice.number}
-    settings = state.billing
-    number = f"{settings.prefix}{month_of(ctx.now)[:4]}-{state.invoices_issued + 1:06d}"
-    fact = s.InvoiceIssued(
-        invoice_id=invoice.invoice_id,
-        number=number,
-        due_at=ctx.now + settings.payment_days * DAY,
-    )
-    return [fact], reply | {"number": number}
+    wanted = [_find(state, each) for each in dict.fromkeys((action.invoice_id, *action.also))]
+    if any(invoice.period != wanted[0].period for invoice in wanted):
+        raise InvalidInput("invoices that are issued together are of one month")
+    facts: list[Fact] = []
+    numbers: dict[str, str] = {}
+    for invoice in wanted:
+        if invoice.status == "voided":
+            raise Conflict(f"the invoice {invoice.invoice_id} was voided")
+        number = invoice.number
+        if invoice.status != "issued":
+            year, count = month_of(ctx.now)[:4], state.invoices_issued + len(facts) + 1
+            number = f"{state.billing.prefix}{year}-{count:06d}"
+            due_at = ctx.now + state.billing.payment_days * DAY
+            facts.append(
+                s.InvoiceIssued(invoice_id=invoice.invoice_id, number=number, due_at=due_at)
+            )
+        numbers[invoice.invoice_id] = number
+    reply = {"invoice_id": action.invoice_id, "number": numbers[action.invoice_id]}
+    return facts, reply | ({"numbers": numbers} if action.also else {})
 
 
 def void_invoice(cell: Cell, ctx: Context, action: s.VoidInvoice) -> Decision:
