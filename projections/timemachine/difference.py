@@ -24,6 +24,7 @@ from schemas.errors import InvalidInput
 from schemas.units import Ordinal
 
 CHANGES_MAX = 20_000
+NOTED_MAX = 5 * CHANGES_MAX  # with what was changed and changed back
 # That anything has changed, and how work stands: neither is a thing that anybody has.
 _LEFT_OUT = (CHANGED, OPERATIONS)
 
@@ -102,6 +103,8 @@ class Noting(Writer):
             shown = before if resource is None else resource
             if shown is None or self._project_id not in {None, project_of(table, shown)}:
                 return
+            if len(self.noted) >= NOTED_MAX:
+                raise _too_much()
             fields = _there(before)
             noted = self.noted[row] = _Noted(fields, fields, shown, self.ordinal, {})
         after = _there(resource)
@@ -111,6 +114,11 @@ class Noting(Writer):
                 noted.set_at[name] = self.ordinal
         for name in was.keys() - (after or {}).keys():
             noted.set_at[name] = self.ordinal
+        if after is None and noted.before is None:
+            del self.noted[
+                row
+            ]  # made and gone: there is nothing to tell of, however much there was
+            return
         noted.now, noted.ordinal = after, self.ordinal
         noted.resource = noted.resource if resource is None else resource
 
@@ -151,8 +159,12 @@ def difference(
         if change is not None:
             found.append(change)
         if len(found) > CHANGES_MAX:
-            raise TooMuchChanged(f"more than {CHANGES_MAX} things changed from one to the other")
+            raise _too_much()
     return sorted(found, key=lambda change: (change.ordinal, change.table, change.key))
+
+
+def _too_much() -> TooMuchChanged:
+    return TooMuchChanged(f"more than {CHANGES_MAX} things changed from one to the other")
 
 
 def _change(table: Table[Any], key: Key, noted: _Noted) -> Change | None:

@@ -11,15 +11,13 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
 
 from msgspec import Struct
 
 from projections import models, store
-from projections.models import StoredCommit, apply_commit, decode_stored, last_ordinal
+from projections.models import apply_commit, decode_stored, last_ordinal
 from projections.store import Writer
-from projections.timemachine.difference import difference, encode_changes
 from schemas.errors import InvalidInput
 from schemas.units import Micros, Ordinal
 
@@ -28,12 +26,10 @@ from schemas.units import Micros, Ordinal
 SNAPSHOT_ORDINALS, SNAPSHOT_SHARE = 20_000, 25
 SNAPSHOTS_MAX, SNAPSHOT_BYTES_MAX = 64, 4 * 2**30
 MOMENTS_MAX, MOMENT_BYTES_MAX = 16, 1 * 2**30
-DIFFERENCES_MAX = 8
 ENDS_MAX = 4096
 COPIES_MAX = 3
 BATCH_COMMITS_MAX = 500
 SNAPSHOT, MOMENT, TEMPORARY = "snapshot-", "moment-", ".building-"
-DIFFERENCE = "difference-"
 # What a moment reads in the node's read model as it is now, up to its own ordinal.
 TOLD = ("timeline", "request_alarms")
 
@@ -43,16 +39,6 @@ type Read = Callable[[int], Iterable[tuple[int, bytes]]]
 class Moment(Struct, frozen=True, kw_only=True):
     """A moment: the end of a commit, its time, and the file with what could be read then."""
 
-    ordinal: Ordinal
-    at: Micros
-    file: str
-
-
-class Difference(Struct, frozen=True, kw_only=True):
-    """Two moments, 0 the beginning of all, and the file with what changed (``Change``, JSON)."""
-
-    since: Ordinal
-    since_at: Micros
     ordinal: Ordinal
     at: Micros
     file: str
@@ -146,57 +132,6 @@ class Moments:
                 if attempt == COPIES_MAX - 1:
                     raise
         raise AssertionError("unreachable")
-
-    def between(self, since: Ordinal, through: Ordinal, project_id: str | None) -> Difference:
-        """Return what changed from one moment to another; 0 is before everything.
-
-        Raises:
-            BeforeFirstEvent, InTheFuture: there is no such moment.
-            difference.TooMuchChanged: it is more than is told at once.
-        """
-        earlier = self.at(since) if since else Moment(ordinal=0, at=0, file="")
-        later = self.at(through)
-        of = "all" if project_id is None else sha256(project_id.encode()).hexdigest()[:32]
-        path = self._directory / f"{DIFFERENCE}{earlier.ordinal}-{later.ordinal}-{of}.json"
-        if path.exists():
-            path.touch()
-        else:
-            self._write_difference(path, earlier, later, project_id)
-        return Difference(
-            since=earlier.ordinal,
-            since_at=earlier.at,
-            ordinal=later.ordinal,
-            at=later.at,
-            file=str(path),
-        )
-
-    def _write_difference(
-        self, path: Path, earlier: Moment, later: Moment, project_id: str | None
-    ) -> None:
-        scratch = self._scratch()
-        try:
-            if earlier.file:
-                shutil.copyfile(earlier.file, scratch)
-            with closing(store.open_scratch(scratch)) as db:
-                if not earlier.file:
-                    store.create(db, models.made_by(), models.STATEMENTS)
-                base = Writer(db, tells=False)
-                changes = difference(base, self._commits(base, later.ordinal), project_id)
-            beside = scratch.with_suffix(".json")
-            beside.write_bytes(encode_changes(changes))
-            beside.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-        kept = sorted(self._directory.glob(f"{DIFFERENCE}*"), key=lambda one: one.stat().st_mtime)
-        for old in kept[:-DIFFERENCES_MAX]:
-            old.unlink()
-
-    def _commits(self, base: Writer, through: Ordinal) -> Iterator[StoredCommit]:
-        for _, data in self._read(base.position.seq):
-            commit = decode_stored(data)
-            if last_ordinal(commit) > through:
-                return
-            yield commit
 
     def newest(self) -> Ordinal:
         """Return the ordinal of the newest snapshot; 0 if there is none."""

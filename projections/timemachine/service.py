@@ -25,6 +25,7 @@ from projections.timemachine.worker import (
     decode_asked,
     decode_told,
     encode,
+    job_of,
     refusal,
 )
 from schemas.config import Config
@@ -110,7 +111,7 @@ class TimeMachine:
         """``position`` is the read model's."""
         self._config = config
         self._position = position
-        # Load that is decided anew takes long, and keeps nobody from reading.
+        # To compare, or to decide load anew, takes long, and keeps nobody from reading.
         self._workers: dict[Job, Worker] = {job: Worker(config, job) for job in JOBS}
         self._waiting: dict[bytes, asyncio.Task[Told]] = {}
         self._snapshot: Ordinal = 0
@@ -140,8 +141,7 @@ class TimeMachine:
         if task is None:
             if len(self._waiting) >= WAITING_MAX:
                 return Told(error=refusal(Unavailable("too much is asked about the past at once")))
-            job: Job = "moments" if asked.changed is None else "reruns"
-            task = asyncio.create_task(self._workers[job].ask(asked))
+            task = asyncio.create_task(self._workers[job_of(asked)].ask(asked))
             self._waiting[key] = task
             task.add_done_callback(lambda _: self._waiting.pop(key, None))
         return await asyncio.shield(task)

@@ -22,12 +22,13 @@ from engine.log.replay_all import replay_log
 from engine.rerun import Changed, Compared, Rerun, decode_full
 from projections.history import History, history_path
 from projections.models import LogDiffers, decode_stored, last_ordinal
-from projections.timemachine.moments import Difference, Moment, Moments, Read
+from projections.timemachine.differences import Difference, Differences
+from projections.timemachine.moments import Moment, Moments, Read
 from schemas.config import Config
 from schemas.errors import Rejected, Unavailable
 from schemas.units import Ordinal
 
-type Job = Literal["moments", "reruns"]
+type Job = Literal["moments", "differences", "reruns"]
 JOBS: tuple[Job, ...] = get_args(Job.__value__)
 
 LOST_S = 2.0  # whoever asked is told rather than kept waiting
@@ -72,6 +73,13 @@ encode = msgspec.json.Encoder().encode
 _decode_config = msgspec.json.Decoder(Config).decode
 
 
+def job_of(asked: Asked) -> Job:
+    """Return whose work a question is: each job has a process, and keeps none of the others."""
+    if asked.changed is not None:
+        return "reruns"
+    return "moments" if asked.since is None else "differences"
+
+
 def refusal(error: Rejected) -> Refusal:
     """Return a refusal as it is told."""
     return Refusal(code=error.code, status=error.status, reason=error.reason, hint=error.hint)
@@ -97,25 +105,28 @@ def log_of(config: Config, *, lost_s: float = LOST_S) -> Read:
 
 
 def main(job: Job, source: BinaryIO, out: BinaryIO) -> None:
-    """Answer until the input ends. There is one process at a time for moments: it cleans up."""
+    """Answer until the input ends. There is one process at a time for each: it cleans up."""
     config = _decode_config(source.readline())
     read = log_of(config)
-    moments = Moments(Path(config.state_dir) / "read" / f"{config.node}.sqlite", read)
+    model = Path(config.state_dir) / "read" / f"{config.node}.sqlite"
+    moments, differences = Moments(model, read), Differences(model, read)
     if job == "moments":
         moments.begin()
+    elif job == "differences":
+        differences.begin()
     for line in iter(source.readline, b""):
         asked = decode_asked(line)
-        out.write(encode(answered(moments, read, asked)) + b"\n")
+        out.write(encode(answered(moments, differences, read, asked)) + b"\n")
         out.flush()
 
 
-def answered(moments: Moments, read: Read, asked: Asked) -> Told:
+def answered(moments: Moments, differences: Differences, read: Read, asked: Asked) -> Told:
     """Answer one question."""
     try:
         if asked.changed is not None:
             return Told(compared=compared(read, asked.since or 0, asked.ordinal, asked.changed))
         if asked.since is not None:
-            found = moments.between(asked.since, asked.ordinal, asked.project)
+            found = differences.between(asked.since, asked.ordinal, asked.project)
             return Told(difference=found)
         if asked.ordinal:
             return Told(moment=moments.at(asked.ordinal))

@@ -8,16 +8,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.rerun import Changed
 from projections import models, store
 from projections.explanation import fields_of
 from projections.models import apply_commit, decode_stored, last_ordinal
 from projections.timemachine import difference as told_of
 from projections.timemachine.difference import TooMuchChanged, decode_changes, project_of
-from projections.timemachine.moments import DIFFERENCES_MAX, BeforeFirstEvent, moments_path
+from projections.timemachine.differences import KEPT_MAX, Differences, differences_path
+from projections.timemachine.moments import BeforeFirstEvent, InTheFuture
+from projections.timemachine.worker import JOBS, Asked, job_of
+from schemas.network import CreateNetwork, DeleteNetwork
 from tests.engine.stories import Story as RandomStory
 from tests.golden.build import golden_log
 from tests.projections.story import Story, a_small_story, projected
-from tests.projections.test_timemachine import moments_of
+
+
+def differences_of(story, path):
+    differences = Differences(path, story.read)
+    differences.begin()
+    return differences
+
 
 NOT_TOLD = {"identity_changed", "operations", "usage"}
 
@@ -53,8 +63,8 @@ def states(commits):
         return found
 
 
-def told(moments, since, through, project_id=None):
-    found = moments.between(since, through, project_id)
+def told(differences, since, through, project_id=None):
+    found = differences.between(since, through, project_id)
     return found, decode_changes(Path(found.file).read_bytes())
 
 
@@ -63,12 +73,12 @@ def value(fields, name):
     return name in fields, fields.get(name)
 
 
-def assert_told_in_full(moments, then, since, through, project_id=None, *, alone=False):
+def assert_told_in_full(differences, then, since, through, project_id=None, *, alone=False):
     """All that differs is told, nothing else, and what set each field.
 
     ``alone``: each commit is one request's, so that what was before and after it is known.
     """
-    found, changes = told(moments, since, through, project_id)
+    found, changes = told(differences, since, through, project_id)
     before, after = then[found.since], then[found.ordinal]
     ends = sorted(then)
     seen = {}
@@ -105,7 +115,7 @@ def test_all_that_differs_is_told_of_everything_there_is(tmp_path, project):
     story.commits = list(enumerate(golden_log(), 1))
     path = tmp_path / "n.sqlite"
     head = projected(story, path).position.ordinal
-    moments = moments_of(story, path)
+    differences = differences_of(story, path)
     then = states(story.commits)
     whose = [None]
     if project:
@@ -113,7 +123,7 @@ def test_all_that_differs_is_told_of_everything_there_is(tmp_path, project):
 
     for project_id in whose:
         for since, through in ((0, head), (head // 3, head), (head // 2, head // 2 + 40)):
-            assert_told_in_full(moments, then, since, through, project_id)
+            assert_told_in_full(differences, then, since, through, project_id)
 
 
 @settings(max_examples=5, deadline=None)
@@ -129,7 +139,18 @@ def test_all_that_differs_is_told_of_any_story(seed, data, tmp_path_factory):
     since, through = sorted(data.draw(st.tuples(*[st.integers(first, head)] * 2)))
 
     then = states(story.commits)
-    assert_told_in_full(moments_of(story, path), then, since, through, alone=True)
+    assert_told_in_full(differences_of(story, path), then, since, through, alone=True)
+
+
+def test_whoever_compares_keeps_nobody_from_reading_a_moment():
+    """Each kind of question has a process of its own, whether it folds much or little."""
+    asked = (
+        Asked(ordinal=9),
+        Asked(ordinal=9, since=0),
+        Asked(ordinal=9, since=0, changed=Changed()),
+    )
+
+    assert [job_of(one) for one in asked] == [*JOBS]
 
 
 def test_nothing_changes_from_a_moment_to_itself(tmp_path):
@@ -137,7 +158,7 @@ def test_nothing_changes_from_a_moment_to_itself(tmp_path):
     path = tmp_path / "n.sqlite"
     projected(story, path)
 
-    found, changes = told(moments_of(story, path), 60, 60)
+    found, changes = told(differences_of(story, path), 60, 60)
 
     assert changes == []
     assert found.since == found.ordinal
@@ -148,14 +169,35 @@ def test_too_much_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     story = a_small_story()
     path = tmp_path / "n.sqlite"
     head = projected(story, path).position.ordinal
-    moments = moments_of(story, path)
+    differences = differences_of(story, path)
 
     with pytest.raises(TooMuchChanged, match="more than 5"):
-        moments.between(0, head, None)
-    with pytest.raises(BeforeFirstEvent):
-        moments.between(1, head, None)
+        differences.between(0, head, None)
+    for since, through in ((1, head), (0, 1)):
+        with pytest.raises(BeforeFirstEvent):
+            differences.between(since, through, None)
+    with pytest.raises(InTheFuture):
+        differences.between(0, head + 1, None)
 
-    assert [one.name for one in moments_path(path).iterdir()] == [f"moment-{head}.sqlite"]
+    assert [*differences_path(path).iterdir()] == []
+
+
+def test_what_is_noted_is_bounded_and_what_came_and_went_is_forgotten(tmp_path, monkeypatch):
+    story = a_small_story()
+    path = tmp_path / "n.sqlite"
+    began = projected(story, path).position.ordinal
+    for number in range(9):
+        made = story.ok(story.demo, CreateNetwork(name=f"n{number}"))
+        story.ok(story.demo, DeleteNetwork(network_id=made["network_id"]))
+    monkeypatch.setattr(told_of, "NOTED_MAX", 4)
+    differences = differences_of(story, path)
+
+    _, changes = told(differences, began, story.cell.state.ordinal, story.demo.project_id)
+    assert changes == []
+    for number in range(5):
+        story.ok(story.demo, CreateNetwork(name=f"n{number}"))
+    with pytest.raises(TooMuchChanged):
+        differences.between(began, story.cell.state.ordinal, None)
 
 
 def test_nothing_sealed_is_told(tmp_path):
@@ -165,7 +207,7 @@ def test_nothing_sealed_is_told(tmp_path):
     head = projected(story, path).position.ordinal
     middle = head // 2
 
-    found, _ = told(moments_of(story, path), 0, middle)
+    found, _ = told(differences_of(story, path), 0, middle)
 
     text = Path(found.file).read_bytes()
     assert b"key_id" in text
@@ -176,14 +218,14 @@ def test_what_was_found_is_kept_and_bounded(tmp_path):
     story = a_small_story()
     path = tmp_path / "n.sqlite"
     projected(story, path)
-    moments = moments_of(story, path)
+    differences = differences_of(story, path)
     read = []
-    moments._read = lambda after: read.append(after) or story.read(after)
+    differences._read = lambda after: read.append(after) or story.read(after)
 
-    for through in range(60, 60 + DIFFERENCES_MAX + 4):
-        moments.between(50, through, None)
+    for through in range(60, 60 + KEPT_MAX + 4):
+        differences.between(50, through, None)
     asked = len(read)
-    moments.between(50, 60 + DIFFERENCES_MAX + 3, None)
+    differences.between(50, 60 + KEPT_MAX + 3, None)
 
-    assert len(list(moments_path(path).glob("difference-*"))) <= DIFFERENCES_MAX
+    assert len(list(differences_path(path).iterdir())) <= KEPT_MAX
     assert len(read) == asked
