@@ -8,6 +8,7 @@ answered with the present.
 """
 
 from collections import Counter, OrderedDict
+from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -176,10 +177,10 @@ async def _edge(call: "Call", ordinal: Ordinal, at: Micros | None) -> "Edge":
     key = end, at or 0
     kept = pasts.edges.get(key)
     if kept is not None:
-        if kept.reader.position() == end:
+        if _is_there(kept, end):
             pasts.edges.move_to_end(key)
             return kept
-        pasts.edges.pop(key).reader.close()  # its file is not there any more
+        pasts.edges.pop(key).reader.close()
     moment = (await told(call, Asked(ordinal=ordinal))).moment
     assert moment is not None, "a question for a moment is answered with one"
     if len(pasts.ends) >= KNOWN_MAX:
@@ -195,6 +196,13 @@ async def _edge(call: "Call", ordinal: Ordinal, at: Micros | None) -> "Edge":
     if found.reader.position() != moment.ordinal:
         raise Unavailable("the read model of that moment is not there any more", retry_after=1)
     return found
+
+
+def _is_there(past: "Edge", end: Ordinal) -> bool:
+    """Return whether any thread can read a moment: who has its file open can when it is gone."""
+    reader = past.reader
+    assert isinstance(reader, PastReader), "it reads a moment"
+    return Path(reader.moment.file).exists() and reader.position() == end
 
 
 def _past(edge: "Edge", moment: Moment, at: Micros) -> "Edge":

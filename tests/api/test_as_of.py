@@ -475,6 +475,21 @@ def test_what_other_rules_would_have_decided_is_told_and_nothing_written(cloud, 
     assert cloud.demo("GET", "/network/v2.0/networks").body["networks"]
 
 
+def test_a_moment_whose_file_was_removed_for_others_is_built_anew(cloud, story):
+    """Whoever has it open reads on; what is asked in another thread is answered all the same."""
+    (ordinal, *_), *_ = story[0]
+    read = cloud.up.state_dir / "read"
+    assert cloud.demo("GET", f"/v1/quota?as_of={ordinal - 3}").status == 200
+    files = list(read.glob("*.moments/moment-*.sqlite"))
+    assert files
+    for file in files:
+        file.unlink()
+
+    told = cloud.demo("GET", f"/v1/why/{story[1]['project']}?as_of={ordinal - 3}")
+
+    assert told.status == 200, told
+
+
 def test_the_projector_may_die_and_moments_are_there_again(cloud, story):
     """Its files of moments are removed at its start, and built anew when they are asked for."""
     (ordinal, _, mine, *_), *_ = story[0]
