@@ -62,11 +62,12 @@ async def run(config: Config, at: Micros) -> None:
         loop.add_signal_handler(number, stop.tell)
     bus = await Bus.configured(config, f"api-{config.node}")
     edge = make_edge(config, bus)
-    edge.bus = Nobody(config.cell, PastIsPast, "a cloud of the past has nobody to ask for this")
     edge.reader = reader = StandingReader(
         Path(config.state_dir) / "read" / f"{config.node}.sqlite", at
     )
     edge.past = reader.position()
+    alone = f"this is the cloud as of ordinal {edge.past}, which has nobody to ask for this"
+    edge.bus = Nobody(config.cell, PastIsPast, alone)
     edge.freshness = Standing()
     edge.ring = ring = TokenRing(_own_keys())
     edge.authenticator = Authenticator(ring, reader, lambda: edge.past)

@@ -216,7 +216,8 @@ def main() -> None:
     parser.add_argument("--questions", action="store_true", help="of what was sealed before")
     parser.add_argument("--directory", type=Path, default=Path("var/bench"))
     options = parser.parse_args()
-    place = options.directory / f"{options.facts}-{options.seed}"
+    # Whoever answers a question lives elsewhere.
+    place = options.directory.resolve() / f"{options.facts}-{options.seed}"
     ordinals = histories.write(place, options.facts, options.seed)
     if options.questions:
         questions(History(place / "state" / "history"))

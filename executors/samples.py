@@ -20,6 +20,8 @@ from msgspec import Struct
 from executors.errors import HostError, reason
 from executors.hypervisor.port import Domain, Hypervisor
 from executors.reports import Clock, Reports
+from schemas.envelope import Refused
+from schemas.errors import ClockAhead
 from schemas.ids import ServerId
 from schemas.samples import ROLLUPS_MAX, Monitor, ReportSamples, Rollup
 from schemas.units import HOUR, Micros
@@ -29,6 +31,7 @@ log = structlog.get_logger(__name__)
 ENTRY_POINTS = "cumulog.monitors"
 PLUGIN_S = 10.0  # after which a plugin is not waited for
 BOOTS_MAX = 1000
+COUNT_MAX = 2**53 - 1  # the schema's bound
 
 
 class Sample(NamedTuple):
@@ -120,7 +123,7 @@ class Rollups:
             counter.first = counter.minimum = counter.maximum = sample.value
         counter.hour, counter.boot, counter.last = hour, sample.boot, sample.value
         counter.count += 1
-        counter.increase += grown
+        counter.increase = min(counter.increase + grown, COUNT_MAX)
         counter.minimum = min(counter.minimum, sample.value)
         counter.maximum = max(counter.maximum, sample.value)
         if sample.boot not in counter.boots and len(counter.boots) < BOOTS_MAX:
@@ -207,7 +210,9 @@ class Sampler:
         rollups.keep()
         while rollups.due:
             part = rollups.due[:ROLLUPS_MAX]
-            await self._reports.send(ReportSamples(rollups=tuple(part)))
+            outcome = await self._reports.send(ReportSamples(rollups=tuple(part)))
+            if isinstance(outcome.verdict, Refused) and outcome.verdict.code == ClockAhead.code:
+                return  # this host's clock is ahead: told again by the next look
             rollups.reported(part)
             rollups.keep()
 
@@ -233,7 +238,7 @@ def _sound(sample: Sample, domains: Mapping[ServerId, Domain]) -> Sample:
     Raises:
         ValueError: it is of no server here, or is no count.
     """
-    if sample.server_id not in domains or not 0 <= sample.value < 2**53:
+    if sample.server_id not in domains or not 0 <= sample.value <= COUNT_MAX:
         raise ValueError(f"{sample} is no sample of a server here")
     msgspec.convert(sample.monitor, Monitor)
     return sample

@@ -26,8 +26,7 @@ def _defined(writer: Writer, fact: s.AlarmDefined, ordinal: Ordinal, _at: Micros
 def _rang(
     writer: Writer, fact: s.AlarmRaised | s.AlarmCleared, ordinal: Ordinal, _at: Micros
 ) -> None:
-    old = writer.find(ALARMS, fact.alarm_id)
-    assert old is not None, f"{fact.alarm_id} rang before it was defined"
+    old = writer.need(ALARMS, fact.alarm_id)
     writer.put(ALARMS, rung(old, fact), ordinal)
 
 

@@ -144,27 +144,19 @@ def _closed(writer: Writer, fact: s.PeriodClosed, ordinal: Ordinal, at: Micros) 
 
 def _use(writer: Writer, credits_: dict[str, str], sign: int, ordinal: Ordinal) -> None:
     for credit_id, amount in credits_.items():
-        credit = writer.find(CREDITS, credit_id)
-        assert credit is not None, f"{credit_id} was used before it was granted"
+        credit = writer.need(CREDITS, credit_id)
         with localcontext(prec=DIGITS_MAX):
             remaining = Decimal(credit.remaining) + sign * Decimal(amount)
         writer.put(CREDITS, replace(credit, remaining=f"{remaining:f}"), ordinal)
 
 
-def _invoice(writer: Writer, invoice_id: str) -> s.Invoice:
-    invoice = writer.find(INVOICES, invoice_id)
-    assert invoice is not None, f"{invoice_id} was changed before its month was closed"
-    return invoice
-
-
 def _issued(writer: Writer, fact: s.InvoiceIssued, ordinal: Ordinal, at: Micros) -> None:
-    writer.put(INVOICES, issued(_invoice(writer, fact.invoice_id), fact, at), ordinal)
+    writer.put(INVOICES, issued(writer.need(INVOICES, fact.invoice_id), fact, at), ordinal)
 
 
 def _voided(writer: Writer, fact: s.InvoiceVoided, ordinal: Ordinal, at: Micros) -> None:
-    writer.put(INVOICES, voided(_invoice(writer, fact.invoice_id), fact, at), ordinal)
-    used = writer.find(CREDITS_USED, fact.invoice_id)
-    assert used is not None, f"{fact.invoice_id} was voided before its month was closed"
+    writer.put(INVOICES, voided(writer.need(INVOICES, fact.invoice_id), fact, at), ordinal)
+    used = writer.need(CREDITS_USED, fact.invoice_id)
     _use(writer, used.credits, 1, ordinal)
     writer.drop(CREDITS_USED, fact.invoice_id)
 
@@ -182,8 +174,7 @@ def _budget_deleted(writer: Writer, fact: s.BudgetDeleted, _ordinal: Ordinal, _a
 
 
 def _budget_passed(writer: Writer, fact: s.BudgetPassed, ordinal: Ordinal, _at: Micros) -> None:
-    budget = writer.find(BUDGETS, fact.budget_id)
-    assert budget is not None, f"{fact.budget_id} was passed before it was made"
+    budget = writer.need(BUDGETS, fact.budget_id)
     writer.put(BUDGETS, passed(budget, fact), ordinal)
 
 

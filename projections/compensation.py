@@ -1,7 +1,9 @@
 """What takes a change back: from a row before it, after it and now, the actions that restore it.
 
 Pure: no read model, no clock. Invariant: only what the undone change has set is set back; whatever
-else was changed since stays as it is. What no action can bring back is said, never guessed at.
+else was changed since stays as it is, and what is as it was before needs nothing: a plan that was
+carried out in part is asked for again, and holds the rest. What no action can bring back is said,
+never guessed at.
 """
 
 from collections.abc import Callable
@@ -104,14 +106,15 @@ def _undone(change: Change) -> Undone:
         return [] if now is not None else [kind.make(before)]
     if now is None:
         return [Cannot("it is gone")]
-    return _set_back(kind, before, after)
+    return _set_back(kind, before, after, now)
 
 
-def _set_back(kind: _Kind, before: Any, after: Any) -> Undone:
+def _set_back(kind: _Kind, before: Any, after: Any, now: Any) -> Undone:
     changed = {
-        name: getattr(before, name)
+        name: value
         for name in before.__struct_fields__
-        if getattr(before, name) != getattr(after, name) and name not in (*KEPT, *kind.aside)
+        if (value := getattr(before, name)) not in (getattr(after, name), getattr(now, name))
+        and name not in (*KEPT, *kind.aside)
     }
     if not changed:
         return []
@@ -122,8 +125,13 @@ def _set_back(kind: _Kind, before: Any, after: Any) -> Undone:
     undone: Undone = []
     for name, value in changed.items():
         if name == "extra":
-            gone = dict.fromkeys(after.extra.keys() - before.extra.keys())
-            given["extra"] = {**gone, **value}
+            back_in_extra = {
+                key: value.get(key)
+                for key in sorted(value.keys() | after.extra.keys())
+                if value.get(key) not in (after.extra.get(key), now.extra.get(key))
+            }
+            if back_in_extra:
+                given["extra"] = back_in_extra
         elif name not in action.__struct_fields__ or _is_secret(name):
             undone.append(Cannot(f"no action sets {name} back"))
         elif value is None:
@@ -150,12 +158,12 @@ def _server(change: Change) -> Undone:
     if not alive:
         return [Cannot("the server is gone")]
     undone: Undone = []
-    if after.name != before.name:
+    if before.name not in (after.name, now.name):
         undone.append(sc.RenameServer(server_id=before.server_id, name=before.name))
     if REBOOT in change.tags:
         undone.append(Cannot(REBOOTED))
     turned = [tag for tag in change.tags if tag in {STARTED, STOPPED, REBOOT}]
-    if turned and before.status in {"ACTIVE", "SHUTOFF"}:
+    if turned and now.status != before.status and before.status in {"ACTIVE", "SHUTOFF"}:
         runs = turned[-1] != STOPPED
         if runs and before.status == "SHUTOFF":
             undone.append(sc.StopServer(server_id=before.server_id))
@@ -186,6 +194,7 @@ def _image(change: Change) -> Undone:
         _Kind(remove=_never, make=_never, update=(sm.UpdateImage, "image_id"), aside=content),
         before,
         after,
+        now,
     )
     if any(getattr(before, name) != getattr(after, name) for name in content):
         undone.append(Cannot("no action takes an image's content back: delete the image"))
@@ -217,7 +226,7 @@ def _of_kind(change: Change, kind: _Kind) -> Undone:
     return (
         [Cannot("it is gone")]
         if change.now is None
-        else _set_back(kind, change.before, change.after)
+        else _set_back(kind, change.before, change.after, change.now)
     )
 
 
@@ -257,14 +266,16 @@ def _one_way(change: Change, remove: Callable[[Any], Action], lost: str) -> Undo
 def _quotas(change: Change) -> Undone:
     before = {} if change.before is None else change.before.limits
     after = {} if change.after is None else change.after.limits
+    now = {} if change.now is None else change.now.limits
     row = change.before or change.after or change.now
     if row is None or "identity.project.deleted.v1" in change.tags:
         return []  # they went with their project
-    changed = [n for n in {**before, **after} if before.get(n) != after.get(n)]
+    changed = [n for n in {**before, **after} if before.get(n) not in (after.get(n), now.get(n))]
     back = {name: before[name] for name in changed if name in before}
     fresh = tuple(name for name in changed if name not in before)
     if row.owner == CLASS:
-        limits = back | {name: DEFAULTS[name] for name in fresh if name in DEFAULTS}
+        defaults = {name: DEFAULTS[name] for name in fresh if name in DEFAULTS}
+        limits = back | {n: limit for n, limit in defaults.items() if now.get(n) != limit}
         return [sq.SetQuotaClass(limits=limits)] if limits else []
     undone: Undone = []
     if fresh:
@@ -277,7 +288,8 @@ def _quotas(change: Change) -> Undone:
 def _policy(change: Change) -> Undone:
     before = {} if change.before is None else change.before.rules
     after = {} if change.after is None else change.after.rules
-    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    now = {} if change.now is None else change.now.rules
+    changed = [n for n in {**before, **after} if before.get(n) not in (after.get(n), now.get(n))]
     if not changed:
         return []
     return [sp.SetPolicy(rules={name: before.get(name) for name in changed})]
@@ -285,7 +297,8 @@ def _policy(change: Change) -> Undone:
 
 def _password_policy(change: Change) -> Undone:
     before = change.before or si.PasswordPolicy()
-    return [] if before == change.after else [si.SetPasswordPolicy(policy=before)]
+    now = change.now or si.PasswordPolicy()
+    return [] if before in (change.after, now) else [si.SetPasswordPolicy(policy=before)]
 
 
 def _nothing(_change: Change) -> Undone:

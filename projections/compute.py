@@ -108,16 +108,14 @@ type ServerFact = (
 
 
 def _server_changed(writer: Writer, fact: ServerFact, ordinal: Ordinal, at: Micros) -> None:
-    old = writer.find(SERVERS, fact.server_id)
-    assert old is not None, f"{fact.server_id} changed before it was made"
+    old = writer.need(SERVERS, fact.server_id)
     new = evolve_server(old.server, fact, at)
     assert new is not None, f"{fact.server_id} is gone without having been deleted"
     _save(writer, new, old.addresses, ordinal)
 
 
 def _server_deleted(writer: Writer, fact: s.ServerDeleted, ordinal: Ordinal, at: Micros) -> None:
-    old = writer.find(SERVERS, fact.server_id)
-    assert old is not None, f"{fact.server_id} was deleted before it was made"
+    old = writer.need(SERVERS, fact.server_id)
     gone = msgspec.structs.replace(
         old.server,
         vm_state=DELETED,

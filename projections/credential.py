@@ -136,8 +136,7 @@ def _trust_created(writer: Writer, fact: s.TrustCreated, ordinal: Ordinal, _at: 
 
 
 def _trust_used(writer: Writer, fact: s.TrustUsed, ordinal: Ordinal, _at: Micros) -> None:
-    trust = writer.find(TRUSTS, fact.trust_id)
-    assert trust is not None, "what is used is there"
+    trust = writer.need(TRUSTS, fact.trust_id)
     writer.put(TRUSTS, replace(trust, remaining_uses=fact.remaining_uses), ordinal)
 
 

@@ -75,13 +75,13 @@ class Scratch(store.Writer):
         """Fold a fact, and note the rows it changes; return whether it could be.
 
         It cannot where it speaks of a row that a fact about something else has made, as an invoice
-        is by the closing of its month: the read model's functions assert that it is there.
+        is by the closing of its month. Whatever else goes wrong is a fault, and told as one.
         """
         self.changed.clear()
         fact = models.decode_fact(event.body)
         try:
             models.APPLY[type(fact)](self, fact, event.ordinal, event.at)
-        except AssertionError:
+        except store.NotThere:
             self.changed.clear()
             return False
         return True

@@ -37,8 +37,7 @@ def _deleted(writer: Writer, fact: s.MeterDeleted, ordinal: Ordinal, at: Micros)
 
 def _end(writer: Writer, key: str, version: int, ordinal: Ordinal, at: Micros) -> None:
     """Let a version measure no more, if it still does."""
-    meter = writer.find(METERS, (key, version))
-    assert meter is not None, f"version {version} of {key} was never defined"
+    meter = writer.need(METERS, (key, version))
     if meter.valid_until is None:
         writer.put(METERS, replace(meter, valid_until=at), ordinal)
 

@@ -47,8 +47,7 @@ type End = s.OperationSucceeded | s.OperationFailed | s.OperationCancelled | s.O
 
 
 def _ended(writer: Writer, fact: End, ordinal: Ordinal, at: Micros) -> None:
-    state = writer.find(OPERATIONS, fact.operation_id)
-    assert state is not None, f"operation {fact.operation_id} ended before it began"
+    state = writer.need(OPERATIONS, fact.operation_id)
     match fact:
         case s.OperationFailed() | s.OperationCancelled():
             cause = fact.cause

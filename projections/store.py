@@ -100,6 +100,10 @@ class Table[T: Struct]:
         return values[at[0]] if len(at) == 1 else tuple(values[i] for i in at)
 
 
+class NotThere(AssertionError):
+    """A fact speaks of what no fact before it has made. In the whole log there is none such."""
+
+
 class Writer:
     """The pending end of a read model: what the current batch changes, and what is often needed.
 
@@ -142,6 +146,17 @@ class Writer:
                 return None
             found = table.decode(row[0])
             _remember(known, key, found)
+        return found
+
+    def need[T: Struct](self, table: Table[T], key: Key) -> T:
+        """Return a resource that a fact speaks of.
+
+        Raises:
+            NotThere: no fact before has made it.
+        """
+        found = self.find(table, key)
+        if found is None:
+            raise NotThere(f"a fact speaks of {key} of {table.name}, which is not there")
         return found
 
     def put[T: Struct](self, table: Table[T], resource: T, ordinal: int) -> None:

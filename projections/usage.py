@@ -52,11 +52,11 @@ class _Before:
         self._writer = writer
 
     def _among[T: Struct](self, table: Table[T]) -> _Found[T]:
-        return _Found(lambda key: _there(self._writer.find(table, key)))
+        return _Found(lambda key: self._writer.need(table, key))
 
     @property
     def servers(self) -> Lookup[Server]:
-        return _Found(lambda key: _there(self._writer.find(SERVERS, key)).server)
+        return _Found(lambda key: self._writer.need(SERVERS, key).server)
 
     @property
     def images(self) -> Lookup[Image]:
@@ -77,11 +77,6 @@ class _Before:
     @property
     def security_groups(self) -> Lookup[SecurityGroup]:
         return self._among(SECURITY_GROUPS)
-
-
-def _there[T](found: T | None) -> T:
-    assert found is not None, "a fact speaks of what is there"
-    return found
 
 
 def changes(writer: Writer, fact: Struct) -> Sequence[Change]:

@@ -27,8 +27,7 @@ def _saved(
 
 
 def _disabled(writer: Writer, fact: s.WebhookDisabled, ordinal: Ordinal, at: Micros) -> None:
-    old = writer.find(WEBHOOKS, fact.webhook_id)
-    assert old is not None, f"{fact.webhook_id} was disabled before it was made"
+    old = writer.need(WEBHOOKS, fact.webhook_id)
     writer.put(WEBHOOKS, disabled(old, fact, at), ordinal)
 
 

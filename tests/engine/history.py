@@ -393,7 +393,8 @@ def _alarms(world: World) -> Iterator[tuple[Actor, Any]]:
 
 def _samples(world: World) -> Iterator[tuple[Actor, Any]]:
     server = next(s for s in world.cell.state.servers.values() if s.host_id == "host-1")
-    hour = world.now // HOUR * HOUR - HOUR
+    hour = server.created_at // HOUR * HOUR
+    world.now = max(world.now, hour + HOUR)
     rollup = r.Rollup(
         server_id=server.server_id,
         monitor="network.egress",

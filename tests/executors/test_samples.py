@@ -1,5 +1,6 @@
 """What counters grew by is counted once, however guests and agents come and go."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,8 @@ from executors.hypervisor.port import Domain, DomainSpec
 from executors.hypervisor.simulated import SimulatedHypervisor
 from executors.reports import Reports
 from executors.samples import Rollups, Sample, Sampler
-from schemas.samples import ReportSamples
+from schemas.envelope import Outcome, Refused
+from schemas.samples import ReportSamples, Rollup
 from schemas.units import HOUR
 from tests.executors.world import Engine
 
@@ -139,6 +141,44 @@ async def test_an_agent_reports_hours_and_what_plugins_measure():
     (report,) = [report for report in engine.reports if isinstance(report, ReportSamples)]
     grown = {rollup.monitor: (rollup.increase, rollup.count) for rollup in report.rollups}
     assert grown == {"network.egress": (500, 1), "ops.gpu_time": (0, 2), "ops.pages": (0, 2)}
+
+
+class Behind(Engine):
+    """An engine for which it is earlier than for the host."""
+
+    behind = True
+
+    async def submit(self, report, request_id, trace=""):
+        if self.behind:
+            refused = Refused(code="ClockAhead", status=400, reason="it is not over", hint="wait")
+            return Outcome(request_id=request_id, ordinal=7, verdict=refused)
+        return await super().submit(report, request_id, trace)
+
+
+async def test_what_a_clock_that_is_ahead_reports_too_early_is_told_again():
+    hypervisor, engine, time = await a_host(), Behind(), Time()
+    hypervisor.used["s"] = {"network.egress": 5}
+    sampler = Sampler(hypervisor, Reports(engine, time), Rollups(), time, {})
+    await sampler.look()
+    time.now = HOUR
+    await sampler.look()
+    engine.behind = False
+    await sampler.look()
+    await sampler.look()
+
+    (report,) = engine.reports
+    assert [rollup.hour for rollup in report.rollups] == [0]
+
+
+def test_what_a_counter_grew_by_is_never_more_than_can_be_told():
+    rollups, most = Rollups(), 2**53 - 1
+    for value in (0, most, 5, most):
+        rollups.add([Sample("s", 1, "ops.x", value)], 1)
+    rollups.add([], HOUR)
+
+    (rollup,) = rollups.due
+    assert rollup.increase == most
+    assert msgspec.convert(msgspec.to_builtins(rollup), Rollup) == rollup
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from projections.explanation import fields_of
 from projections.identity import CHANGED
 from projections.operation import OPERATIONS
 from projections.store import Table
-from schemas.compute import RenameServer, StopServer
+from schemas.compute import RenameServer, ServerRenamed, StopServer
 from schemas.quota import SetQuota
 from tests.engine.history import everything
 from tests.projections.story import Story, a_small_story, reading
@@ -117,6 +117,20 @@ def test_a_field_is_put_down_to_the_last_fact_that_set_it_and_to_its_person(tmp_
     assert off.set_by.user_id == story.demo.user_id
     assert by["flavor.vcpus"].set_by.tag == "compute.server.created.v1"
     assert by["created_at"].set_by.ordinal < by["name"].set_by.ordinal
+
+
+def test_what_goes_wrong_in_the_fold_is_told_and_not_taken_for_a_gap(tmp_path, monkeypatch):
+    """Only that a row is not there says that a fact rests on facts about something else."""
+    story = a_small_story()
+    story.submit(story.demo, RenameServer(server_id=story.first, name="now"))
+    reader = reading(story, tmp_path / "n.sqlite")
+
+    def broken(*_):
+        raise AssertionError("a fault")
+
+    monkeypatch.setitem(models.APPLY, ServerRenamed, broken)
+    with pytest.raises(AssertionError, match="a fault"):
+        reader.explained(story.first)
 
 
 def test_what_is_gone_is_as_it_was_and_says_who_removed_it(tmp_path):

@@ -174,6 +174,7 @@ def test_what_was_done_and_undone_leaves_all_as_it_was(tmp_path_factory, done):
         assert left.pop(row) == fields, row
     for row, fields in left.items():
         assert (row[0], fields) in NOTHING_SET or row == ("quotas", "default"), row
+    assert plan(story, tmp_path, *undone) == [], "once is enough"
 
 
 def test_a_servers_end_and_a_reboot_are_final(tmp_path):
@@ -242,6 +243,27 @@ def test_only_what_was_changed_is_set_back(tmp_path):
 
     assert step.action == {"type": "UpdateProject", "project_id": project, "description": ""}
     assert step.changed_by is not None
+
+
+def test_what_is_as_it_was_before_needs_nothing(tmp_path):
+    """A plan that was cut is asked for again and holds what is left, of one thing too."""
+    story = a_small_story()
+    project = story.demo.project_id
+    changed = i.UpdateProject(project_id=project, description="d", extra={"a": "1", "b": "1"})
+    made = story.submit(story.admin, changed)
+    renamed = story.submit(story.demo, c.RenameServer(server_id=story.first, name="mine"))
+    story.ok(story.admin, i.UpdateProject(project_id=project, extra={"b": "2", "c": "3"}))
+
+    first, second = plan(story, tmp_path, made, renamed)
+    carried_out(story, story.admin, [first])
+    (left,) = plan(story, tmp_path, made, renamed)
+    assert left.action == second.action
+    assert second.action["extra"] == {"a": None, "b": None}, "what others have set since stays"
+    story.ok(story.admin, i.UpdateProject(project_id=project, description=""))
+    (rest,) = plan(story, tmp_path, made, renamed)
+    assert "description" not in rest.action
+    carried_out(story, story.admin, [rest])
+    assert plan(story, tmp_path, made, renamed) == []
 
 
 def test_what_is_secret_or_gone_is_said(tmp_path):
