@@ -259,17 +259,21 @@ class Client:
 
         if self._connection is None:
             parts = urllib.parse.urlsplit(self.cloud.url)
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
+            try:
+                port = parts.port
+            except ValueError:
+                port = -1
+            if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
                 raise Problem(
                     f"{self.cloud.url!r} is not an http(s) address", exit_code=UNREACHABLE
                 )
             if parts.scheme == "https":
                 self._connection = http.client.HTTPSConnection(
-                    parts.hostname, parts.port, timeout=self.timeout_s, context=self._trust()
+                    parts.hostname, port, timeout=self.timeout_s, context=self._trust()
                 )
             else:
                 self._connection = http.client.HTTPConnection(
-                    parts.hostname, parts.port, timeout=self.timeout_s
+                    parts.hostname, port, timeout=self.timeout_s
                 )
         return self._connection
 

@@ -4,6 +4,7 @@ Works on this machine's files, beside the running cloud that it is a past of.
 """
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from schemas.config import Config
 
 LISTEN = "127.0.0.1:8790"
+DIGITS_MAX = 16  # of an ordinal
 NAME = "then"  # of the administrator's account in its clouds.yaml
 THEN_FILE = "then.json"
 
@@ -41,13 +43,13 @@ class Then:
         directory = directory.expanduser().resolve()
         try:
             told = json.loads((directory / THEN_FILE).read_text())
-        except (OSError, ValueError) as error:
+            return cls(directory, Path(told["source"]), int(told["ordinal"]), int(told["at"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise Problem(
                 f"{directory} holds no cloud of the past",
                 hint="`cumulog replay --to MOMENT --into DIR` makes one.",
                 exit_code=USAGE,
             ) from error
-        return cls(directory, Path(told["source"]), told["ordinal"], told["at"])
 
 
 def lay_down(session: Session, to: str, into: Path) -> None:
@@ -64,7 +66,7 @@ def lay_down(session: Session, to: str, into: Path) -> None:
     if directory.exists() and any(directory.iterdir()):
         raise Problem(f"{directory} is not empty", hint="Name a new one.", exit_code=USAGE)
     model, read = read_model_path(config), log_of(config)
-    at = None if to.isdecimal() else _time(to)
+    at = None if to.isascii() and to.isdecimal() and len(to) <= DIGITS_MAX else _time(to)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     try:
@@ -92,12 +94,19 @@ def lay_down(session: Session, to: str, into: Path) -> None:
 
 def serve(directory: Path, listen: str) -> None:
     """Serve a cloud of the past until told to stop; nothing can be changed in it."""
+    from api.listening import HANDED
     from cli.serve import run_then
+    from cli.up import check_listen, listening_on
 
+    check_listen(listen)
     then = Then.read(directory)
-    source = State(then.source)
-    _write_clouds(then, f"http://{listen}")
-    run_then(then.directory, NAME, then.at, listen, _config(source, "api"))
+    config = _config(State(then.source), "api")
+    # Alone: two clouds at one address would be asked in turns, each of another moment.
+    listening = listening_on(listen)
+    address = f"{listen.rpartition(':')[0]}:{listening.getsockname()[1]}"
+    os.environ[HANDED] = str(listening.detach())
+    _write_clouds(then, f"http://{address}")
+    run_then(then.directory, NAME, then.at, address, config)
 
 
 def _config(source: State, process: str) -> "Config":

@@ -73,7 +73,7 @@ def main(options: Options) -> int:
     """Run the cloud until told to stop; return the exit code."""
     started = time.monotonic()
     state = State.at(options.state_dir)
-    _check_listen(options.listen)
+    check_listen(options.listen)
     driver = _driver(options, state)
     make_directories(state)
     with hold(state):
@@ -92,7 +92,7 @@ def main(options: Options) -> int:
 
 def _run(options: Options, supervisor: Supervisor, started: float) -> int:
     state = supervisor.state
-    supervisor.listening = _open(options.listen)
+    supervisor.listening = listening_on(options.listen)
     write_private(state.up_file, json.dumps({"pid": os.getpid(), "listen": options.listen}) + "\n")
     if options.ready_file:
         Path(options.ready_file).unlink(missing_ok=True)
@@ -250,9 +250,16 @@ def _require_restored(state: State) -> None:
         )
 
 
-def _check_listen(listen: str) -> None:
+def check_listen(listen: str) -> None:
+    """Return if a text says where to listen.
+
+    Raises:
+        Problem: it does not.
+    """
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or not int(port) < 65536:
+    if not host or not (
+        port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 2**16
+    ):
         raise Problem(
             f"--listen takes HOST:PORT, not {listen!r}", hint="As 127.0.0.1:8780.", exit_code=USAGE
         )
@@ -290,12 +297,12 @@ def _free_port(host: str) -> int:
 
 def _listen(host: str, port: int) -> int:
     """Listen for a moment, to see whether one can; return the port."""
-    with _open(f"{host}:{port}") as server:
+    with listening_on(f"{host}:{port}") as server:
         return int(server.getsockname()[1])
 
 
-def _open(listen: str) -> socket.socket:
-    """Listen on an address.
+def listening_on(listen: str) -> socket.socket:
+    """Listen on an address, alone.
 
     Raises:
         Problem: one cannot.

@@ -149,9 +149,22 @@ def test_a_directory_that_holds_something_is_left_alone(cloud, past, tmp_path):
         (("--to", "9", "--into", str(past.directory)), "is not empty"),
         (("--to", "99999999", "--into", str(tmp_path / "new")), "yet to come"),
         (("--to", "soon", "--into", str(tmp_path / "new")), "ISO 8601"),
+        (("--to", "٣", "--into", str(tmp_path / "new")), "ISO 8601"),
+        (("--to", "9" * 5000, "--into", str(tmp_path / "new")), "ISO 8601"),
+        (("--serve", str(past.directory), "--listen", "127.0.0.1:http"), "HOST:PORT"),
         (("--serve", str(tmp_path)), "holds no cloud of the past"),
         (("--to", "9"), "go together"),
     ):
         done = cloud.up.run("replay", *arguments, *state)
         assert done.code == 2, (arguments, done.errors)
         assert said in done.errors
+
+
+def test_no_two_clouds_of_the_past_are_at_one_address(cloud, past):
+    """Whoever asks there would be answered by either, each as of its own moment."""
+    accounts = (past.directory / "clouds.yaml").read_bytes()
+
+    done = cloud.up.run("replay", "--serve", str(past.directory), "--listen", past.listen)
+
+    assert (done.code, "cannot listen" in done.errors) == (3, True), done.errors
+    assert (past.directory / "clouds.yaml").read_bytes() == accounts
