@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 from hypothesis import settings
 
 from engine.bus.client import Bus
@@ -19,6 +20,14 @@ from tests.nodes import Cluster, started
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("cumulog", deadline=None)
 settings.load_profile("cumulog")
+
+# The default draws all variables of all frames of an error, in the event loop: for seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 _cells = itertools.count(1)
 
