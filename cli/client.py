@@ -56,7 +56,7 @@ class Client:
 
     def content(self, path: str, **query: Any) -> bytes:
         """Return the body of a GET as it comes, whatever its type."""
-        headers = {**AGENT, "X-Auth-Token": self.token()}
+        headers = {**AGENT, "X-Auth-Token": self.token(), **self._then}
         answer = self._exchange("GET", with_query(path, query), None, headers, again=True)
         if answer[0] >= 400:
             _checked(*answer)

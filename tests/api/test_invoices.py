@@ -172,3 +172,9 @@ def test_an_invoice_is_printed_and_exported(cloud: Cloud, customer: str, tmp_pat
     assert old.raw.startswith(b'"BilledCost","BillingAccountId"')
     assert b"ProviderName" in old.raw
     assert cloud.demo("GET", f"/v1/invoices/{invoice}/page").status == 403
+
+    before = cloud.admin("GET", f"/v1/why/{customer}").body["events"][0]["ordinal"] - 1
+    early = ("--out", str(tmp_path / "early.html"), "--as-of", str(before))
+    unknown = cloud.up.run("invoice", "print", invoice, *early)
+    assert (unknown.code, "no invoice" in unknown.errors) == (1, True), unknown.errors
+    assert not (tmp_path / "early.html").exists()
