@@ -155,6 +155,7 @@ class Keeper:
         self._path = path
         self._db: sqlite3.Connection | None = None
         self._using = threading.Lock()  # a thread outlives the task that was cancelled
+        self._ended = False
         self.seq = 0
 
     async def run(self) -> None:
@@ -198,8 +199,9 @@ class Keeper:
             pass
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, for good: a thread that is late does not open it again."""
         with self._using:
+            self._ended = True
             self._close()
 
     def _close(self) -> None:
@@ -210,12 +212,18 @@ class Keeper:
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._using:
-            db = self._db = open_file(self._path)
+            db = self._opened()
             (version,) = db.execute("PRAGMA user_version").fetchone()
         if version != VERSION:
             self._begin_anew()
         with self._using:
             (self.seq,) = self._database.execute("SELECT seq FROM position").fetchone()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._ended:
+            raise sqlite3.OperationalError("the file is not kept any more")
+        self._db = open_file(self._path)
+        return self._db
 
     @property
     def _database(self) -> sqlite3.Connection:
@@ -227,7 +235,7 @@ class Keeper:
             self._close()
             for suffix in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-            db = self._db = open_file(self._path)
+            db = self._opened()
             with _transaction(db):
                 for statement in _STATEMENTS:
                     db.execute(statement)

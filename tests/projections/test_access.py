@@ -238,3 +238,13 @@ async def test_a_file_of_another_version_is_made_anew(node):
 async def test_nothing_is_read_before_there_is_a_file(node):
     with pytest.raises(Unavailable):
         node.reader.entries(Filters(), 1)
+
+
+def test_a_thread_that_is_late_does_not_open_what_was_closed(tmp_path):
+    keeper = Keeper(None, tmp_path / "access.sqlite")
+    keeper.close()
+
+    for late in (keeper._open, keeper._begin_anew):
+        with pytest.raises(sqlite3.OperationalError, match="not kept any more"):
+            late()
+    assert keeper._db is None
