@@ -60,10 +60,15 @@ class Connections:
         self._local = _Local()
 
     def end(self) -> None:
-        """Close for good: a thread that still reads is refused, and leaves nothing open."""
+        """Close for good: a thread that still reads is interrupted, and leaves nothing open.
+
+        What it reads from is not closed under it, which would end the process: it lets go of it.
+        """
         with self._ending:
             self._ended = True
-            self.close()
+            while self._all:
+                self._all.pop().interrupt()
+            self._local = _Local()
 
     @contextmanager
     def snapshot(self) -> Iterator[Position]:

@@ -8,6 +8,7 @@ and built again, and comes out the same (``digest``).
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,14 @@ def create(db: sqlite3.Connection, made_by: MadeBy, statements: Iterable[str]) -
     db.execute("COMMIT")
 
 
+class _ClosedByLast(sqlite3.Connection):
+    """Is closed when nobody has it any more, in whatever thread that is."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.ProgrammingError):  # it was never opened
+            self.close()
+
+
 def open_file(path: Path) -> sqlite3.Connection:
     """Open a read model's file for writing, making it if need be.
 
@@ -303,7 +312,12 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     uri = f"file:{path.resolve()}?mode=ro"
     db = sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+        uri,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+        factory=_ClosedByLast,
     )
     return _set_up(
         db, f"busy_timeout = {BUSY_TIMEOUT_MS}", "query_only = ON", "mmap_size = 268435456"

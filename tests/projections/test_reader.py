@@ -1,7 +1,9 @@
 """Reads: filters, pages, patterns, positions, and files that come, go and are switched."""
 
+import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -351,3 +353,25 @@ def test_a_list_read_again_shows_what_was_written_since(tmp_path):
     assert after == ["later", *before]
     after.clear()
     assert len(reader.servers(project_id=story.demo.project_id)) == len(before) + 1
+
+
+def test_a_thread_that_reads_while_all_is_closed_is_interrupted(tmp_path):
+    reader = reading(a_small_story(), tmp_path / "r.sqlite")
+    reads = threading.Event()
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT tell() UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    )
+
+    def read():
+        db = reader.db()
+        db.create_function("tell", 0, reads.set)
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            db.execute(endless)
+        with pytest.raises(Unavailable):
+            reader.db()
+
+    with ThreadPoolExecutor(1) as threads:
+        ends = threads.submit(read)
+        assert reads.wait(30)
+        reader.end()
+        ends.result(30)
