@@ -21,7 +21,7 @@ from engine.log.checkpoint import Held
 from projections import audit, focus
 from projections.answers import Event, Position
 from projections.archive import Archive
-from projections.books import Difference, MonthBook, opened
+from projections.books import Difference, opened
 from projections.invoice import Document, DrawnUp
 from projections.ledger import Row, terms_of
 from projections.pricing import text
@@ -227,15 +227,19 @@ class Accounting:
         """Return a month's invoices, of one customer or of all."""
         need_month(asked.month)
         with opened(self._archive, self._now(), asked.as_of) as books:
-            book = books.month(asked.month)
             is_closed = asked.month in books.past().closings
-        documents = [d.document for c, d in book.drawn_up.items() if asked.customer in {"", c}]
+            book = books.summary(asked.month)
+        documents = [each for c, each in book.documents.items() if asked.customer in {"", c}]
+        unassigned = {} if asked.customer else book.unassigned
         return MonthAnswer(
             month=asked.month,
             closed=is_closed,
             ordinal=book.past.ordinal,
             invoices=tuple(documents),
-            unassigned=() if asked.customer else _unassigned(book),
+            unassigned=tuple(
+                Unassigned(project_id=project_id, meter=meter, base_quantity=str(quantity))
+                for (project_id, meter), quantity in sorted(unassigned.items())
+            ),
         )
 
     def invoice(self, asked: OfInvoice) -> InvoiceAnswer:
@@ -449,17 +453,6 @@ def need_month(month: str) -> None:
 def rows_of(drawn: DrawnUp, line: int) -> list[Row]:
     """Return the rows of a line."""
     return [row for row, of in zip(drawn.rows, drawn.line_of, strict=True) if of == line]
-
-
-def _unassigned(book: MonthBook) -> tuple[Unassigned, ...]:
-    totals: dict[tuple[str, str], int] = {}
-    for row in book.usage.unassigned:
-        key = row.project_id, row.meter
-        totals[key] = totals.get(key, 0) + row.quantity
-    return tuple(
-        Unassigned(project_id=project_id, meter=meter, base_quantity=str(quantity))
-        for (project_id, meter), quantity in sorted(totals.items())
-    )
 
 
 def _request(asked: ToClose, closing: Closing, now: Micros) -> Request:

@@ -7,10 +7,11 @@ fold the whole log for themselves.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.domain.billing.periods import terms_digest, versions_before
 from engine.domain.fold import EVOLVE
@@ -19,9 +20,10 @@ from engine.domain.state import Cell
 from projections.answers import Position
 from projections.archive import Archive, Reading
 from projections.holdings import Held
-from projections.invoice import DrawnUp, closed, draw_up, period_digest, settled
+from projections.invoice import Document, DrawnUp, closed, draw_up, period_digest, settled
 from projections.ledger import MonthRows, Past, Row, corrections, month_rows, terms_of
-from projections.metering import Interval, Meters, tags
+from projections.metering import Interval, Meters, Usage, tags
+from projections.tally import Tally, Uncountable, only, tally
 from schemas.billing import BillingFact, ClosedInvoice, Closing, PeriodClosed
 from schemas.envelope import members
 from schemas.errors import InvalidInput, NotFound
@@ -40,6 +42,17 @@ class MonthBook(Struct, frozen=True, kw_only=True):
     past: Past
     drawn_up: dict[str, DrawnUp]
     usage: MonthRows
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """What a month comes to by customer; an open one has no digests, for no rows are drawn up.
+
+    ``unassigned`` is what nobody pays for, in base units by project and meter.
+    """
+
+    past: Past
+    documents: dict[str, Document]
+    unassigned: dict[tuple[str, str], int]
 
 
 class Difference(Struct, frozen=True, kw_only=True):
@@ -152,16 +165,58 @@ class Books:
             if was != is_
         ]
 
-    def _derive(self, month: str) -> MonthBook:
+    def summary(self, month: str) -> Summary:
+        """Return what a month comes to; of an open one, without drawing up each row.
+
+        Raises:
+            InvalidInput: it has not begun.
+        """
+        past = self._begun(month)
+        if month in self.past().closings or self._held is None:
+            return self._summary_of_rows(month, is_open=month not in self.past().closings)
+        held = self._held().then(past.ordinal)
+        try:
+            found = tally(held, past, month, until=self._now)
+        except Uncountable:
+            return self._summary_of_rows(month, is_open=True)
+        usage = month_rows(only(held, past, found.left), month, until=self._now)
+        drawn_up = self._drawn_up(month, past, usage, found)
+        return Summary(
+            past=past,
+            documents={c: replace(d.document, rows_digest="") for c, d in drawn_up.items()},
+            unassigned=found.unassigned | _by_meter(usage.unassigned),
+        )
+
+    def _summary_of_rows(self, month: str, *, is_open: bool) -> Summary:
+        book = self.month(month)
+        documents = {c: drawn.document for c, drawn in book.drawn_up.items()}
+        if is_open:
+            documents = {c: replace(each, rows_digest="") for c, each in documents.items()}
+        unassigned = _by_meter(book.usage.unassigned)
+        return Summary(past=book.past, documents=documents, unassigned=unassigned)
+
+    def _begun(self, month: str) -> Past:
+        """Return the past that a month is derived from."""
         start, _ = month_bounds(month)
         if start > self._now:
             raise InvalidInput(f"the month {month} has not begun")
         closings = self.past().closings
-        past = self.past(closings[month].ordinal if month in closings else None)
-        earlier = sorted(m for m in past.closings if m < month)
-        until = None if month in closings else self._now
+        return self.past(closings[month].ordinal if month in closings else None)
+
+    def _derive(self, month: str) -> MonthBook:
+        past = self._begun(month)
+        until = None if month in self.past().closings else self._now
         usage = month_rows(past, month, until=until)
+        return MonthBook(past=past, drawn_up=self._drawn_up(month, past, usage), usage=usage)
+
+    def _drawn_up(
+        self, month: str, past: Past, usage: MonthRows, summed: Tally | None = None
+    ) -> dict[str, DrawnUp]:
+        """Draw up a month of rows and, beside them, of lines that were summed up."""
+        earlier = sorted(m for m in past.closings if m < month)
         rows: dict[str, list[Row]] = {c: list(found) for c, found in usage.rows.items()}
+        lines = {} if summed is None else summed.lines
+        versions = {} if summed is None else summed.versions
         problems: dict[str, list[str]] = {}
         if earlier and _is_next(past, month):
             self._add_corrections(past, earlier, rows, problems)
@@ -170,7 +225,7 @@ class Books:
                 f"{len(unrated)} pieces of usage from before any price list was in force"
             )
         drawn_up: dict[str, DrawnUp] = {}
-        for customer_id in sorted(rows):
+        for customer_id in sorted(rows.keys() | lines.keys()):
             customer = terms_of(past, customer_id, month)
             credits_ = [
                 credit
@@ -181,11 +236,13 @@ class Books:
                 customer,
                 month,
                 past.ordinal,
-                rows[customer_id],
+                rows.get(customer_id, ()),
                 credits_,
                 problems.get(customer_id, ()),
+                lines.get(customer_id, ()),
+                versions.get(customer_id, ()),
             )
-        return MonthBook(past=past, drawn_up=drawn_up, usage=usage)
+        return drawn_up
 
     def _add_corrections(
         self,
@@ -286,6 +343,14 @@ def _folded(
         return meters.intervals()
 
     return lambda _start, _end: fold()
+
+
+def _by_meter(used: Iterable[Usage]) -> dict[tuple[str, str], int]:
+    totals: dict[tuple[str, str], int] = {}
+    for row in used:
+        key = row.project_id, row.meter
+        totals[key] = totals.get(key, 0) + row.quantity
+    return totals
 
 
 def _meter_versions(past: Past) -> dict[str, int]:

@@ -87,6 +87,8 @@ def draw_up(
     charged: Sequence[Row],
     credits_: Iterable[Credit],
     problems: Sequence[str] = (),
+    summed: Sequence[Line] = (),
+    versions: Iterable[int] = (),
 ) -> DrawnUp:
     """Return the invoice of rows that are usage, adjustments and corrections.
 
@@ -97,12 +99,14 @@ def draw_up(
         charged: what is to be paid, in the order in which it is to be shown.
         credits_: those of the customer, in the order in which they are used up.
         problems: what could not be charged, in words.
+        summed: lines of usage whose rows are not among those charged. There is no digest then.
+        versions: those of the price list that priced what was summed up.
     """
     start, end = month_bounds(month)
     places = Decimal(1).scaleb(-(decimals(customer.currency) + EXTRA_DECIMALS))
     rows = list(charged)
     with localcontext(prec=DIGITS_MAX):
-        net = left = total(rows)
+        net = left = total(rows) + sum((Decimal(line.amount) for line in summed), Decimal(0))
         used: dict[str, str] = {}
         for credit in credits_:
             taken = min(Decimal(credit.remaining), left)
@@ -121,6 +125,8 @@ def draw_up(
         if due != owed:
             rows.append(_sum("Adjustment", ROUNDING, due - owed, start, end))
     lines, line_of = _lines(rows)
+    if summed:
+        lines, line_of = _with(lines, summed), ()
     document = Document(
         invoice_id=invoice_id_of(month, customer.customer_id),
         customer_id=customer.customer_id,
@@ -130,7 +136,7 @@ def draw_up(
         currency=customer.currency,
         price_list=customer.price_list,
         price_list_versions=tuple(
-            sorted({row.price_list_version for row in rows if row.price_list_version})
+            sorted({*versions, *(row.price_list_version for row in rows if row.price_list_version)})
         ),
         ordinal=ordinal,
         lines=lines,
@@ -139,8 +145,8 @@ def draw_up(
         tax=text(tax),
         rounding=text(due - owed),
         total=text(due),
-        rows=len(rows),
-        rows_digest=digest_of(rows),
+        rows=len(rows) + sum(line.rows for line in summed),
+        rows_digest="" if summed else digest_of(rows),
         problems=tuple(problems),
     )
     return DrawnUp(document=document, rows=tuple(rows), line_of=line_of)
@@ -252,6 +258,14 @@ def _lines(rows: Sequence[Row]) -> tuple[tuple[Line, ...], tuple[int, ...]]:
     numbers = {key: number for number, key in enumerate(groups, 1)}
     lines = tuple(_line(number, groups[key]) for key, number in numbers.items())
     return lines, tuple(numbers[_line_key(row)] for row in rows)
+
+
+def _with(lines: Sequence[Line], summed: Sequence[Line]) -> tuple[Line, ...]:
+    """Return lines with those that were summed up in their places, and number them anew."""
+    usage = [line for line in lines if line.category == "Usage" and not line.charge_class]
+    others = [line for line in lines if line.category != "Usage" or line.charge_class]
+    usage = sorted([*usage, *summed], key=lambda line: (line.project_id, line.sku))
+    return tuple(replace(line, line=number) for number, line in enumerate([*usage, *others], 1))
 
 
 def _line_key(row: Row) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ def price(
                 continue
             if daily:
                 cuts += ((piece, price_list, rule) for piece in _by_day(part))
-            elif _counts(rule):
+            elif counts(rule):
                 cuts += ((piece, price_list, rule) for piece in _by_month(part))
             else:
                 cuts.append((part, price_list, rule))
@@ -134,8 +134,8 @@ def _priced(
     for at in sorted(range(len(cuts)), key=lambda i: _when(cuts[i][0])):
         usage, price_list, rule = cuts[at]
         base = definitions[usage.meter].base_per_unit
-        discount = _discount(rule.sku, discounts)
-        if not _counts(rule):
+        discount = discount_of(rule.sku, discounts)
+        if not counts(rule):
             assert rule.price is not None, "checked when it was published"
             found[at] = [
                 _part(usage, price_list, rule, usage.quantity, 0, rule.price, discount, base)
@@ -196,7 +196,7 @@ def _flat(
     due = usage.quantity > 0 and resource not in account.flat_for
     if due:
         account.flat_for.add(resource)
-    numerator, denominator = _fraction(rule.price) if due else (0, 1)
+    numerator, denominator = fraction(rule.price) if due else (0, 1)
     return _made(
         usage, price_list, rule, usage.quantity, 0, rule.price, discount, numerator, denominator
     )
@@ -300,7 +300,7 @@ def _part(
     discount: str,
     base: int,
 ) -> Part:
-    numerator, denominator = _fraction(unit_price)
+    numerator, denominator = fraction(unit_price)
     return _made(
         usage, price_list, rule, quantity, tier, unit_price, discount,
         numerator * quantity, denominator * base * rule.per,
@@ -322,7 +322,7 @@ def _made(
     places = decimals(price_list.currency) + EXTRA_DECIMALS
     full = less = exact_quotient(numerator, denominator, places)
     if discount:
-        off, hundred = _fraction(text(HUNDRED - Decimal(discount)))
+        off, hundred = fraction(text(HUNDRED - Decimal(discount)))
         less = exact_quotient(numerator * off, denominator * hundred * 100, places)
     return Part(
         usage=usage,
@@ -338,20 +338,20 @@ def _made(
     )
 
 
-def _fraction(number: str) -> tuple[int, int]:
+def fraction(number: str) -> tuple[int, int]:
     """Return a decimal as numerator and denominator."""
-    whole, _, fraction = number.partition(".")
-    return int(whole + fraction), 10 ** len(fraction)
+    whole, _, digits = number.partition(".")
+    return int(whole + digits), 10 ** len(digits)
 
 
 def _whole(units: str, base: int) -> int:
     """Return a quantity in base units, the part of one left out."""
-    numerator, denominator = _fraction(units)
+    numerator, denominator = fraction(units)
     return numerator * base // denominator
 
 
 def _rounded(money: Decimal, currency: str) -> Decimal:
-    numerator, denominator = _fraction(text(money))
+    numerator, denominator = fraction(text(money))
     return exact_quotient(numerator, denominator, decimals(currency) + EXTRA_DECIMALS)
 
 
@@ -360,12 +360,13 @@ def text(number: Decimal) -> str:
     return f"{number:f}"
 
 
-def _discount(sku: str, discounts: Sequence[Discount]) -> str:
+def discount_of(sku: str, discounts: Sequence[Discount]) -> str:
+    """Return how many percent are off of a sku; "" if none are."""
     found = next((d.percent for d in discounts if d.sku in {"", sku}), "")
     return found if found and Decimal(found) else ""
 
 
-def _counts(rule: PriceRule) -> bool:
+def counts(rule: PriceRule) -> bool:
     """Return whether what a rule charges depends on what else the month has used."""
     return rule.model != "unit" or (rule.included, rule.minimum, rule.maximum) != (None,) * 3
 

@@ -453,6 +453,13 @@ def test_what_is_kept_gives_what_a_fold_of_the_whole_log_gives(company, tmp_path
                 assert msgspec.json.encode((found.drawn_up, found.usage)) == msgspec.json.encode(
                     (folded.drawn_up, folded.usage)
                 )
+                summed = kept.summary(month)
+                closed = month in kept.past().closings
+                assert summed.documents == {
+                    c: d.document if closed else msgspec.structs.replace(d.document, rows_digest="")
+                    for c, d in folded.drawn_up.items()
+                }
+                assert summed.unassigned == anew.summary(month).unassigned
 
     agree(FEBRUARY)
     company.close(archive, FEBRUARY)
