@@ -14,10 +14,9 @@ from msgspec import Struct
 
 from projections import models, store
 from projections.compute import DELETED
-from projections.explanation import fields_of
-from projections.identity import CHANGED, GRANTS, PROJECTS
+from projections.explanation import LEFT_OUT, Row, fields_of
+from projections.identity import GRANTS, PROJECTS
 from projections.models import StoredCommit, decode_fact
-from projections.operation import OPERATIONS
 from projections.quota import QUOTAS
 from projections.store import Key, Table, Writer
 from schemas.errors import InvalidInput
@@ -25,11 +24,8 @@ from schemas.units import Ordinal
 
 CHANGES_MAX = 20_000
 NOTED_MAX = 5 * CHANGES_MAX  # with what was changed and changed back
-# That anything has changed, and how work stands: neither is a thing that anybody has.
-_LEFT_OUT = (CHANGED, OPERATIONS)
 
 type What = Literal["created", "changed", "deleted"]
-type Row = tuple[Table[Any], Key]
 
 
 class TooMuchChanged(InvalidInput):
@@ -94,7 +90,7 @@ class Noting(Writer):
         super().drop(table, key)
 
     def _note(self, table: Table[Any], key: Key, resource: Any) -> None:
-        if table in _LEFT_OUT:
+        if table in LEFT_OUT:
             return
         row = table, key
         noted = self.noted.get(row)

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -50,6 +51,12 @@ class Past:
         return Api(self.url, reply.headers["x-subject-token"])
 
 
+def _program(person: Api, user: str, until: datetime) -> dict:
+    wish = {"name": fresh("program"), "expires_at": until.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+    path = f"/identity/v3/users/{user}/application_credentials"
+    return person.made(path, {"application_credential": wish})
+
+
 @pytest.fixture(scope="module")
 def past(cloud, tmp_path_factory) -> Iterator[Past]:
     """A cloud of a moment with a network and a person, who are gone, or others, by now."""
@@ -62,6 +69,8 @@ def past(cloud, tmp_path_factory) -> Iterator[Past]:
     assert admin("PUT", path).status == 204
     person = cloud.login(name, "of then", name)
     network = cloud.network(person)
+    terms = (timedelta(seconds=5), timedelta(days=1))
+    programs = [_program(person, user["id"], datetime.now(UTC) + term) for term in terms]
     before = person("GET", "/network/v2.0/networks")
     ordinal = int(admin("GET", "/v1/quota").headers["x-cumulog-ordinal"])
     assert person("DELETE", f"/network/v2.0/networks/{network['id']}").status == 204
@@ -69,6 +78,7 @@ def past(cloud, tmp_path_factory) -> Iterator[Past]:
     assert admin("PATCH", f"/identity/v3/users/{user['id']}", changed).status == 200
     made = Past(cloud, tmp_path_factory.mktemp("past"), ordinal)
     made.name, made.network, made.before = name, network, before
+    made.programs = programs
     yield made
     made.process.send_signal(signal.SIGTERM)
     assert made.process.wait(30) == 0
@@ -99,6 +109,20 @@ def test_people_sign_in_as_they_could_then(cloud, past):
     assert Api(past.url)("POST", "/identity/v3/auth/tokens", wish).status == 401
     wish = credentials(past.name, "of then", past.name)
     assert cloud.anyone("POST", "/identity/v3/auth/tokens", wish).status == 401
+
+
+def test_a_term_that_has_ended_since_is_over_in_the_past_too(past):
+    """Whatever was given for a time is worth nothing after it, wherever it is shown."""
+
+    def signed_in(program: dict) -> int:
+        data = {"id": program["id"], "secret": program["secret"]}
+        identity = {"methods": ["application_credential"], "application_credential": data}
+        wish = {"auth": {"identity": identity}}
+        return Api(past.url)("POST", "/identity/v3/auth/tokens", wish).status
+
+    ended, lasting = past.programs
+    eventually(lambda: signed_in(ended) == 401, "its term is over")
+    assert signed_in(lasting) == 201
 
 
 def test_tokens_of_then_and_of_now_are_of_no_use_to_each_other(cloud, past):
