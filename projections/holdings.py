@@ -360,12 +360,13 @@ class Holdings:
 
     def _follow(self) -> None:
         """Fold what is not sealed yet."""
+        wanted = frozenset(self._wanted())
         for seq, data in self._read(self._position.seq):
             commit = decode_stored(data)
             position = self._position
             if commit.first != position.ordinal + 1 or commit.prev != position.hash:
                 raise HoldingsBroken(f"commit {seq} does not follow ordinal {position.ordinal}")
-            for ordinal, fact in facts_of(commit, frozenset(self._wanted())):
+            for ordinal, fact in facts_of(commit, wanted):
                 self._take(ordinal, commit.at, fact)
             self._position = Position(
                 ordinal=last_ordinal(commit), seq=seq, hash=commit.hash, at=commit.at
