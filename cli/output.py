@@ -87,13 +87,21 @@ def show_item(output: Output, item: Row) -> None:
         case Output.YAML:
             print(as_yaml(dict(item)))
         case Output.TABLE:
-            rows = [[key, cell(value)] for key, value in item.items() if key != "links"]
+            rows = [
+                [key, cell(_timed(key, value))] for key, value in item.items() if key != "links"
+            ]
             print(table(["FIELD", "VALUE"], rows))
     sys.stdout.flush()
 
 
 def _value(row: Row, key: str | Callable[[Row], Any]) -> Any:
     return key(row) if callable(key) else row.get(key)
+
+
+def _timed(key: str, value: Any) -> Any:
+    """Return a value of a table; of a time in microseconds what it is called."""
+    is_time = key.endswith("_at") or key in {"valid_from", "valid_until", "since"}
+    return when(value) if is_time and type(value) is int and value else value
 
 
 def when(micros: int | None) -> str:

@@ -40,6 +40,19 @@ def test_an_item_is_a_field_a_line_and_whole_as_json(capsys):
     assert json.loads(capsys.readouterr().out) == item
 
 
+def test_an_item_tells_times_as_people_read_them(capsys):
+    item = {"valid_from": 1_788_220_800_000_001, "since": 0, "issued_at": None, "at_most": 7}
+    show_item(Output.TABLE, item)
+    told = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if " " in line
+    )
+    assert told["valid_from"] == "2026-09-01T00:00:00.000001Z"
+    assert (told["since"], told["at_most"]) == ("0", "7")
+
+    show_item(Output.JSON, item)
+    assert json.loads(capsys.readouterr().out) == item
+
+
 def test_an_empty_list_is_a_heading_and_an_empty_json_list(capsys):
     show_rows(Output.TABLE, [], [("NAME", "name")])
     assert capsys.readouterr().out == "NAME\n"
