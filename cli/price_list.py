@@ -66,8 +66,11 @@ RULE_COLUMNS: list[Column] = [
 ]
 
 
+_DECIMALS = frozenset({"price", "included", "minimum", "maximum", "up_to"})
+
+
 def read_price_list(file: Path) -> dict[str, Any]:
-    """Return the action that publishes what a file says.
+    """Return the action that publishes what a file says; amounts may be whole numbers there.
 
     Raises:
         Problem: the file cannot be read, or its ``valid_from`` is no time.
@@ -75,7 +78,22 @@ def read_price_list(file: Path) -> dict[str, Any]:
     action = {**read_fields(file, PUBLISH), "type": PUBLISH}
     if isinstance(start := action.get("valid_from"), str):
         action["valid_from"] = micros(start)
-    return action
+    told: dict[str, Any] = _amounts_as_text(action)
+    return told
+
+
+def _amounts_as_text(said: Any) -> Any:
+    """Return what a file says, with whole numbers as text where the action has decimals."""
+    if isinstance(said, list):
+        return [_amounts_as_text(each) for each in said]
+    if isinstance(said, dict):
+        return {
+            name: str(value)
+            if name in _DECIMALS and type(value) is int
+            else _amounts_as_text(value)
+            for name, value in said.items()
+        }
+    return said
 
 
 @command(price_list_app, "list", reads=True)

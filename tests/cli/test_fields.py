@@ -3,6 +3,7 @@
 import pytest
 
 from cli.fields import micros, read_fields
+from cli.price_list import read_price_list
 from cli.problem import Problem
 
 
@@ -16,6 +17,19 @@ def test_a_file_keeps_money_and_times_as_they_are_written(tmp_path):
         "from": "2026-10-15T00:00:00Z",
         "free": ["image.size"],
     }
+
+
+def test_amounts_of_a_price_list_may_be_whole_numbers(tmp_path):
+    file = tmp_path / "prices.yaml"
+    file.write_text(
+        "rules:\n- {price: 1, per: 1000, included: 100, minimum: 5, maximum: 0.5}\n"
+        "- {tiers: [{up_to: 10, price: 2}]}\n"
+    )
+
+    assert read_price_list(file)["rules"] == [
+        {"price": "1", "per": 1000, "included": "100", "minimum": "5", "maximum": "0.5"},
+        {"tiers": [{"up_to": "10", "price": "2"}]},
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [", "just words", "!!python/none"])
