@@ -5,8 +5,8 @@ That folds history, so it is looked at every few minutes and not with each fact.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from decimal import Decimal
+from collections.abc import Awaitable, Callable, Iterable
+from decimal import Decimal, localcontext
 
 import structlog
 import uuid_utils
@@ -14,9 +14,10 @@ import uuid_utils
 from engine.bus.client import Bus
 from engine.bus.service import submit_as_history
 from engine.domain.billing.budgets import is_news
+from engine.domain.billing.periods import DIGITS_MAX
 from projections.archive import Archive
 from projections.books import opened
-from projections.ledger import month_rows, total
+from projections.invoice import Line
 from projections.pricing import text
 from schemas.billing import Budget, PassBudget
 from schemas.envelope import Actor, Request
@@ -37,14 +38,11 @@ def due(archive: Archive, now: Micros) -> list[PassBudget]:
         past = books.past()
         if not past.state.budgets:
             return []
-        rows = month_rows(past, month, until=now).rows
+        documents = books.summary(month).documents
     found: list[PassBudget] = []
     for budget in past.state.budgets.values():
-        spent = total(
-            row
-            for row in rows.get(budget.customer_id, ())
-            if budget.project_id in {"", row.project_id}
-        )
+        document = documents.get(budget.customer_id)
+        spent = _spent(() if document is None else document.lines, budget.project_id)
         threshold = _reached(budget, spent)
         if threshold and is_news(budget, month, threshold):
             found.append(
@@ -91,6 +89,21 @@ async def _look(
         log.warning("budgets_not_watched", error=str(error))
     except Exception:
         log.exception("budgets_not_watched")
+
+
+def _spent(lines: Iterable[Line], project_id: str) -> Decimal:
+    """Return what use has come to, of a project or of all: no credit, tax, rounding, correction."""
+    with localcontext(prec=DIGITS_MAX):
+        return sum(
+            (
+                Decimal(line.amount)
+                for line in lines
+                if (line.category == "Usage" or (line.category == "Adjustment" and line.sku))
+                and not line.charge_class
+                and project_id in {"", line.project_id}
+            ),
+            Decimal(0),
+        )
 
 
 def _reached(budget: Budget, spent: Decimal) -> int:
