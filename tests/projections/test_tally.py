@@ -110,7 +110,7 @@ payers = st.lists(
 ).map(lambda found: tuple(Payer(customer_id=c, since=at) for c, at in sorted(found, key=str)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(held(), price_lists(), st.tuples(payers, payers), st.one_of(st.none(), moments))
 def test_a_month_summed_up_is_that_of_its_rows(held, versions, paid_by, until):
     state = State()
