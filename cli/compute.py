@@ -100,6 +100,7 @@ for app, resource in (
 for app, resource in ((flavor_app, FLAVORS), (keypair_app, KEYPAIRS)):
     add_delete(app, resource)
 
+SHUT_DOWN = 4  # of power_state
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is done.")]
 
 
@@ -232,6 +233,36 @@ def reboot_server(
     """Reboot a server."""
     action = {"reboot": {"type": "HARD" if hard else "SOFT"}}
     _act(session, reference, action, "ACTIVE", wait)
+
+
+@command(server_app, "resize")
+def resize_server(
+    session: Session,
+    reference: Reference,
+    *,
+    flavor: Annotated[str, typer.Option(help="Its new size: a flavor's name or id.")],
+    wait: Wait = False,
+) -> None:
+    """Give a server another flavor; it restarts. Then confirm it, or revert it.
+
+    Example: cumulog server resize web-1 --flavor m1.small --wait
+    """
+    action = {"resize": {"flavorRef": FLAVORS.identify(session.client, flavor)}}
+    _act(session, reference, action, "VERIFY_RESIZE", wait)
+
+
+@command(server_app, "resize-confirm")
+def confirm_resize(session: Session, reference: Reference) -> None:
+    """Keep a server's new flavor: the way back is given up."""
+    _act(session, reference, {"confirmResize": None}, "", wait=False)
+
+
+@command(server_app, "resize-revert")
+def revert_resize(session: Session, reference: Reference, *, wait: Wait = False) -> None:
+    """Give a server its old flavor back, and its disk as it was before the resize."""
+    server = SERVERS.find(session.client, reference)
+    off = server.get("OS-EXT-STS:power_state") == SHUT_DOWN
+    _act(session, reference, {"revertResize": None}, "SHUTOFF" if off else "ACTIVE", wait)
 
 
 @command(server_app, "delete")

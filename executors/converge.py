@@ -174,6 +174,8 @@ class Converger:
                 boot=domain.boot, phase="started", started_at=self._clock(), disk_made=True
             )
             self.records.save(spec.server.server_id, record)
+        if spec.resize and not spec.revertible:
+            await self.drivers.storage.let_go(spec.server.server_id, spec.resize)
         return Observed(running=True, observed_at=record.started_at)
 
     async def _start(self, spec: ServerSpec, before: Record | None) -> None:
@@ -210,6 +212,7 @@ class Converger:
         if made.disk_made:
             if not await storage.has_disk(server_id):
                 raise StorageError("the server's root disk is gone from its host")
+            await self._fit_disk(spec)
             return True
         if spec.image is None:
             raise StorageError("the server has no image to boot from")
@@ -217,6 +220,15 @@ class Converger:
         undo.push_async_callback(storage.remove, server_id)
         await storage.ensure_disk(server_id, spec.image, spec.server.flavor.disk_gib)
         return True
+
+    async def _fit_disk(self, spec: ServerSpec) -> None:
+        """See to a disk that no domain uses, after a resize, its failure or its revert."""
+        await self.drivers.storage.fit_disk(
+            spec.server.server_id,
+            spec.server.flavor.disk_gib,
+            spec.resize,
+            revertible=spec.revertible,
+        )
 
     async def _plug(
         self, spec: ServerSpec, before: Record | None, undo: AsyncExitStack
@@ -247,6 +259,8 @@ class Converger:
         if record is not None:
             if record.phase in {"starting", "started"}:
                 self.records.save(server_id, msgspec.structs.replace(record, phase="stopped"))
+            if record.disk_made and await self.drivers.storage.has_disk(server_id):
+                await self._fit_disk(spec)
             await self.drivers.networks.plug(server_id, spec.ports)
             await self.drivers.networks.serve(spec.ports)
         return Observed(running=False, observed_at=observed_at, drift=drift)

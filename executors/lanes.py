@@ -31,7 +31,7 @@ _LEAST_S = 30
 _RETIRED_MOST = 20_000
 # After these have failed, nothing of the server shall be here.
 _GIVEN_UP = frozenset({"build", "delete"})
-_NEVER_UNDER_WAY = frozenset({"build", "start", "reboot"})
+_NEVER_UNDER_WAY = frozenset({"build", "start", "reboot", "resize", "revert"})
 
 
 class Lane:

@@ -66,7 +66,7 @@ class ServerView(Struct, frozen=True, kw_only=True):
 class InstanceAction(Struct, frozen=True, kw_only=True):
     """Something a person did to a server (os-instance-actions).
 
-    ``action`` is Nova's word (create, start, stop, reboot, delete). ``finish_at`` and ``result``
+    ``action`` is Nova's word (create, start, stop, reboot, resize, …). ``finish_at`` and ``result``
     (Success, Error) are None while it is under way.
     """
 

@@ -21,6 +21,9 @@ ACTIONS: dict[str, str] = {
     "StartServer": "start",
     "StopServer": "stop",
     "RebootServer": "reboot",
+    "ResizeServer": "resize",
+    "ConfirmServerResize": "confirmResize",
+    "RevertServerResize": "revertResize",
     "DeleteServer": "delete",
 }
 SUCCESS = "Success"

@@ -61,6 +61,8 @@ ACTIONS = {
     "Rename": "update/rename",
     "Report": "notify/report",
     "Reset": "configure/reset",
+    "Resize": "update/resize",
+    "Revert": "update/revert",
     "Revoke": "revoke",
     "Roll": "update/roll",
     "Set": "configure",

@@ -32,6 +32,7 @@ from schemas import webhook as sw
 from schemas.envelope import Action, decode_action
 
 DELETED_SERVER = "its disk was removed with it, and what was on it"
+GROWN = "its disk has grown, and disks do not shrink"
 REBOOTED = "what a reboot has ended does not go on"
 UNKNOWN = "nobody knows the secret that it was shown with"
 OTHER_ID = "what is made again has another id"
@@ -40,6 +41,9 @@ KEPT = ("updated_at", "created_at", "revision", "ordinal", "version")  # of the 
 STOPPED = "compute.server.stop_requested.v1"
 STARTED = "compute.server.start_requested.v1"
 REBOOT = "compute.server.reboot_requested.v1"
+RESIZED = "compute.server.resize_requested.v1"
+CONFIRMED = "compute.server.resize_confirmed.v1"
+REVERTED = "compute.server.resize_revert_requested.v1"
 
 
 class Cannot(Struct, frozen=True):
@@ -169,7 +173,23 @@ def _server(change: Change) -> Undone:
             undone.append(sc.StopServer(server_id=before.server_id))
         if not runs and before.status == "ACTIVE":
             undone.append(sc.StartServer(server_id=before.server_id))
-    return undone
+    return [*undone, *_sized_back(change.tags, before, now)]
+
+
+def _sized_back(tags: tuple[str, ...], before: sc.Server, now: sc.Server) -> Undone:
+    """Return what gives a server the flavor back that it had; as long as it waits, by a revert."""
+    if RESIZED in tags and now.status == "VERIFY_RESIZE":
+        return [sc.RevertServerResize(server_id=now.server_id)]
+    flavor = before.flavor
+    if CONFIRMED in tags and before.resize is not None:
+        flavor = before.resize.old
+    elif not {RESIZED, REVERTED} & set(tags):
+        return []
+    if flavor == now.flavor:
+        return []
+    if flavor.disk_gib < now.flavor.disk_gib:
+        return [Cannot(GROWN)]
+    return [sc.ResizeServer(server_id=now.server_id, flavor_id=flavor.flavor_id)]
 
 
 def _inner(row: Any) -> Any:

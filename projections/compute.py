@@ -101,6 +101,11 @@ type ServerFact = (
     | s.ServerStopped
     | s.ServerRebootRequested
     | s.ServerRebooted
+    | s.ServerResizeRequested
+    | s.ServerResized
+    | s.ServerResizeConfirmed
+    | s.ServerResizeRevertRequested
+    | s.ServerResizeReverted
     | s.ServerTaskFailed
     | s.ServerFailed
     | s.ServerDeleteRequested
@@ -165,6 +170,11 @@ APPLY = {
     s.ServerStopped: _server_changed,
     s.ServerRebootRequested: _server_changed,
     s.ServerRebooted: _server_changed,
+    s.ServerResizeRequested: _server_changed,
+    s.ServerResized: _server_changed,
+    s.ServerResizeConfirmed: _server_changed,
+    s.ServerResizeRevertRequested: _server_changed,
+    s.ServerResizeReverted: _server_changed,
     s.ServerTaskFailed: _server_changed,
     s.ServerFailed: _server_changed,
     s.ServerDeleteRequested: _server_changed,

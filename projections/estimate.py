@@ -10,6 +10,7 @@ from decimal import Decimal, localcontext
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.domain.compute import evolve_server
 from projections.bill import DIGITS_MAX
 from projections.metering import Interval, Meters, usage
 from projections.pricing import text
@@ -76,16 +77,19 @@ def estimate(
     if server is not None:
         _run(meters, server, at)
     before = _open(meters)
+    wanted = server
     for fact in facts:
+        if server is not None and isinstance(fact, c.ComputeFact.__value__):
+            wanted = evolve_server(wanted, fact, at)
         meters.apply(1, at, fact)
         if isinstance(fact, OperationStarted):
-            for outcome in _outcome(fact.operation, at):
+            for outcome in _outcome(fact.operation, wanted, at):
                 meters.apply(1, at, outcome)
     after = _open(meters)
     with localcontext(prec=DIGITS_MAX):
         lines = [
-            *_lines([after[key] for key in after.keys() - before.keys()], price_list, at, 1),
-            *_lines([before[key] for key in before.keys() - after.keys()], price_list, at, -1),
+            *_lines(_other(after, before), price_list, at, 1),
+            *_lines(_other(before, after), price_list, at, -1),
         ]
         lines.sort(key=lambda line: (line.resource_kind, line.resource_id, line.meter))
         amounts = [Decimal(line.amount) for line in lines]
@@ -121,7 +125,7 @@ def _run(meters: Meters, server: c.Server, at: Micros) -> None:
             meters.apply(1, at, stopped)
 
 
-def _outcome(operation: Operation, at: Micros) -> list[Fact]:
+def _outcome(operation: Operation, server: c.Server | None, at: Micros) -> list[Fact]:
     """Return what is metered of an operation that succeeds."""
     ident = operation.resource_id
     match operation.kind:
@@ -129,14 +133,37 @@ def _outcome(operation: Operation, at: Micros) -> list[Fact]:
             return [c.ServerStarted(server_id=ident, boot=1, observed_at=at)]
         case "stop":
             return [c.ServerStopped(server_id=ident, boot=1, cause="request", observed_at=at)]
+        case "resize" | "revert":
+            assert server is not None, "what is resized is there"
+            assert server.resize is not None, "it is being resized"
+            resize = server.resize
+            back = operation.kind == "revert"
+            return [
+                c.ServerResized(
+                    server_id=ident,
+                    flavor=resize.old if back else resize.new,
+                    disk_gib=resize.old_disk_gib if back else resize.new_disk_gib,
+                    boot=1,
+                    running=server.power_state == 1,
+                    observed_at=at,
+                )
+            ]
         case "delete":
             return [c.ServerDeleted(server_id=ident, observed_at=at)]
         case _:
             return [i.ImageActivated(image_id=ident, virtual_size_bytes=0)]
 
 
-def _open(meters: Meters) -> dict[tuple[str, str], Interval]:
+type Held = dict[tuple[str, str], Interval]
+
+
+def _open(meters: Meters) -> Held:
     return {(x.resource_id, x.meter): x for x in meters.intervals() if x.end is None}
+
+
+def _other(these: Held, those: Held) -> list[Interval]:
+    """Return what the ones have that the others have not, or not as much of."""
+    return [x for key, x in these.items() if key not in those or those[key].value != x.value]
 
 
 def _lines(

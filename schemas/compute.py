@@ -26,7 +26,18 @@ from schemas.units import DiskGib, IpAddress, MemoryMib, Micros, Name, Text, Vcp
 KeypairName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9 _.@-]+\Z")]
 PublicKey = Annotated[str, Meta(min_length=16, max_length=16384)]
 Metadata = Annotated[dict[Text, Text], Meta(max_length=128)]
-type ServerStatus = Literal["BUILD", "ACTIVE", "SHUTOFF", "REBOOT", "HARD_REBOOT", "ERROR"]
+type ServerStatus = Literal[
+    "BUILD",
+    "ACTIVE",
+    "SHUTOFF",
+    "REBOOT",
+    "HARD_REBOOT",
+    "RESIZE",
+    "VERIFY_RESIZE",
+    "REVERT_RESIZE",
+    "ERROR",
+]
+type DiskConfig = Literal["AUTO", "MANUAL"]
 type StopCause = Literal["request", "guest", "crash", "host"]
 
 # Resources
@@ -62,18 +73,32 @@ class Fault(Struct, frozen=True, kw_only=True):
     created: Micros
 
 
+class Resize(Struct, frozen=True, kw_only=True):
+    """A resize that is neither confirmed nor reverted: either flavor may be the one that stays.
+
+    ``boot`` is the number under which it began, and names it; the disks are in GiB, as they are.
+    """
+
+    old: Flavor
+    new: Flavor
+    old_disk_gib: int
+    new_disk_gib: int
+    boot: int
+
+
 class Server(Struct, frozen=True, kw_only=True):
     """A virtual machine, as everybody reads it: the decider, the read model, the host's agent.
 
     ``boot`` counts starts of its domain from 1, and reports carry it, so that a late one is told
-    from a new one. ``task_state`` is None exactly when nothing is under way.
+    from a new one. ``task_state`` is None exactly when nothing is under way. ``resized_boot`` names
+    the resize that was confirmed last, 0 if none was.
     """
 
     server_id: ServerId
     name: Name
     project_id: ProjectId
     user_id: UserId
-    flavor: Flavor  # as it was when the server was made
+    flavor: Flavor  # as it was when the server was made or resized
     image_id: ImageId | None
     created_at: Micros
     updated_at: Micros
@@ -97,6 +122,8 @@ class Server(Struct, frozen=True, kw_only=True):
     request_id: str = ""  # the request that made it
     disk_config: str = "MANUAL"
     config_drive: bool = False
+    resize: Resize | None = None
+    resized_boot: int = 0
 
 
 class Removed(Struct, frozen=True, kw_only=True):
@@ -209,6 +236,26 @@ class RebootServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"
     hard: bool = False
 
 
+class ResizeServer(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Give a server another flavor, on its host; to be confirmed or reverted afterwards."""
+
+    server_id: Id
+    flavor_id: FreeId
+    disk_config: DiskConfig | None = None
+
+
+class ConfirmServerResize(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Keep the flavor a server was resized to, and let go of what the old one held."""
+
+    server_id: Id
+
+
+class RevertServerResize(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Give a server back the flavor, and the disk, that it had before it was resized."""
+
+    server_id: Id
+
+
 class ReportServerState(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
     """An agent saw a server change without being asked: the guest powered off, or crashed.
 
@@ -233,6 +280,9 @@ type ComputeAction = (
     | StartServer
     | StopServer
     | RebootServer
+    | ResizeServer
+    | ConfirmServerResize
+    | RevertServerResize
     | ReportServerState
 )
 
@@ -375,6 +425,73 @@ class ServerRebooted(
     observed_at: Micros
 
 
+class ServerResizeRequested(
+    Struct, frozen=True, kw_only=True, tag="compute.server.resize_requested.v1", tag_field="type"
+):
+    """Its owner wants another flavor. Metered by the old one until the host has the new one."""
+
+    server_id: ServerId
+    operation_id: OperationId
+    flavor: Flavor
+    old_disk_gib: int
+    new_disk_gib: int
+    boot: int
+    disk_config: DiskConfig | None = None
+
+
+class ServerResized(
+    Struct, frozen=True, kw_only=True, tag="compute.server.resized.v1", tag_field="type"
+):
+    """The host has it as the new flavor says. Metered by that one from ``observed_at`` on.
+
+    What was off stays off (``running``), and then only its disk is metered. ``disk_gib`` is the
+    root disk's size now.
+    """
+
+    server_id: ServerId
+    flavor: Flavor
+    disk_gib: int
+    boot: int
+    running: bool
+    observed_at: Micros
+
+
+class ServerResizeConfirmed(
+    Struct, frozen=True, kw_only=True, tag="compute.server.resize_confirmed.v1", tag_field="type"
+):
+    """Its owner keeps the new flavor. Metering goes on."""
+
+    server_id: ServerId
+    running: bool
+
+
+class ServerResizeRevertRequested(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    tag="compute.server.resize_revert_requested.v1",
+    tag_field="type",
+):
+    """Its owner wants the old flavor back. Metered by the new one until the host has the old."""
+
+    server_id: ServerId
+    operation_id: OperationId
+    boot: int
+
+
+class ServerResizeReverted(
+    Struct, frozen=True, kw_only=True, tag="compute.server.resize_reverted.v1", tag_field="type"
+):
+    """The host has it as before the resize. Metered by the old flavor from ``observed_at`` on."""
+
+    server_id: ServerId
+    flavor: Flavor
+    disk_gib: int
+    boot: int
+    running: bool
+    observed_at: Micros
+
+
 class ServerTaskFailed(
     Struct, frozen=True, kw_only=True, tag="compute.server.task_failed.v1", tag_field="type"
 ):
@@ -432,6 +549,11 @@ type ComputeFact = (
     | ServerStopped
     | ServerRebootRequested
     | ServerRebooted
+    | ServerResizeRequested
+    | ServerResized
+    | ServerResizeConfirmed
+    | ServerResizeRevertRequested
+    | ServerResizeReverted
     | ServerTaskFailed
     | ServerFailed
     | ServerDeleteRequested

@@ -184,6 +184,25 @@ def _created(*value: Source) -> MeterRule:
     )
 
 
+def _resized(*value: Source) -> tuple[MeterRule, ...]:
+    """From when the host has it so, the same is held as another flavor."""
+    facts = (c.ServerResized, c.ServerResizeReverted)
+    return (
+        *(
+            MeterRule(
+                fact=_tag(fact),
+                effect="set",
+                resource="server_id",
+                at="observed_at",
+                value=value,
+                dimensions={"flavor": "flavor.name"},
+            )
+            for fact in facts
+        ),
+        *(_of_server(fact, "seen", at="observed_at") for fact in facts),
+    )
+
+
 _RUNS = Condition(path="running", equals=True)
 _RUNS_NOT = Condition(path="running", equals=False)
 _OPENED = (
@@ -234,7 +253,11 @@ _DEFINITIONS = (
         unit="Core-Hours",
         base_unit="vcpu*us",
         base_per_unit=HOUR,
-        rules=(_created(Source(path="server.flavor.vcpus")), *_RUNNING),
+        rules=(
+            _created(Source(path="server.flavor.vcpus")),
+            *_resized(Source(path="flavor.vcpus")),
+            *_RUNNING,
+        ),
     ),
     MeterDefinition(
         key="compute.memory",
@@ -244,7 +267,11 @@ _DEFINITIONS = (
         unit="GiB-Hours",
         base_unit="MiB*us",
         base_per_unit=HOUR * 1024,
-        rules=(_created(Source(path="server.flavor.memory_mib")), *_RUNNING),
+        rules=(
+            _created(Source(path="server.flavor.memory_mib")),
+            *_resized(Source(path="flavor.memory_mib")),
+            *_RUNNING,
+        ),
     ),
     MeterDefinition(
         key="compute.disk",
@@ -262,6 +289,7 @@ _DEFINITIONS = (
                 Source(path="server.flavor.disk_gib"),
                 Source(noted_of="server.image_id"),
             ),
+            *_resized(Source(path="disk_gib")),
             *_EXISTING,
         ),
     ),
@@ -273,7 +301,7 @@ _DEFINITIONS = (
         unit="Hours",
         base_unit="us",
         base_per_unit=HOUR,
-        rules=(_created(Source(constant=1)), *_EXISTING),
+        rules=(_created(Source(constant=1)), *_resized(), *_EXISTING),
     ),
     MeterDefinition(
         key="image.size",

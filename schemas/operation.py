@@ -12,7 +12,9 @@ from schemas.host import Executor
 from schemas.ids import HostId, Id, OperationId
 from schemas.units import Micros, SizeBytes
 
-type OperationKind = Literal["build", "start", "stop", "reboot", "delete", "check"]
+type OperationKind = Literal[
+    "build", "start", "stop", "reboot", "resize", "revert", "delete", "check"
+]
 type ResourceKind = Literal["server", "image"]
 
 

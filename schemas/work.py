@@ -43,6 +43,10 @@ class ServerSpec(Struct, frozen=True, kw_only=True):
     ``wanted`` is the state to reach; ``boot`` the number of the start it shall run under;
     ``grace_s`` how long a guest may take to shut down. ``reboot`` says that the domain shall be
     started anew ("hard") or asked to reboot ("soft") if it still runs under an older boot.
+
+    ``server.flavor`` is the one to have. ``resize`` names the last resize that its disk went
+    through; what was put aside by a later one is put back, by an earlier one let go of.
+    ``revertible`` says that the disk from before ``resize`` is kept.
     """
 
     server: Server
@@ -52,6 +56,8 @@ class ServerSpec(Struct, frozen=True, kw_only=True):
     boot: int
     grace_s: int = 60
     reboot: Literal["", "soft", "hard"] = ""
+    resize: int = 0
+    revertible: bool = False
 
 
 class WorkItem(Struct, frozen=True, kw_only=True):

@@ -13,8 +13,19 @@ from api.times import micros_naive
 from api.writing import write
 from engine.bus.client import BusError
 from projections.answers import InstanceAction
-from schemas.compute import DeleteServer, RebootServer, Server, StartServer, StopServer
+from schemas.compute import (
+    ConfirmServerResize,
+    DeleteServer,
+    DiskConfig,
+    RebootServer,
+    ResizeServer,
+    RevertServerResize,
+    Server,
+    StartServer,
+    StopServer,
+)
 from schemas.errors import Conflict, InvalidInput, NotFound, Unavailable
+from schemas.ids import FreeId
 from schemas.work import ConsoleAsk, ConsoleReply
 
 CONSOLE_S = 5.0
@@ -28,12 +39,20 @@ class _Console(Struct, frozen=True, forbid_unknown_fields=True):
     length: Annotated[int, Meta(ge=-1, le=2**53 - 1)] | Digits | None = None
 
 
+class _Resize(Struct, frozen=True, forbid_unknown_fields=True):
+    flavor_ref: FreeId = field(name="flavorRef")
+    disk_config: DiskConfig | None = field(name="OS-DCF:diskConfig", default=None)
+
+
 class _Actions(Struct, frozen=True, omit_defaults=True):
     """One of these, as documents describe it."""
 
     start: None = field(name="os-start", default=None)
     stop: None = field(name="os-stop", default=None)
     reboot: _Reboot | None = None
+    resize: _Resize | None = None
+    confirm_resize: None = field(name="confirmResize", default=None)
+    revert_resize: None = field(name="revertResize", default=None)
     force_delete: None = field(name="forceDelete", default=None)
     console: _Console | None = field(name="os-getConsoleOutput", default=None)
 
@@ -43,6 +62,9 @@ DOES = {
     "os-start": "StartServer",
     "os-stop": "StopServer",
     "reboot": "RebootServer",
+    "resize": "ResizeServer",
+    "confirmResize": "ConfirmServerResize",
+    "revertResize": "RevertServerResize",
     "forceDelete": "DeleteServer",
     "os-getConsoleOutput": "compute:consoles:read",
 }
@@ -54,8 +76,8 @@ _encode = msgspec.json.Encoder().encode
 # Actions of Nova that this cloud does not do (yet): the answer says so, instead of "unknown".
 _NOT_OFFERED = frozenset(
     {
-        "suspend", "resume", "pause", "unpause", "lock", "unlock", "resize", "confirmResize",
-        "revertResize", "rebuild", "createImage", "createBackup", "changePassword", "shelve",
+        "suspend", "resume", "pause", "unpause", "lock", "unlock",
+        "rebuild", "createImage", "createBackup", "changePassword", "shelve",
         "unshelve", "shelveOffload", "rescue", "unrescue", "addSecurityGroup",
         "removeSecurityGroup", "addFixedIp", "removeFixedIp", "addFloatingIp",
         "removeFloatingIp", "os-resetState", "restore", "migrate", "os-migrateLive", "evacuate",
@@ -85,6 +107,19 @@ async def act(call: Call) -> Answer:
         case "reboot":
             hard = _read(raw, _Reboot, name).type.upper() == "HARD"
             await write(call, RebootServer(server_id=ident, hard=hard))
+        case "resize":
+            wish = _read(raw, _Resize, name)
+            action = ResizeServer(
+                server_id=ident, flavor_id=wish.flavor_ref, disk_config=wish.disk_config
+            )
+            await write(call, action)
+        case "confirmResize":
+            _null(raw, name)
+            await write(call, ConfirmServerResize(server_id=ident))
+            return Answer(204)
+        case "revertResize":
+            _null(raw, name)
+            await write(call, RevertServerResize(server_id=ident))
         case "forceDelete":
             await write(call, DeleteServer(server_id=ident))
         case "os-getConsoleOutput":
@@ -177,8 +212,8 @@ def add(routes: Routes) -> None:
         tuple(DOES.values()),
         body=_action,
         shape=_Actions,
-        status=(200, 202),
-        bare=(202,),
+        status=(200, 202, 204),
+        bare=(202, 204),
         partly=True,
     )
     routes.add("GET", f"{one}/os-instance-actions", list_actions, read)

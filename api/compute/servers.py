@@ -50,7 +50,19 @@ LISTED_BY = (
     "changes-before",
 )  # fmt: skip
 READ_HOST, READ_DELETED = "compute:servers:read_host", "compute:servers:read_deleted"
-STATUSES = frozenset({"BUILD", "ACTIVE", "SHUTOFF", "REBOOT", "HARD_REBOOT", "ERROR"})
+STATUSES = frozenset(
+    {
+        "BUILD",
+        "ACTIVE",
+        "SHUTOFF",
+        "REBOOT",
+        "HARD_REBOOT",
+        "RESIZE",
+        "VERIFY_RESIZE",
+        "REVERT_RESIZE",
+        "ERROR",
+    }
+)
 
 
 Digits = Annotated[str, Meta(max_length=20)]
@@ -230,7 +242,13 @@ def _listed(call: Call) -> tuple[list[ServerView], Page]:
     elif project_id is None:
         project_id = call.principal.project_id
     wanted = [s.upper() for s in call.params("status")]
-    vm_state = {"active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "error": "ERROR"}
+    vm_state = {
+        "active": "ACTIVE",
+        "building": "BUILD",
+        "stopped": "SHUTOFF",
+        "resized": "VERIFY_RESIZE",
+        "error": "ERROR",
+    }
     wanted += [vm_state.get(s.lower(), s) for s in call.params("vm_state")]
     statuses = [s for s in wanted if s in STATUSES]
     changed_since = _time(call, "changes-since")

@@ -8,7 +8,7 @@ from api.times import micros_naive, seconds_z
 from projections.answers import Address
 from schemas.compute import Flavor, Keypair, Server
 
-_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD"})
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE"})
 ZONE = "nova"
 
 

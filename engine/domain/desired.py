@@ -6,10 +6,12 @@ finish; in both cases nothing of it shall be on the host.
 
 from typing import Literal
 
+import msgspec
+
 from engine.domain.compute import server_ports
 from engine.domain.network import DHCP_OWNER
 from engine.domain.state import Cell
-from schemas.compute import Server
+from schemas.compute import Flavor, Server
 from schemas.image import Image
 from schemas.network import Network, Port
 from schemas.operation import Operation
@@ -23,15 +25,30 @@ def server_spec(cell: Cell, server: Server) -> ServerSpec:
     reboot: Literal["", "soft", "hard"] = ""
     if kind == "reboot":
         reboot = "hard" if server.status == "HARD_REBOOT" else "soft"
+    elif kind in ("resize", "revert"):
+        reboot = "soft"
+    flavor, resize, revertible = _size(server)
     image = cell.state.images.get(server.image_id or "")
     return ServerSpec(
-        server=server,
+        server=msgspec.structs.replace(server, flavor=flavor),
         wanted=_wanted(server, kind),
         ports=tuple(_port_spec(cell, port) for port in server_ports(cell, server)),
         image=image_spec(image) if image is not None and image.blob_id else None,
         boot=server.boot,
         reboot=reboot,
+        resize=resize,
+        revertible=revertible,
     )
+
+
+def _size(server: Server) -> tuple[Flavor, int, bool]:
+    """Return the flavor to have, which resize its disk has, and whether the old disk is kept."""
+    resize = server.resize
+    if resize is None:
+        return server.flavor, server.resized_boot, False
+    if server.status == "REVERT_RESIZE":
+        return resize.old, server.resized_boot, False
+    return resize.new, resize.boot, True
 
 
 def _wanted(server: Server, kind: str) -> Wanted:
@@ -96,15 +113,7 @@ def work_item(cell: Cell, operation: Operation, grace_s: int = 60) -> WorkItem:
 
 
 def _with_grace(spec: ServerSpec, grace_s: int) -> ServerSpec:
-    return ServerSpec(
-        server=spec.server,
-        wanted=spec.wanted,
-        ports=spec.ports,
-        image=spec.image,
-        boot=spec.boot,
-        grace_s=grace_s,
-        reboot=spec.reboot,
-    )
+    return msgspec.structs.replace(spec, grace_s=grace_s)
 
 
 def desired_state(cell: Cell, host_id: str) -> DesiredState:

@@ -6,7 +6,8 @@ decides as one that replayed everything.
 
 from collections import Counter, defaultdict
 
-from engine.domain.compute.evolve import disk_held
+from engine.domain.compute.evolve import held as held_of
+from engine.domain.compute.evolve import room_held
 from engine.domain.ipam import address_number, spans_of
 from engine.domain.placement import rank_of, takes_servers
 from engine.domain.state import Index, State, Usage
@@ -91,13 +92,13 @@ def _compute(state: State, index: Index) -> None:
     hosts: dict[str, set[str]] = defaultdict(set)
     for server_id, server in state.servers.items():
         projects[server.project_id].add(server_id)
-        host_id, flavor = server.host_id, server.flavor
+        host_id = server.host_id
         if host_id is not None:
             hosts[host_id].add(server_id)
-            usage = usages[host_id]
-            usage.vcpus += flavor.vcpus
-            usage.memory_mib += flavor.memory_mib
-            usage.disk_gib += disk_held(server)
+            usage, room = usages[host_id], room_held(server)
+            usage.vcpus += room.vcpus
+            usage.memory_mib += room.memory_mib
+            usage.disk_gib += room.disk_gib
     index.host_usage = dict(usages)
     index.host_rank = {
         host_id: rank_of(host, index.host_usage[host_id])
@@ -167,12 +168,12 @@ def _usage(state: State, index: Index) -> None:
     """Count everything there is, knowing nothing of the facts that made it."""
     usage: dict[str, dict[str, int]] = defaultdict(dict)
     for project_id, server_ids in index.project_servers.items():
-        servers = [state.servers[server_id] for server_id in server_ids]
+        servers = [held_of(state.servers[server_id]) for server_id in server_ids]
         held = usage[project_id]
         held["servers"] = len(servers)
-        held["vcpus"] = sum(server.flavor.vcpus for server in servers)
-        held["memory_mib"] = sum(server.flavor.memory_mib for server in servers)
-        held["disk_gib"] = sum(disk_held(server) for server in servers)
+        held["vcpus"] = sum(server.vcpus for server in servers)
+        held["memory_mib"] = sum(server.memory_mib for server in servers)
+        held["disk_gib"] = sum(server.disk_gib for server in servers)
     for name, groups in (
         ("networks", index.project_networks),
         ("ports", index.project_ports),

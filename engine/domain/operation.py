@@ -57,6 +57,8 @@ def _server_report(
             return [done, stopped, *ports_status(cell, server, "DOWN", ctx.now)]
         case "reboot":
             return [done, *_rebooted(cell, ctx.now, server, observed_at)]
+        case "resize" | "revert":
+            return [done, *_resized(cell, ctx.now, operation, server, observed_at)]
         case _:
             return [done, *gone(cell, ctx.now, server, observed_at)]
 
@@ -69,6 +71,33 @@ def _rebooted(cell: Cell, now: Micros, server: c.Server, observed_at: Micros) ->
         ]
     started = c.ServerStarted(server_id=server.server_id, boot=server.boot, observed_at=observed_at)
     return [started, *ports_status(cell, server, "ACTIVE", now)]
+
+
+def _resized(
+    cell: Cell, now: Micros, operation: s.Operation, server: c.Server, observed_at: Micros
+) -> Facts:
+    """A server that was off stays off through a resize, one that ran runs again."""
+    resize, running = server.resize, server.power_state == 1
+    assert resize is not None, "what is being resized says from what to what"
+    if operation.kind == "resize":
+        done: Fact = c.ServerResized(
+            server_id=server.server_id,
+            flavor=resize.new,
+            disk_gib=resize.new_disk_gib,
+            boot=server.boot,
+            running=running,
+            observed_at=observed_at,
+        )
+    else:
+        done = c.ServerResizeReverted(
+            server_id=server.server_id,
+            flavor=resize.old,
+            disk_gib=resize.old_disk_gib,
+            boot=server.boot,
+            running=running,
+            observed_at=observed_at,
+        )
+    return [done, *ports_status(cell, server, "ACTIVE" if running else "DOWN", now)]
 
 
 def _failed(
@@ -117,15 +146,13 @@ def report_server_state(cell: Cell, ctx: Context, action: c.ReportServerState) -
     if ctx.actor.host_id != server.host_id:
         raise Forbidden(f"the server is not on {ctx.actor.host_id}")
     observed_at = clamp(action.observed_at, server.launched_at or server.created_at, ctx.now)
-    if action.running == (server.status == "ACTIVE"):
+    if action.running == (server.power_state == 1):
         return [], {}
     if action.running:
         started = c.ServerStarted(
             server_id=server.server_id, boot=server.boot, observed_at=observed_at
         )
         return [started, *ports_status(cell, server, "ACTIVE", ctx.now)], {}
-    if server.status != "ACTIVE":
-        return [], {}
     stopped = c.ServerStopped(
         server_id=server.server_id,
         boot=server.boot,

@@ -143,6 +143,11 @@ def _refusal(host: Host, used: Usage, need: Usage, wanted_host: str | None) -> R
     return None
 
 
+def lack_of_room(cell: Cell, host_id: str, more: Usage) -> Removed | None:
+    """Return why a host cannot give a server that it has more room, None if it can."""
+    return _refusal(cell.state.hosts[host_id], cell.index.host_usage[host_id], more, None)
+
+
 def explain(removed: tuple[Removed, ...]) -> str:
     """Return one sentence that says why no host was found."""
     if not removed:

@@ -4,7 +4,7 @@ What is a project's is added up: each fact says what it changes, as a function o
 it, in the index and in the read model alike. What is a user's goes with the user, or a project, by
 no fact of its own, and so is counted where it lies. Invariant: what was added up is what counting
 everything anew gives (``engine.domain.index``), so that no count drifts from what is there. Sizes
-are as in a server's flavor.
+are as in a server's flavor, or as in the larger of two while it is being resized.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from engine.domain.compute.evolve import disk_held
+from engine.domain.compute.evolve import evolve_server
+from engine.domain.compute.evolve import held as held_of_server
 from engine.domain.state import Cell
 from schemas import compute as c
 from schemas import identity as d
@@ -137,12 +138,12 @@ def count(usage: dict[str, Held], due: Iterable[Change]) -> None:
 
 
 def _server(server: c.Server, sign: int) -> Sequence[Change]:
-    project_id, flavor = server.project_id, server.flavor
+    project_id, held = server.project_id, held_of_server(server)
     return (
         (project_id, "servers", sign),
-        (project_id, "vcpus", sign * flavor.vcpus),
-        (project_id, "memory_mib", sign * flavor.memory_mib),
-        (project_id, "disk_gib", sign * disk_held(server)),
+        (project_id, "vcpus", sign * held.vcpus),
+        (project_id, "memory_mib", sign * held.memory_mib),
+        (project_id, "disk_gib", sign * held.disk_gib),
     )
 
 
@@ -152,6 +153,23 @@ def _server_created(_before: Before, fact: c.ServerCreated) -> Sequence[Change]:
 
 def _server_deleted(before: Before, fact: c.ServerDeleted) -> Sequence[Change]:
     return _server(before.servers[fact.server_id], -1)
+
+
+type Resizing = (
+    c.ServerResizeRequested | c.ServerResizeConfirmed | c.ServerResizeReverted | c.ServerTaskFailed
+)
+
+
+def _server_resized(before: Before, fact: Resizing) -> Sequence[Change]:
+    server = before.servers[fact.server_id]
+    after = evolve_server(server, fact, server.updated_at)
+    assert after is not None, "a server that is resized is there"
+    old, new = held_of_server(server), held_of_server(after)
+    return (
+        (server.project_id, "vcpus", new.vcpus - old.vcpus),
+        (server.project_id, "memory_mib", new.memory_mib - old.memory_mib),
+        (server.project_id, "disk_gib", new.disk_gib - old.disk_gib),
+    )
 
 
 def _image(image: i.Image, sign: int) -> Sequence[Change]:
@@ -228,6 +246,10 @@ def _group_deleted(before: Before, fact: n.SecurityGroupDeleted) -> Sequence[Cha
 # What is a project's. Facts that are not here change nothing of it.
 CHANGES: dict[type, Callable[[Before, Any], Sequence[Change]]] = {
     c.ServerCreated: _server_created,
+    c.ServerResizeRequested: _server_resized,
+    c.ServerResizeConfirmed: _server_resized,
+    c.ServerResizeReverted: _server_resized,
+    c.ServerTaskFailed: _server_resized,
     c.ServerDeleted: _server_deleted,
     i.ImageCreated: _image_created,
     i.ImageUpdated: _image_updated,

@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 
 from executors.commands import run
-from executors.errors import CommandFailed, ImageRefused, StorageError
+from executors.errors import CommandFailed, ImageRefused, StorageError, reason
 from executors.layout import Layout
 from executors.storage.blob import BlobError, Blobs
 from executors.storage.check import check_content
@@ -36,6 +36,8 @@ _CHUNK_BYTES = 1 << 20
 _THREADS = 8
 _QUICK_S = 30.0
 _LONG_S = 900.0
+_ASIDE = ".aside.qcow2"
+_VIRTUAL_SIZE = slice(24, 32)  # in a qcow2's header, big-endian
 
 
 class Cached(Struct, frozen=True, kw_only=True):
@@ -204,6 +206,67 @@ class FileStorage:
             raise StorageError("the root disk cannot be made") from error
         return True
 
+    async def fit_disk(
+        self, server_id: ServerId, disk_gib: int, resize: int, *, revertible: bool
+    ) -> None:
+        """Bring a root disk that no domain uses to how a resize left it.
+
+        Raises:
+            StorageError: there is no room for the disk, or for the copy that is put aside.
+        """
+
+        def fit() -> None:
+            try:
+                self._put_back(server_id, resize, revertible=revertible)
+                self._grow(server_id, disk_gib * _GIB, resize if revertible else None)
+            except (OSError, CommandFailed) as error:
+                raise StorageError(f"the root disk cannot be resized: {reason(error)}") from error
+
+        await in_thread(self._threads, fit, deadline_s=_LONG_S)
+
+    def _put_back(self, server_id: ServerId, resize: int, *, revertible: bool) -> None:
+        disk = self._layout.disk(server_id)
+        for part in disk.parent.glob("*.aside.part"):
+            part.unlink(missing_ok=True)
+        for number, aside in sorted(self._aside(server_id).items(), reverse=True):
+            if number > resize:
+                aside.replace(disk)
+            elif number < resize or not revertible:
+                aside.unlink(missing_ok=True)
+
+    def _grow(self, server_id: ServerId, size_bytes: int, resize: int | None) -> None:
+        """Grow a disk; first put a copy of it aside, if a resize may have to be reverted."""
+        disk = self._layout.disk(server_id)
+        if _virtual_size(disk) >= size_bytes:
+            return
+        if resize is not None and resize not in self._aside(server_id):
+            part = disk.with_name(f"{resize}.aside.part")
+            run(
+                ("cp", "--reflink=auto", "--sparse=always", "--", str(disk), str(part)),
+                deadline_s=_LONG_S,
+            )
+            _sync(part)
+            part.replace(disk.with_name(f"{resize}{_ASIDE}"))
+        run(
+            ("qemu-img", "resize", "-q", "-f", "qcow2", str(disk), str(size_bytes)),
+            deadline_s=_QUICK_S,
+        )
+
+    def _aside(self, server_id: ServerId) -> dict[int, Path]:
+        """Return the disks that resizes have put aside, by the number of each."""
+        found = self._layout.server(server_id).glob(f"*{_ASIDE}")
+        return {int(path.name.removesuffix(_ASIDE)): path for path in found}
+
+    async def let_go(self, server_id: ServerId, resize: int) -> None:
+        """Remove the disks put aside by this resize and earlier ones; a domain may run."""
+
+        def remove() -> None:
+            for number, aside in self._aside(server_id).items():
+                if number <= resize:
+                    aside.unlink(missing_ok=True)
+
+        await self._quickly(remove, "what a resize has put aside cannot be removed")
+
     async def has_disk(self, server_id: ServerId) -> bool:
         """Return whether the root disk is there."""
         return self._layout.disk(server_id).exists()
@@ -282,7 +345,7 @@ class FileStorage:
     def disk_capacity_gib(self) -> int:
         """Return what is free plus what disks here have taken already, in whole GiB."""
         taken = 0
-        for path in self._layout.servers.glob("*/disk.qcow2"):
+        for path in self._layout.servers.glob("*/*.qcow2"):
             try:
                 taken += path.stat().st_blocks * 512
             except FileNotFoundError:
@@ -317,6 +380,16 @@ def _link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
             writer.flush()
             os.fsync(writer.fileno())
+
+
+def _virtual_size(disk: Path) -> int:
+    with disk.open("rb") as file:
+        return int.from_bytes(file.read(_VIRTUAL_SIZE.stop)[_VIRTUAL_SIZE], "big")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sha512(path: Path) -> str:

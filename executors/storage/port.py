@@ -31,6 +31,21 @@ class Storage(Protocol):
         """
         ...
 
+    async def fit_disk(
+        self, server_id: ServerId, disk_gib: int, resize: int, *, revertible: bool
+    ) -> None:
+        """Bring a root disk that no domain uses to how a resize left it; it never shrinks.
+
+        A disk put aside by a later resize than ``resize`` is put back, one by an earlier let go of.
+        ``revertible``: before it grows, it is put aside as ``resize``'s, and kept until one of that
+        happens; otherwise that one is let go of too. StorageError: there is no room.
+        """
+        ...
+
+    async def let_go(self, server_id: ServerId, resize: int) -> None:
+        """Remove the disks put aside by this resize and earlier ones; a domain may run."""
+        ...
+
     async def has_disk(self, server_id: ServerId) -> bool:
         """Return whether a server's root disk is there."""
         ...

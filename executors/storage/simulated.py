@@ -39,6 +39,14 @@ class SimulatedStorage:
         self._disks[server_id] = image.blob_id
         return True
 
+    async def fit_disk(
+        self, server_id: ServerId, disk_gib: int, resize: int, *, revertible: bool
+    ) -> None:
+        """Do nothing: a name has no size."""
+
+    async def let_go(self, server_id: ServerId, resize: int) -> None:
+        """Do nothing: nothing was put aside."""
+
     async def has_disk(self, server_id: ServerId) -> bool:
         """Return whether the disk is remembered."""
         return server_id in self._disks

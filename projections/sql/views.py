@@ -123,7 +123,7 @@ SERVERS_HISTORY = View(
         ("server_id", "VARCHAR", "which server"),
         ("project_id", "VARCHAR", "whose"),
         ("name", "VARCHAR", "what it was called then"),
-        ("status", "VARCHAR", "BUILD, ACTIVE, SHUTOFF, ERROR or DELETED"),
+        ("status", "VARCHAR", "BUILD, ACTIVE, SHUTOFF, VERIFY_RESIZE, ERROR or DELETED"),
         ("flavor", "VARCHAR", "name of its flavor"),
         ("vcpus", "BIGINT", "that it has"),
         ("memory_mib", "BIGINT", "that it has"),
@@ -142,6 +142,11 @@ WITH facts AS (
       WHEN 'compute.server.started.v1' THEN 'ACTIVE'
       WHEN 'compute.server.rebooted.v1' THEN 'ACTIVE'
       WHEN 'compute.server.stopped.v1' THEN 'SHUTOFF'
+      WHEN 'compute.server.resized.v1' THEN 'VERIFY_RESIZE'
+      WHEN 'compute.server.resize_confirmed.v1'
+        THEN CASE WHEN body LIKE '%"running":true%' THEN 'ACTIVE' ELSE 'SHUTOFF' END
+      WHEN 'compute.server.resize_reverted.v1'
+        THEN CASE WHEN body LIKE '%"running":true%' THEN 'ACTIVE' ELSE 'SHUTOFF' END
       WHEN 'compute.server.failed.v1' THEN 'ERROR'
       WHEN 'compute.server.deleted.v1' THEN 'DELETED'
       WHEN 'compute.server.task_failed.v1'
@@ -149,22 +154,29 @@ WITH facts AS (
     END AS status
   FROM events
   WHERE kind = 'fact' AND tag LIKE 'compute.server.%'
+), sized AS (
+  SELECT *, CASE tag
+    WHEN 'compute.server.created.v1' THEN json_extract(body, '$.server.flavor')
+    WHEN 'compute.server.resized.v1' THEN json_extract(body, '$.flavor')
+    WHEN 'compute.server.resize_reverted.v1' THEN json_extract(body, '$.flavor')
+    END AS sizes
+  FROM facts
 ), held AS (
   SELECT ordinal, ts, server_id, project_id, request_id, tag,
     last_value(status IGNORE NULLS) OVER history AS status,
     last_value(coalesce(json_extract_string(body, '$.server.name'),
       json_extract_string(body, '$.name')) IGNORE NULLS) OVER history AS name,
-    last_value(json_extract_string(body, '$.server.flavor.name') IGNORE NULLS)
+    last_value(json_extract_string(sizes, '$.name') IGNORE NULLS)
       OVER history AS flavor,
-    last_value(CAST(json_extract_string(body, '$.server.flavor.vcpus') AS BIGINT) IGNORE NULLS)
+    last_value(CAST(json_extract_string(sizes, '$.vcpus') AS BIGINT) IGNORE NULLS)
       OVER history AS vcpus,
-    last_value(CAST(json_extract_string(body, '$.server.flavor.memory_mib') AS BIGINT)
+    last_value(CAST(json_extract_string(sizes, '$.memory_mib') AS BIGINT)
       IGNORE NULLS) OVER history AS memory_mib,
-    last_value(CAST(json_extract_string(body, '$.server.flavor.disk_gib') AS BIGINT)
+    last_value(CAST(json_extract_string(sizes, '$.disk_gib') AS BIGINT)
       IGNORE NULLS) OVER history AS disk_gib,
     last_value(CASE WHEN tag = 'compute.server.placed.v1'
       THEN json_extract_string(body, '$.host_id') END IGNORE NULLS) OVER history AS host_id
-  FROM facts
+  FROM sized
   WINDOW history AS (
     PARTITION BY server_id ORDER BY ordinal ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
 ), changed AS (

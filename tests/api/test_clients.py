@@ -105,7 +105,14 @@ def test_a_members_day(member: Cli, tmp_path: Path):
     member("server reboot --wait cli-server")
     member("server reboot --hard --wait cli-server")
     assert "guest" in member("console log show cli-server")
-    assert len(member.json("server event list cli-server")) == 5
+    resized = "server show cli-server -c status -c flavor"
+    member("server resize --flavor m1.tiny --wait cli-server")
+    assert member.json(resized)["status"] == "VERIFY_RESIZE"
+    member("server resize confirm cli-server")
+    settled = member.json(resized)
+    assert settled["status"] == "ACTIVE"
+    assert "m1.tiny" in str(settled["flavor"])
+    assert len(member.json("server event list cli-server")) == 7
     member("server set --name cli-server-2 cli-server")
     member("server delete --wait cli-server-2")
     assert "cli-server" not in member("server list")
@@ -256,8 +263,23 @@ cloud.compute.start_server(server)
 server = cloud.compute.wait_for_server(server)
 cloud.compute.reboot_server(server, "HARD")
 server = cloud.compute.wait_for_server(server)
+cloud.compute.stop_server(server)
+server = cloud.compute.wait_for_server(server, status="SHUTOFF")
+larger = cloud.compute.find_flavor("m1.tiny", ignore_missing=False)
+cloud.compute.resize_server(server, larger)
+server = cloud.compute.wait_for_server(server, status="VERIFY_RESIZE")
+assert server.vm_state == "resized" and server.power_state == 4, server
+cloud.compute.revert_server_resize(server)
+server = cloud.compute.wait_for_server(server, status="SHUTOFF")
+cloud.compute.resize_server(server, larger)
+server = cloud.compute.wait_for_server(server, status="VERIFY_RESIZE")
+cloud.compute.confirm_server_resize(server)
+server = cloud.compute.get_server(server)
+assert server.status == "SHUTOFF" and server.flavor.id == larger.id, server
+cloud.compute.start_server(server)
+server = cloud.compute.wait_for_server(server)
 assert cloud.compute.get_server_console_output(server)["output"]
-assert len(list(cloud.compute.server_actions(server))) == 4
+assert len(list(cloud.compute.server_actions(server))) == 10
 cloud.compute.delete_server(server)
 cloud.compute.wait_for_delete(server)
 cloud.compute.delete_keypair(keypair)

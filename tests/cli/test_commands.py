@@ -26,6 +26,15 @@ def test_a_server_lives_and_dies(cloud, network):
     for action, status in (("stop", "SHUTOFF"), ("start", "ACTIVE"), ("reboot", "ACTIVE")):
         done = cloud.run("server", action, "web-1", "--wait", cloud=DEMO)
         assert done.output == f"server web-1: {status}\n", done.errors
+    for action, status in (
+        (("resize", "web-1", "--flavor", "m1.small", "--wait"), "VERIFY_RESIZE"),
+        (("resize-revert", "web-1", "--wait"), "ACTIVE"),
+        (("resize", "web-1", "--flavor", "m1.tiny", "--wait"), "VERIFY_RESIZE"),
+        (("resize-confirm", "web-1"), "ACTIVE"),
+        (("reboot", "web-1", "--wait"), "ACTIVE"),
+    ):
+        done = cloud.run("server", *action, cloud=DEMO)
+        assert done.output == f"server web-1: {status}\n", done.errors
     assert "simulated guest" in cloud.run("server", "console", "web-1", cloud=DEMO).output
     why = cloud.run("why", "web-1", cloud=DEMO)
     assert "compute.server.placed.v1" in why.output

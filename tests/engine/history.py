@@ -551,6 +551,7 @@ def _servers(world: World) -> Iterator[tuple[Actor, Any]]:
     yield report()
     yield demo, c.RebootServer(server_id=web)
     yield report()
+    yield from _resizes(world, web, report)
     world.now += HOUR
     for running in (False, True, False):
         server = state.servers[web]
@@ -584,6 +585,36 @@ def _servers(world: World) -> Iterator[tuple[Actor, Any]]:
     yield demo, n.DeleteNetwork(network_id=world.named["network"])
     yield demo, n.DeletePort(port_id=world.named["port"])
     yield demo, n.DeleteNetwork(network_id=world.named["network"])
+
+
+def _resizes(world: World, web: str, report: Any) -> Iterator[tuple[Actor, Any]]:
+    """One that is confirmed, one reverted, and some that fail."""
+    admin, demo, other = world.admin, world.actors["demo"], world.actors["other"]
+    yield admin, c.CreateFlavor(name="m", vcpus=2, memory_mib=1024, disk_gib=4, flavor_id="m")
+    yield admin, c.CreateFlavor(name="l", vcpus=1, memory_mib=2048, disk_gib=4, flavor_id="l")
+    for flavor in ("s", "none", "any", "huge"):
+        yield demo, c.ResizeServer(server_id=web, flavor_id=flavor)
+    yield other, c.ResizeServer(server_id=web, flavor_id="m")
+    yield demo, c.ConfirmServerResize(server_id=web)
+    yield demo, c.RevertServerResize(server_id=web)
+    yield demo, c.ResizeServer(server_id=web, flavor_id="m", disk_config="AUTO")
+    yield report(succeeded=False, cause="no room", running=True)
+    yield demo, c.ResizeServer(server_id=web, flavor_id="m")
+    yield demo, c.ConfirmServerResize(server_id=web)
+    yield report()
+    yield demo, c.StopServer(server_id=web)
+    yield demo, c.RevertServerResize(server_id=web)
+    yield report(succeeded=False, cause="no room", running=True)
+    yield demo, c.RevertServerResize(server_id=web)
+    yield report()
+    yield demo, c.ResizeServer(server_id=web, flavor_id="m")
+    yield report()
+    yield other, c.ConfirmServerResize(server_id=web)
+    yield demo, c.ConfirmServerResize(server_id=web)
+    yield demo, c.ResizeServer(server_id=web, flavor_id="s")
+    yield demo, c.ResizeServer(server_id=web, flavor_id="l")
+    yield report()
+    yield demo, c.ConfirmServerResize(server_id=web)
 
 
 def _trespasses(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -1,6 +1,7 @@
 """Images are what they say, or are refused with a reason; disks come and go whole."""
 
 import hashlib
+import json
 import os
 import shutil
 import struct
@@ -248,6 +249,43 @@ async def test_a_disk_is_made_once_on_its_cached_image(tmp_path, storage, disk_f
     assert await storage.servers() == set()
     assert await storage.evict(frozenset()) == (image.blob_id,)
     assert list(layout.images.iterdir()) == []
+
+
+@needs_qemu
+async def test_a_disk_that_a_resize_grew_comes_back_as_it_was_or_stays(tmp_path, storage):
+    """Each step may be repeated: an agent may have been killed after any of them."""
+    layout = Layout.of(tmp_path / "state")
+    image = await stored(layout, qcow2(tmp_path / "i.img"))
+    await storage.ensure_image(image)
+    await storage.ensure_disk("s1", image, 1)
+    disk = layout.disk("s1")
+
+    def seen() -> tuple[int, list[str]]:
+        size = json.loads(run(["qemu-img", "info", "--output=json", str(disk)], deadline_s=30))
+        check = run(["qemu-img", "check", "-q", "-f", "qcow2", str(disk)], deadline_s=30)
+        assert check == ""
+        return size["virtual-size"] >> 30, sorted(x.name for x in disk.parent.glob("*aside*"))
+
+    before = disk.read_bytes()
+    for _ in range(2):
+        await storage.fit_disk("s1", 2, 5, revertible=True)
+        assert seen() == (2, ["5.aside.qcow2"])
+    for _ in range(2):  # reverted, or failed
+        await storage.fit_disk("s1", 1, 0, revertible=False)
+        assert seen() == (1, [])
+    assert disk.read_bytes() == before
+    (disk.parent / "7.aside.part").write_bytes(b"half a copy")
+    await storage.fit_disk("s1", 2, 7, revertible=True)
+    assert seen() == (2, ["7.aside.qcow2"])
+    # Confirmed while nobody looked, then resized once more: the older copy is no way back.
+    await storage.fit_disk("s1", 3, 9, revertible=True)
+    assert seen() == (3, ["9.aside.qcow2"])
+    await storage.fit_disk("s1", 2, 7, revertible=False)
+    assert seen() == (2, [])
+    await storage.fit_disk("s1", 3, 11, revertible=True)
+    for _ in range(2):  # confirmed
+        await storage.let_go("s1", 11)
+        assert seen() == (3, [])
 
 
 @needs_qemu

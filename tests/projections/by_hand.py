@@ -45,6 +45,14 @@ def intervals(facts: Iterable[tuple[int, int, Any]]) -> list[Row]:
                 hold(ordinal, fact.server_id, fact.observed_at)
             case c.ServerStopped():
                 release(ordinal, fact.server_id, fact.observed_at, SERVER[:2])
+            case c.ServerResized() | c.ServerResizeReverted():
+                ident, flavor = fact.server_id, fact.flavor
+                now = [meter for meter in SERVER if (ident, meter) in held]
+                release(ordinal, ident, fact.observed_at, now)
+                values = (flavor.vcpus, flavor.memory_mib, fact.disk_gib)
+                sizes[ident] = dict(zip(SERVER, values, strict=True))
+                for meter in now:
+                    held[ident, meter] = (sizes[ident][meter], seen[ident], ordinal)
             case c.ServerTaskFailed(running=True):
                 hold(ordinal, fact.server_id, at)
             case c.ServerTaskFailed():

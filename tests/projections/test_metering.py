@@ -238,13 +238,25 @@ def histories(draw):
         if server_id not in alive:
             continue
         observed = max(0, at - draw(st.integers(0, 500)))
-        kind = draw(st.sampled_from(["start", "stop", "reboot", "task", "fail", "delete"]))
+        kind = draw(
+            st.sampled_from(["start", "stop", "reboot", "resize", "task", "fail", "delete"])
+        )
         fact = {
             "start": c.ServerStarted(server_id=server_id, boot=1, observed_at=observed),
             "stop": c.ServerStopped(
                 server_id=server_id, boot=1, cause="guest", observed_at=observed
             ),
             "reboot": c.ServerRebooted(server_id=server_id, boot=1, observed_at=observed),
+            "resize": c.ServerResized(
+                server_id=server_id,
+                flavor=msgspec.structs.replace(
+                    a_server().flavor, name=f"f{len(result)}", vcpus=draw(st.integers(1, 9))
+                ),
+                disk_gib=draw(st.integers(1, 9)),
+                boot=1,
+                running=True,
+                observed_at=observed,
+            ),
             "task": c.ServerTaskFailed(
                 server_id=server_id, running=draw(st.booleans()), message=""
             ),

@@ -6,6 +6,7 @@ from engine.domain.compute.evolve import server_changed as server_changed
 from engine.domain.compute.evolve import server_created as server_created
 from engine.domain.compute.evolve import server_deleted as server_deleted
 from engine.domain.compute.evolve import server_placed as server_placed
+from engine.domain.compute.evolve import server_resized as server_resized
 from engine.domain.compute.flavor import create_flavor as create_flavor
 from engine.domain.compute.flavor import delete_flavor as delete_flavor
 from engine.domain.compute.flavor import flavor_created as flavor_created
@@ -14,6 +15,9 @@ from engine.domain.compute.keypair import create_keypair as create_keypair
 from engine.domain.compute.keypair import delete_keypair as delete_keypair
 from engine.domain.compute.keypair import keypair_created as keypair_created
 from engine.domain.compute.keypair import keypair_deleted as keypair_deleted
+from engine.domain.compute.resize import confirm_server_resize as confirm_server_resize
+from engine.domain.compute.resize import resize_server as resize_server
+from engine.domain.compute.resize import revert_server_resize as revert_server_resize
 from engine.domain.compute.server import delete_server as delete_server
 from engine.domain.compute.server import gone as gone
 from engine.domain.compute.server import own_server as own_server

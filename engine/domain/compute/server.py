@@ -20,6 +20,8 @@ DEADLINE: dict[str, Micros] = {
     "start": 3 * MINUTE,
     "stop": 3 * MINUTE,
     "reboot": 5 * MINUTE,
+    "resize": 10 * MINUTE,
+    "revert": 5 * MINUTE,
     "delete": 5 * MINUTE,
 }
 
@@ -52,41 +54,42 @@ def rename_server(cell: Cell, ctx: Context, action: s.RenameServer) -> Decision:
 
 def start_server(cell: Cell, ctx: Context, action: s.StartServer) -> Decision:
     """Start a server that is off."""
-    server = _settled(cell, ctx, action.server_id, "start", "SHUTOFF")
-    operation = server_operation(ctx, "start", server, _host_of(server))
+    server = settled(cell, ctx, action.server_id, "start", "SHUTOFF")
+    operation = server_operation(ctx, "start", server, host_of(server))
     requested = s.ServerStartRequested(
         server_id=server.server_id, operation_id=operation.operation_id, boot=server.boot + 1
     )
-    return _begun(requested, operation)
+    return begun(requested, operation)
 
 
 def stop_server(cell: Cell, ctx: Context, action: s.StopServer) -> Decision:
     """Stop a server that runs."""
-    server = _settled(cell, ctx, action.server_id, "stop", "ACTIVE")
-    operation = server_operation(ctx, "stop", server, _host_of(server), action.grace_s * SECOND)
+    server = settled(cell, ctx, action.server_id, "stop", "ACTIVE")
+    operation = server_operation(ctx, "stop", server, host_of(server), action.grace_s * SECOND)
     requested = s.ServerStopRequested(
         server_id=server.server_id,
         operation_id=operation.operation_id,
         grace_s=action.grace_s,
     )
-    return _begun(requested, operation)
+    return begun(requested, operation)
 
 
 def reboot_server(cell: Cell, ctx: Context, action: s.RebootServer) -> Decision:
     """Reboot a server; only a hard reboot starts one that is off."""
     allowed = ("ACTIVE", "SHUTOFF") if action.hard else ("ACTIVE",)
-    server = _settled(cell, ctx, action.server_id, "reboot", *allowed)
-    operation = server_operation(ctx, "reboot", server, _host_of(server))
+    server = settled(cell, ctx, action.server_id, "reboot", *allowed)
+    operation = server_operation(ctx, "reboot", server, host_of(server))
     requested = s.ServerRebootRequested(
         server_id=server.server_id,
         operation_id=operation.operation_id,
         hard=action.hard,
         boot=server.boot + 1,
     )
-    return _begun(requested, operation)
+    return begun(requested, operation)
 
 
-def _begun(requested: Fact, operation: Operation) -> Decision:
+def begun(requested: Fact, operation: Operation) -> Decision:
+    """Return what was asked for, with the work that it begins."""
     return [requested, OperationStarted(operation=operation)], {
         "server_id": operation.resource_id,
         "operation_id": operation.operation_id,
@@ -167,8 +170,13 @@ def own_server(cell: Cell, ctx: Context, server_id: str) -> s.Server:
     return server
 
 
-def _settled(cell: Cell, ctx: Context, server_id: str, verb: str, *statuses: str) -> s.Server:
-    """Return a server that is in one of these statuses with nothing under way."""
+def settled(cell: Cell, ctx: Context, server_id: str, verb: str, *statuses: str) -> s.Server:
+    """Return a server that is in one of these statuses with nothing under way.
+
+    Raises:
+        NotFound: there is none, or it is another project's.
+        IncorrectServerState: it is in another status, or something is under way.
+    """
     server = own_server(cell, ctx, server_id)
     if server.task_state is not None:
         raise IncorrectServerState(
@@ -183,7 +191,8 @@ def _settled(cell: Cell, ctx: Context, server_id: str, verb: str, *statuses: str
     return server
 
 
-def _host_of(server: s.Server) -> str:
+def host_of(server: s.Server) -> str:
+    """Return the host of a server that has run."""
     assert server.host_id is not None, "a server that has run has a host"
     return server.host_id
 
