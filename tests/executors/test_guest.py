@@ -1,6 +1,7 @@
 """Real guests: what the agent makes of this machine, and what it leaves."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -145,6 +146,33 @@ async def test_stop_start_and_reboot_keep_the_disk_and_count_boots(machine, imag
     lines = await machine.console(spec, "@@ boot", count=4)
     boots = [line.split()[2] for line in lines if line.startswith("@@ boot")]
     assert boots == ["n=1", "n=2", "n=3", "n=4"]
+
+    flavor = changed(spec.server.flavor, vcpus=2, disk_gib=2)
+    larger = changed(
+        spec,
+        server=changed(spec.server, flavor=flavor),
+        boot=5,
+        reboot="hard",
+        resize=5,
+        revertible=True,
+    )
+    disk = machine.layout.disk(spec.server.server_id)
+
+    def size():
+        said = run(["qemu-img", "info", "-U", "--output=json", str(disk)], deadline_s=30)
+        return json.loads(said)["virtual-size"] >> 30
+
+    assert (await machine.engine.do("resize", larger)).running
+    assert size() == 2
+    (guest,) = (p for p in processes() if domain_of(p, machine.layout) is not None)
+    assert guest.arguments[guest.arguments.index("-smp") + 1].startswith("2,")
+    assert disk.with_name("5.aside.qcow2").exists()
+    await machine.console(spec, "@@ boot n=5")
+    assert (await machine.engine.do("revert", changed(spec, boot=6, reboot="hard"))).running
+    assert size() == 1
+    assert not disk.with_name("5.aside.qcow2").exists()
+    # The disk of before knows nothing of the boot with the new flavor.
+    await machine.console(spec, "@@ boot n=5", count=2)
     assert machine.engine.states == []  # nothing happened that was not asked for
 
 
