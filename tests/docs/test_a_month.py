@@ -33,28 +33,37 @@ from tests.clock import Clock
 PAGE = Path(__file__).parents[2] / "docs" / "a-month.md"
 HEADING = re.compile(r"^## (\d{4}-\d\d-\d\d \d\d:\d\d) (.+)$", re.MULTILINE)
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+RECKONED = re.compile(r"^\| (\w+) \| .+ \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
 
-# By hand: hours x prices, as the page tells them. Commands take their time, so to a few cents.
+# By hand: hours x prices, as the page adds them up. Commands take their time, so to a few cents.
 OWED = {
     "Aurora": Decimal("54.53"),
     "Borealis": Decimal("65.57"),
     "Cirrus": Decimal("23.50"),
 }
+OTHERWISE = {
+    "Aurora": Decimal("50.40"),
+    "Borealis": Decimal("62.73"),
+    "Cirrus": Decimal("29.28"),
+}
 SOON = Decimal("0.05")
+DISCOUNTED = {"Aurora": Decimal(1), "Borealis": Decimal("0.90"), "Cirrus": Decimal(1)}
+TAXED = {"Aurora": Decimal("1.19"), "Borealis": Decimal("1.19"), "Cirrus": Decimal(1)}
+
+RESIZED = datetime(2026, 10, 12, 9, 30, tzinfo=UTC)
+CONFIRMED = datetime(2026, 10, 12, 11, 30, tzinfo=UTC)
 
 AFTERWARDS = datetime(2026, 12, 3, 8, 0, tzinfo=UTC)
 LOST_S = 5.0  # after which somebody asks again; who asks history is not told of its end
 ISSUED = ["INV-2026-000004", "INV-2026-000005", "INV-2026-000006"]
 NIGHT = datetime(2026, 10, 31, tzinfo=UTC)  # of which a host tells, early or late
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-
-def sections() -> Iterator[tuple[datetime, str, list[str]]]:
-    """Yield when, the heading, and the commands of each section."""
+def sections() -> Iterator[tuple[datetime, str, str]]:
+    """Yield when, the heading, and the text of each section."""
     _, *parts = HEADING.split(PAGE.read_text())
     for at, title, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        yield datetime.fromisoformat(at).replace(tzinfo=UTC), title, BLOCK.findall(text)
+        yield datetime.fromisoformat(at).replace(tzinfo=UTC), title, text
 
 
 class Shell:
@@ -143,6 +152,25 @@ class Host:
             await bus.close()
 
 
+@pytest.mark.parametrize(
+    ("title", "come_to", "taxed"),
+    [("The month is over", OWED, True), ("What if?", OTHERWISE, False)],
+)
+def test_what_is_reckoned_by_hand_adds_up(title: str, come_to: dict[str, Decimal], taxed: bool):
+    [text] = [text for _, each, text in sections() if each == title]
+    sums = dict.fromkeys(come_to, Decimal(0))
+    for customer, hours, price, amount in RECKONED.findall(text):
+        product = Decimal(hours) * Decimal(price)
+        assert round(product, 4) == Decimal(amount)
+        sums[customer] += product
+    for customer, net in sums.items():
+        share = DISCOUNTED[customer] * (TAXED[customer] if taxed else 1)
+        assert round(net * share, 2) == come_to[customer], customer
+        assert str(come_to[customer]) in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_month_goes_by_as_told(tmp_path: Path):
     told = list(sections())
     clock = Clock(tmp_path, told[0][0])
@@ -158,11 +186,11 @@ def test_a_month_goes_by_as_told(tmp_path: Path):
     }
     try:
         cloud.start("--no-demo")
-        for at, title, commands in told:
+        for at, title, text in told:
             clock.set_to(at)
             if title in happens:
                 happens.pop(title)(at)
-            for block in commands:
+            for block in BLOCK.findall(text):
                 print(f"--- {at:%Y-%m-%d %H:%M} {title}\n{block}{shell.run(block)}")
         found = json.loads(shell.run("cumulog invoice list --month 2026-10 -o json"))
         owed = {each["customer_name"]: Decimal(each["total"]) for each in found}
@@ -170,6 +198,16 @@ def test_a_month_goes_by_as_told(tmp_path: Path):
         for customer, total in OWED.items():
             assert abs(owed[customer] - total) < SOON, customer
         assert not happens
+        _grew_where_it_stood(
+            json.loads(shell.run("cumulog invoice explain INV-2026-000001 3 -o json"))
+        )
+        names = {each["customer_id"]: each["customer_name"] for each in found}
+        asked = "cumulog bill what-if --prices processors.yaml --month 2026-10 -o json"
+        compared = json.loads(shell.run(asked))["customers"]
+        otherwise = {names[each["customer_id"]]: Decimal(each["after"]) for each in compared}
+        assert otherwise.keys() == OTHERWISE.keys()
+        for customer, total in OTHERWISE.items():
+            assert abs(otherwise[customer] - total) < SOON, customer
         _needs_correction(json.loads(shell.run("cumulog invoice show 2026-11.$cirrus -o json")))
         clock.set_to(AFTERWARDS)
         admin = _administrator(cloud)
@@ -180,6 +218,23 @@ def test_a_month_goes_by_as_told(tmp_path: Path):
         if cloud.process is not None:
             cloud.stop()
         clock.close()
+
+
+def _grew_where_it_stood(line: dict) -> None:
+    """Aurora's processors: one server, bigger from the resize on, and not from when it was kept."""
+    assert line["description"] == "vcpu"
+    small, big = line["held"]
+    assert small["resource_id"] == big["resource_id"]
+    assert small["end"] == big["start"]
+    assert _micros(RESIZED) < big["start"] < _micros(CONFIRMED)
+    assert small["ended_by"] == big["begun_by"]
+    assert big["begun_by"]["fact"] == "compute.server.resized.v1"
+    assert big["begun_by"]["action"] == "ResizeServer"
+    assert big["ended_by"] is None
+
+
+def _micros(at: datetime) -> int:
+    return round(at.timestamp()) * SECOND
 
 
 def _needs_correction(draft: dict) -> None:
