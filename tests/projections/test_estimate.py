@@ -8,7 +8,16 @@ from engine.dry_run import dry_run
 from projections.bill import derive_bill
 from projections.estimate import MONTH_HOURS, estimate
 from projections.metering import intervals, usage
-from schemas.compute import CreateServer, DeleteServer, RebootServer, StartServer, StopServer
+from schemas.compute import (
+    ConfirmServerResize,
+    CreateServer,
+    DeleteServer,
+    RebootServer,
+    ResizeServer,
+    RevertServerResize,
+    StartServer,
+    StopServer,
+)
 from schemas.envelope import Request, decode_commit
 from schemas.image import CreateImage, DeleteImage, UploadImage
 from schemas.network import CreateNetwork
@@ -112,6 +121,26 @@ def test_a_reboot_changes_no_cost(story):
     server = story.server(story.admin)
 
     assert tried(story, RebootServer(server_id=server), server).lines == ()
+
+
+def test_a_resize_costs_what_is_more_of_it_and_a_revert_saves_that(story):
+    server = story.server(story.admin)
+    small = tried(story, create(story))
+    large = story.flavor(name="large", vcpus=4, memory_mib=1536, disk_gib=9)
+    resize = ResizeServer(server_id=server, flavor_id=large)
+
+    growing = tried(story, resize, server)
+    story.report(story.ok(story.admin, resize)["operation_id"], running=True)
+    keeping = tried(story, ConfirmServerResize(server_id=server), server)
+    shrinking = tried(story, RevertServerResize(server_id=server), server)
+
+    more = tried(story, create(story, flavor_id=large))
+    assert set(meters(growing)) == {"compute.vcpu", "compute.disk"}
+    assert Decimal(growing.added) - Decimal(growing.saved) == (
+        Decimal(more.added) - Decimal(small.added)
+    )
+    assert (shrinking.added, shrinking.saved) == (growing.saved, growing.added)
+    assert keeping.lines == ()
 
 
 def test_deleting_saves_all_of_it(story):

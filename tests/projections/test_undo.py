@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from projections import models, undo
-from projections.compensation import DELETED_SERVER, REBOOTED
+from projections.compensation import DELETED_SERVER, GROWN, REBOOTED
 from projections.explanation import LEFT_OUT, fields_of
 from projections.usage import USAGE
 from schemas import compute as c
@@ -191,6 +191,40 @@ def test_a_servers_end_and_a_reboot_are_final(tmp_path):
         ((other,), None, REBOOTED),
         ((story.first,), None, DELETED_SERVER),
     ]
+
+
+def test_a_resize_is_reverted_while_it_waits_and_then_resized_back(tmp_path):
+    story = a_small_story()
+    small = story.cell.state.servers[story.first].flavor
+    wide = story.flavor(name="wide", vcpus=small.vcpus + 1, disk_gib=small.disk_gib)
+    grown = story.flavor(name="grown", vcpus=small.vcpus, disk_gib=small.disk_gib + 1)
+
+    def resized(flavor):
+        record = story.submit(story.demo, c.ResizeServer(server_id=story.first, flavor_id=flavor))
+        story.report(record.verdict.reply["operation_id"], running=True)
+        return record
+
+    def confirmed():
+        story.ok(story.demo, c.ConfirmServerResize(server_id=story.first))
+
+    waiting = resized(wide)
+    steps = plan(story, tmp_path, waiting)
+    assert [step.action["type"] for step in steps] == ["RevertServerResize"]
+    carried_out(story, story.demo, steps)
+    assert story.cell.state.servers[story.first].flavor == small
+
+    kept = resized(wide)
+    confirmed()
+    steps = plan(story, tmp_path, kept)
+    assert [step.action["type"] for step in steps] == ["ResizeServer"]
+    carried_out(story, story.demo, steps)
+    confirmed()
+    assert story.cell.state.servers[story.first].flavor == small
+    assert plan(story, tmp_path, kept) == [], "once is enough"
+
+    larger = resized(grown)
+    confirmed()
+    assert [(step.action, step.cannot) for step in plan(story, tmp_path, larger)] == [(None, GROWN)]
 
 
 def test_what_was_made_is_removed_the_newest_first(tmp_path):
