@@ -187,8 +187,11 @@ async def explain(call: Call) -> Answer:
 
 
 async def issue(call: Call) -> Answer:
-    """POST /v1/invoices/{id}/issue: give it its number, once its month has come out again."""
-    also = (await call.decode(_others)).also
+    """POST /v1/invoices/{id}/issue: give it its number, once its month has come out again.
+
+    Without a body it is issued alone.
+    """
+    also = (await call.decode(_others)).also if await call.body() else ()
     wanted = [_known(call, each) for each in (call.args[0], *also)]
     invoice = wanted[0]
     if any(each.period != invoice.period for each in wanted):
