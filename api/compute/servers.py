@@ -1,7 +1,7 @@
 """Servers: created, listed, shown, renamed, deleted."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -22,6 +22,7 @@ from schemas.compute import (
     NetworkRequest,
     RenameServer,
     Server,
+    ServerStatus,
 )
 from schemas.errors import Forbidden, InvalidInput, NotFound
 from schemas.units import Text
@@ -50,20 +51,7 @@ LISTED_BY = (
     "changes-before",
 )  # fmt: skip
 READ_HOST, READ_DELETED = "compute:servers:read_host", "compute:servers:read_deleted"
-STATUSES = frozenset(
-    {
-        "BUILD",
-        "ACTIVE",
-        "SHUTOFF",
-        "REBOOT",
-        "HARD_REBOOT",
-        "RESIZE",
-        "VERIFY_RESIZE",
-        "REVERT_RESIZE",
-        "ERROR",
-    }
-)
-
+STATUSES = frozenset(get_args(ServerStatus.__value__))
 
 Digits = Annotated[str, Meta(max_length=20)]
 Count = Annotated[int, Meta(ge=0, le=1000)]
