@@ -2,8 +2,8 @@
 
 A closed month is derived from the log up to the ordinal it was closed with, an open one from all of
 it, by the same code: what was issued comes out again, to the byte, or the books say what differs.
-What was held is asked of ``holdings``, which keep it; who verifies opens the books ``anew``: they
-fold the whole log for themselves.
+What was held is asked of ``holdings``, which keep it; who verifies opens the books ``anew``: the
+whole log is folded for them alone.
 """
 
 import functools
@@ -22,7 +22,7 @@ from projections.archive import Archive, Reading
 from projections.holdings import Held
 from projections.invoice import Document, DrawnUp, closed, draw_up, period_digest, settled
 from projections.ledger import MonthRows, Past, Row, corrections, month_rows, terms_of
-from projections.metering import Interval, Meters, Usage, tags
+from projections.metering import Usage
 from projections.tally import Tally, Uncountable, only, tally
 from schemas.billing import BillingFact, ClosedInvoice, Closing, PeriodClosed
 from schemas.envelope import members
@@ -67,13 +67,16 @@ class Books:
     """The books of one reading of history. What was derived is kept for as long as it is read.
 
     ``look`` returns the intervals there are, at the reading's end or later, and is called once it
-    matters; None: fold them anew.
+    matters. ``anew`` draws up rows where summing up or leaving out would do.
     """
 
-    def __init__(self, reading: Reading, look: Callable[[], Held] | None, now: Micros) -> None:
+    def __init__(
+        self, reading: Reading, look: Callable[[], Held], now: Micros, *, anew: bool = False
+    ) -> None:
         self._reading = reading
-        self._held = None if look is None else functools.cache(look)
+        self._held = functools.cache(look)
         self._now = now
+        self._anew = anew
         self._pasts: dict[Ordinal, Past] = {}
         self._months: dict[str, MonthBook] = {}
 
@@ -172,7 +175,7 @@ class Books:
             InvalidInput: it has not begun.
         """
         past = self._begun(month)
-        if month in self.past().closings or self._held is None:
+        if month in self.past().closings or self._anew:
             return self._summary_of_rows(month, is_open=month not in self.past().closings)
         held = self._held().then(past.ordinal)
         try:
@@ -268,7 +271,7 @@ class Books:
 
     def _may_differ(self, before: Past, now: Past, month: str) -> bool:
         """Return whether a month may have been used otherwise than was known before."""
-        if self._held is None or before.state.payers != now.state.payers:
+        if self._anew or before.state.payers != now.state.payers:
             return True
         held, earlier = self._held().then(now.ordinal), self._held().then(before.ordinal)
         return held.versions != earlier.versions or held.changed_since(
@@ -288,9 +291,10 @@ def opened(
 
         def look() -> Held:
             # Looked at later than the reading was begun, so that it reaches as far.
-            return looks.enter_context(archive.holdings.look())
+            holdings = archive.holdings
+            return looks.enter_context(holdings.anew() if anew else holdings.look())
 
-        yield Books(reading, None if anew else look, now if as_of is None else as_of.at)
+        yield Books(reading, look, now if as_of is None else as_of.at, anew=anew)
 
 
 def _is_next(past: Past, month: str) -> bool:
@@ -299,7 +303,7 @@ def _is_next(past: Past, month: str) -> bool:
     return last is not None and month == month_of(month_bounds(last)[1])
 
 
-def _past(reading: Reading, held: Callable[[], Held] | None, through: Ordinal) -> Past:
+def _past(reading: Reading, held: Callable[[], Held], through: Ordinal) -> Past:
     """Fold what money goes by, up to an ordinal: prices and terms. What was used is asked for."""
     cell = Cell()
     closings: dict[str, Closing] = {}
@@ -318,31 +322,11 @@ def _past(reading: Reading, held: Callable[[], Held] | None, through: Ordinal) -
                     closings[fact.closing.period] = fact.closing
     return Past(
         ordinal=through,
-        intervals=_folded(reading, defined, through)
-        if held is None
-        else lambda start, end: held().then(through).intervals(start, end),
+        intervals=lambda start, end: held().then(through).intervals(start, end),
         definitions={key: versions[-1] for key, versions in defined.items()},
         state=cell.state,
         closings=closings,
     )
-
-
-def _folded(
-    reading: Reading, defined: Mapping[str, Versions], through: Ordinal
-) -> Callable[[Micros, Micros], Sequence[Interval]]:
-    """Return what folds all that was used, up to an ordinal, once somebody asks."""
-    definitions = [meter for versions in defined.values() for meter in versions]
-
-    @functools.cache
-    def fold() -> Sequence[Interval]:
-        meters = Meters(definitions)
-        for ordinal, at, fact in reading.facts(tags(definitions)):
-            if ordinal > through:
-                break
-            meters.apply(ordinal, at, fact)
-        return meters.intervals()
-
-    return lambda _start, _end: fold()
 
 
 def _by_meter(used: Iterable[Usage]) -> dict[tuple[str, str], int]:

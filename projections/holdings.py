@@ -10,6 +10,8 @@ what is answered is what folding the whole log would give.
 import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +37,7 @@ from schemas.units import Micros, Ordinal
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "checkpoint.msgpack"
+ANEW = ".anew-"
 RUN_ROWS = 50_000
 KEEP_EVERY = 20_000  # ordinals between two checkpoints
 FAN_IN = 8
@@ -252,6 +255,7 @@ class Holdings:
         self._code = fingerprint(*CODE) + ",".join(self._remember)
         self._mutex = threading.RLock()
         self._readers = 0
+        self._others: set[Path] = set()
         self._begin()
         self._loaded = False
 
@@ -288,6 +292,46 @@ class Holdings:
         finally:
             with self._mutex:
                 self._readers -= 1
+
+    @contextlib.contextmanager
+    def anew(self) -> Iterator[Held]:
+        """Return what there is by the log and its segments alone: all of it is folded again.
+
+        What has ended meanwhile lies in files of its own, removed afterwards.
+
+        Raises:
+            HistoryBroken: as ``look``.
+        """
+        with contextlib.ExitStack() as done:
+            directory = None
+            if self._directory is not None:
+                with self._mutex:
+                    self._sweep()
+                    self._directory.mkdir(parents=True, exist_ok=True)
+                    directory = Path(tempfile.mkdtemp(prefix=ANEW, dir=self._directory))
+                    self._others.add(directory)
+                done.callback(self._remove, directory)
+            again = Holdings(
+                directory,
+                self._history,
+                self._read,
+                remember=self._remember[len(DEFINING) :],
+                run_rows=self._run_rows,
+            )
+            yield done.enter_context(again.look())
+
+    def _remove(self, directory: Path) -> None:
+        with self._mutex:
+            self._others.discard(directory)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what was folded anew and is not looked at, be it that of a killed process."""
+        if self._directory is None:
+            return
+        for path in self._directory.glob(f"{ANEW}*"):
+            if path not in self._others:
+                shutil.rmtree(path)
 
     def advance(self) -> None:
         """Fold what is new in the log."""
@@ -417,6 +461,7 @@ class Holdings:
         """Go on from the checkpoint, if it is of this code and this log."""
         if self._directory is None:
             return
+        self._sweep()
         path = self._directory / CHECKPOINT
         try:
             data = path.read_bytes()

@@ -424,6 +424,27 @@ def test_files_that_are_read_stay_until_they_were_read(tmp_path, long_log):
     assert not any(run.exists() for run in held.runs)
 
 
+def test_who_verifies_relies_on_nothing_that_is_kept(kept, tmp_path, long_log):
+    """With other runs under the names of ours the log alone is folded, and nothing of it stays."""
+    place = tmp_path / "metering"
+    there = {path.name for path in place.iterdir()}
+    lost = place / ".anew-of-a-killed-process"
+    lost.mkdir()
+    for run in kept._runs:
+        duckdb.execute(
+            f"COPY (SELECT * REPLACE (value + 1 AS value) FROM read_parquet('{place / run.name}"
+            f".parquet')) TO '{place / 'other'}' (FORMAT parquet)"
+        )
+        (place / "other").replace(place / f"{run.name}.parquet")
+    with kept.anew() as first, kept.anew() as second:
+        assert not lost.exists()
+        assert first.runs
+        assert not {path.parent for path in (*first.runs, *second.runs)} & {place}
+        assert first.intervals(0, 2**53 - 1) == second.intervals(0, 2**53 - 1) == whole(long_log)
+
+    assert {path.name for path in place.iterdir()} == there
+
+
 def test_any_program_reads_the_runs(kept, tmp_path):
     (sum_,) = duckdb.execute(
         "SELECT sum(value::HUGEINT * (end_at - start_at)) FROM read_parquet(?) "
