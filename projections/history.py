@@ -23,6 +23,7 @@ from engine.log.commit import GENESIS, ChainBroken, check_commit
 from projections.columns import FORMAT
 from projections.segment import (
     AboutRow,
+    FactColumns,
     HistoryBroken,
     Segment,
     SegmentWriter,
@@ -31,6 +32,7 @@ from projections.segment import (
     file_sha256,
     join,
     read_commits,
+    read_fact_columns,
     read_facts,
     read_sequence,
 )
@@ -200,6 +202,18 @@ class History:
         for segment in segments:
             self._require_intact(segment)
             yield from read_facts(self.path(segment), tags)
+
+    def fact_columns(
+        self, tags: Sequence[str], segments: Sequence[Segment]
+    ) -> Iterator[FactColumns]:
+        """Yield the same without their tags, many at once.
+
+        Raises:
+            HistoryBroken: as ``facts``.
+        """
+        for segment in segments:
+            self._require_intact(segment)
+            yield from read_fact_columns(self.path(segment), tags)
 
     def commits(self, segment: Segment) -> Iterator[tuple[int, bytes]]:
         """Yield (sequence, commit) of a segment as they lay in the log, byte for byte."""

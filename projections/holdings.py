@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from engine.domain.metering import Versions, ended, with_version
 from engine.fingerprint import fingerprint
 from engine.log.commit import GENESIS
 from projections.answers import Position
+from projections.columns import quoted
 from projections.history import History
 from projections.metering import Interval, Meters, MeterState, in_order, tags
 from projections.models import StoredCommit, decode_fact, decode_stored, last_ordinal
-from projections.segment import database, file_sha256
+from projections.segment import FactColumns, database, file_sha256
 from schemas.config import Config
+from schemas.envelope import fact_types
 from schemas.metering import BUILT_IN, MeterDefined, MeterDefinition, MeterDeleted
 from schemas.units import Micros, Ordinal
 
@@ -50,11 +53,7 @@ DEFINING = [str(fact.__struct_config__.tag) for fact in (MeterDefined, MeterDele
 
 type Read = Callable[[int], Iterable[tuple[int, bytes]]]
 
-_COLUMNS = (
-    "resource_kind VARCHAR, resource_id VARCHAR, project_id VARCHAR, meter VARCHAR, "
-    "meter_version INTEGER, dimensions VARCHAR, value BIGINT, start_at BIGINT, end_at BIGINT, "
-    "first_ordinal BIGINT, last_ordinal BIGINT, aggregation VARCHAR, unique_text VARCHAR"
-)
+_TYPES = fact_types()
 _decode_dimensions = msgspec.json.Decoder(dict[str, str]).decode
 _json = msgspec.json.Encoder()
 
@@ -252,6 +251,8 @@ class Holdings:
         self._read = read
         self._remember = (*DEFINING, *remember)
         self._run_rows = self._patience = run_rows
+        # Of all others only what rules read is decoded.
+        self._whole = {_TYPES[tag] for tag in self._remember}
         self._code = fingerprint(*CODE) + ",".join(self._remember)
         self._mutex = threading.RLock()
         self._readers = 0
@@ -346,13 +347,23 @@ class Holdings:
                 log.warning("holdings_made_anew", why=str(error))
                 self._begin()
                 self._go_on()
+            except BaseException:
+                # A part of a segment may have been folded: go on from what is kept.
+                self._begin()
+                self._loaded = False
+                raise
 
     def keep_up(self) -> None:
         """Fold what is new in the log; keep it if much is not kept yet."""
         with self._mutex:
             self.advance()
-            if self._position.ordinal - self._kept_at >= KEEP_EVERY:
+            if self._is_due():
                 self.keep()
+
+    def _is_due(self) -> bool:
+        """Return whether so much is new that a checkpoint, which holds all states, is worth it."""
+        new = self._position.ordinal - self._kept_at
+        return new >= max(KEEP_EVERY, self._meters.size() + len(self._facts))
 
     def keep(self) -> None:
         """Write what has ended into a run, and a checkpoint."""
@@ -380,16 +391,16 @@ class Holdings:
             for segment in segments:
                 if segment.last <= self._position.ordinal:
                     continue
-                for ordinal, at, _, body in self._history.facts(self._wanted(), [segment]):
-                    if ordinal > self._position.ordinal:
-                        self._take(ordinal, at, decode_fact(body))
+                for facts in self._history.fact_columns(self._wanted(), [segment]):
+                    self._take_all(facts)
+                    self._runs += self._spilled(self._meters)
                 self._position = Position(
                     ordinal=segment.last,
                     seq=segment.last_seq,
                     hash=segment.last_hash,
                     at=segment.last_at,
                 )
-                self._keep_if_much()
+                self._keep_if_due()
         self._follow()
         # A meter that was just defined has seen nothing of the log yet.
         known = {(each.definition.key, each.definition.version) for each in self._meters.states}
@@ -411,20 +422,39 @@ class Holdings:
             if commit.first != position.ordinal + 1 or commit.prev != position.hash:
                 raise HoldingsBroken(f"commit {seq} does not follow ordinal {position.ordinal}")
             for ordinal, fact in facts_of(commit, wanted):
-                self._take(ordinal, commit.at, fact)
+                self._meters.apply(ordinal, commit.at, fact)
+                self._note(ordinal, commit.at, fact)
             self._position = Position(
                 ordinal=last_ordinal(commit), seq=seq, hash=commit.hash, at=commit.at
             )
-            self._keep_if_much()
+            self._runs += self._spilled(self._meters)
+            self._keep_if_due()
 
     def _wanted(self) -> list[str]:
         folded = tags(state.definition for state in self._meters.states)
         return sorted({*folded, *self._remember})
 
-    def _take(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+    def _take_all(self, facts: FactColumns) -> None:
+        """Fold those that were not folded yet."""
+        new = bisect_right(facts.ordinals, self._position.ordinal)
+        found = self._decoded(self._meters, facts)[new:]
+        self._meters.apply_all(found)
+        for ordinal, at, fact in found:
+            if type(fact) in self._whole:
+                self._note(ordinal, at, fact)
+
+    def _decoded(self, meters: Meters, columns: FactColumns) -> list[tuple[Ordinal, Micros, Any]]:
+        try:
+            facts = meters.decoder(self._whole).decode_lines(columns.lines())
+            return list(zip(columns.ordinals, columns.times, facts, strict=True))
+        except (msgspec.MsgspecError, ValueError) as error:
+            log.info("facts_decoded_whole", why=str(error))
+        facts = [decode_fact(body) for body in columns.bodies.to_pylist()]
+        return list(zip(columns.ordinals, columns.times, facts, strict=True))
+
+    def _note(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
         _define(self._versions, at, fact)
-        self._meters.apply(ordinal, at, fact)
-        if fact.__struct_config__.tag in self._remember:
+        if type(fact) in self._whole:
             self._facts.append((ordinal, at, fact))
 
     def _catch_up(self, new: Sequence[MeterDefinition]) -> None:
@@ -432,10 +462,12 @@ class Holdings:
         through = self._position.ordinal
         meters = Meters(new)
         wanted = tags(new)
+        runs: list[Run] = []
         with self._history.hold() as segments:
-            for ordinal, at, _, body in self._history.facts(wanted, segments):
-                if ordinal <= through:
-                    meters.apply(ordinal, at, decode_fact(body))
+            for facts in self._history.fact_columns(wanted, segments):
+                here = bisect_right(facts.ordinals, through)
+                meters.apply_all(self._decoded(meters, facts)[:here])
+                runs += self._spilled(meters)
             after = segments[-1].last_seq if segments else 0
         for _, data in self._read(after):
             commit = decode_stored(data)
@@ -443,17 +475,33 @@ class Holdings:
                 break
             for ordinal, fact in facts_of(commit, frozenset(wanted)):
                 meters.apply(ordinal, commit.at, fact)
+            runs += self._spilled(meters)
         self._meters.join(meters.states, meters.closed())
+        self._runs += runs
 
-    def _keep_if_much(self) -> None:
-        if len(self._meters.closed()) < self._patience:
+    def _spilled(self, meters: Meters) -> list[Run]:
+        """Write what has ended into a run, if it is much; the next checkpoint names it."""
+        if self._directory is None or meters.ended() < self._patience:
+            return []
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            run = self._write_run(meters.closed())
+        except OSError as error:  # a full disk, say: what is in memory goes on
+            log.warning("holdings_not_kept", error=str(error))
+            self._patience = 2 * meters.ended()
+            return []
+        meters.forget_closed()
+        self._patience = self._run_rows
+        return [run]
+
+    def _keep_if_due(self) -> None:
+        if not self._is_due():
             return
         try:
             self.keep()
-            self._patience = self._run_rows
-        except OSError as error:  # a full disk, say: what is in memory goes on
+        except OSError as error:  # as above; it is due again later
             log.warning("holdings_not_kept", error=str(error))
-            self._patience = 2 * len(self._meters.closed())
+            self._kept_at = self._position.ordinal
 
     # What is kept
 
@@ -515,35 +563,27 @@ class Holdings:
         return self._directory / f"{run.name}.parquet"
 
     def _write_run(self, closed: Sequence[Interval]) -> Run:
+        from pyarrow import parquet  # noqa: PLC0415  # loaded when it is used, as DuckDB
+
         run = Run(name=self._new_name(), rows=len(closed))
-        with _scratch(self._path(run)) as (db, copy):
-            db.execute(f"CREATE TABLE ended ({_COLUMNS})")
-            appender = db.appender("ended")
-            for each in closed:
-                appender.append_row(
-                    each.resource_kind,
-                    each.resource_id,
-                    each.project_id,
-                    each.meter,
-                    each.meter_version,
-                    _json.encode(each.dimensions).decode(),
-                    each.value,
-                    each.start,
-                    each.end,
-                    each.first_ordinal,
-                    each.last_ordinal,
-                    each.aggregation,
-                    each.unique,
-                )
-            appender.flush()
-            copy("ended", [])
-        return replace(run, sha256=file_sha256(self._path(run)))
+        path = self._path(run)
+        temporary = path.with_suffix(".parquet-new")
+        parquet.write_table(_as_table(closed), temporary, compression="zstd")
+        temporary.replace(path)
+        return replace(run, sha256=file_sha256(path))
 
     def _merge(self, runs: Sequence[Run]) -> Run:
         merged = Run(name=self._new_name(), rows=sum(run.rows for run in runs))
-        with _scratch(self._path(merged)) as (_, copy):
-            copy("(SELECT * FROM read_parquet(?))", [[str(self._path(run)) for run in runs]])
-        return replace(merged, sha256=file_sha256(self._path(merged)))
+        path = self._path(merged)
+        temporary = path.with_suffix(".parquet-new")
+        with database() as db:
+            db.execute(
+                f"COPY (SELECT * FROM read_parquet(?)) TO '{quoted(temporary)}' "  # noqa: S608  # our own words
+                "(FORMAT parquet, COMPRESSION zstd)",
+                [[str(self._path(run)) for run in runs]],
+            )
+        temporary.replace(path)
+        return replace(merged, sha256=file_sha256(path))
 
     def _new_name(self) -> str:
         """Return a name that no run has or had lately."""
@@ -614,20 +654,25 @@ def _mergeable(runs: Sequence[Run]) -> Sequence[Run]:
     return found
 
 
-@contextlib.contextmanager
-def _scratch(path: Path) -> Iterator[tuple[Any, Callable[[str, list[Any]], None]]]:
-    """Open a database, and give a function that writes rows of it as a run, whole or not at all."""
-    temporary = path.with_suffix(".parquet-new")
-    scratch = path.with_suffix(".parquet-sorting")
-    with database(scratch) as db:
+def _as_table(closed: Sequence[Interval]) -> Any:
+    import pyarrow as pa  # noqa: PLC0415  # as above
 
-        def copy(rows: str, values: list[Any]) -> None:
-            quoted = str(temporary).replace("'", "''")
-            db.execute(
-                f"COPY (SELECT * FROM {rows}) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)",  # noqa: S608
-                values,
-            )
-
-        yield db, copy
-    scratch.unlink(missing_ok=True)
-    temporary.replace(path)
+    told = {id(each.dimensions): each.dimensions for each in closed}  # many share theirs
+    texts = {key: _json.encode(dimensions).decode() for key, dimensions in told.items()}
+    text, number = pa.string(), pa.int64()
+    columns = {
+        "resource_kind": pa.array([each.resource_kind for each in closed], text),
+        "resource_id": pa.array([each.resource_id for each in closed], text),
+        "project_id": pa.array([each.project_id for each in closed], text),
+        "meter": pa.array([each.meter for each in closed], text),
+        "meter_version": pa.array([each.meter_version for each in closed], pa.int32()),
+        "dimensions": pa.array([texts[id(each.dimensions)] for each in closed], text),
+        "value": pa.array([each.value for each in closed], number),
+        "start_at": pa.array([each.start for each in closed], number),
+        "end_at": pa.array([each.end for each in closed], number),
+        "first_ordinal": pa.array([each.first_ordinal for each in closed], number),
+        "last_ordinal": pa.array([each.last_ordinal for each in closed], number),
+        "aggregation": pa.array([each.aggregation for each in closed], text),
+        "unique_text": pa.array([each.unique for each in closed], text),
+    }
+    return pa.table(columns)

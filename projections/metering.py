@@ -9,9 +9,10 @@ length. All is a pure function of the meters' definitions (``schemas.metering``)
 order of the log; there is no other way in which any meter is computed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Union
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -21,18 +22,18 @@ from schemas.metering import (
     BUILT_IN,
     Aggregation,
     Dimensions,
-    Effect,
     MeterDefinition,
     MeterRule,
     Source,
 )
-from schemas.paths import Read, reader
+from schemas.paths import Read, narrowed, reader
 from schemas.units import Micros, Ordinal
 
 _TYPES = fact_types()
+_NAMED_MAX = 10_000
 
 
-class Interval(Struct, frozen=True, kw_only=True):
+class Interval(Struct, frozen=True, kw_only=True, gc=False):
     """A stretch during which a resource held ``value`` of a meter; or a point, if it was counted.
 
     ``end`` and ``last_ordinal`` are None while it is held. Zero-length ones are kept: they prove
@@ -77,7 +78,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     last_ordinal: Ordinal
 
 
-class HeldState(Struct):
+class HeldState(Struct, gc=False):
     """What is known of a resource: whose, how much, and the latest time seen of it."""
 
     dimensions: Dimensions
@@ -109,18 +110,33 @@ class Meters:
     ) -> None:
         """Begin with meters that have seen nothing, and go on with the states of others."""
         self._closed: list[Interval] = []
-        self._steps: dict[type, list[_Step]] = {}
+        self._looks: dict[type, list[_Look]] = {}
         self.states: list[MeterState] = []
         self.join([*(MeterState(definition=each) for each in definitions), *states])
 
     def join(self, states: Iterable[MeterState], closed: Iterable[Interval] = ()) -> None:
         """Go on with more meters, which must have seen what these have, and what has ended."""
         self._closed += closed
+        self._narrow: dict[type, type] = {}
+        self._decoder: msgspec.json.Decoder[Any] | None = None
         for state in states:
             self.states.append(state)
             for rule in state.definition.rules:
-                step = _Step(state, rule, self._closed)
-                self._steps.setdefault(_TYPES[rule.fact], []).append(step)
+                self._add(state, rule)
+
+    def _add(self, state: MeterState, rule: MeterRule) -> None:
+        of = _TYPES[rule.fact]
+        looks = self._looks.setdefault(of, [])
+        do = _Step(state, rule, self._closed).do
+        # With the last that looks at the same, but behind what the same meter does before.
+        for look in reversed(looks):
+            if look.sees(rule):
+                look.add(state, do)
+                return
+            if look.is_of(state):
+                break
+        looks.append(_Look(of, rule))
+        looks[-1].add(state, do)
 
     def intervals(self) -> list[Interval]:
         """Return all intervals so far, closed and open, in the order in which they began."""
@@ -131,6 +147,14 @@ class Meters:
         """Yield what is held now."""
         for state in self.states:
             yield from state.still()
+
+    def size(self) -> int:
+        """Return of how many things something is kept."""
+        return sum(len(state.held) + len(state.noted) for state in self.states)
+
+    def ended(self) -> int:
+        """Return how many have ended since they were last forgotten."""
+        return len(self._closed)
 
     def closed(self) -> Sequence[Interval]:
         """Return what has ended since it was last forgotten."""
@@ -145,102 +169,180 @@ class Meters:
 
         ``at`` is the commit's time, which counts where the fact claims none.
         """
-        for step in self._steps.get(type(fact), ()):
-            step.take(ordinal, at, fact)
+        for look in self._looks.get(type(fact), ()):
+            look.take(ordinal, at, fact)
+
+    def apply_all(self, facts: Iterable[tuple[Ordinal, Micros, object]]) -> None:
+        """Fold many facts, whole or as ``decoder`` gives them."""
+        takes = {of: [look.take for look in looks] for of, looks in self._looks.items()}
+        takes |= {narrow: takes[of] for of, narrow in self._narrow.items()}
+        nothing: list[Any] = []
+        for ordinal, at, fact in facts:
+            for take in takes.get(type(fact), nothing):
+                take(ordinal, at, fact)
+
+    def decoder(self, whole: Collection[type[Struct]] = ()) -> msgspec.json.Decoder[Any]:
+        """Return what decodes facts that there are rules for, and ``whole`` ones.
+
+        Of others than these only what rules read is decoded, for ``apply_all``.
+        """
+        if self._decoder is not None:
+            return self._decoder
+        paths: dict[type[Struct], set[str]] = {}
+        for state in self.states:
+            for rule in state.definition.rules:
+                paths.setdefault(_TYPES[rule.fact], set()).update(_paths(rule))
+        self._narrow = {of: narrowed(of, read) for of, read in paths.items() if of not in whole}
+        self._decoder = msgspec.json.Decoder(Union[*self._narrow.values(), *whole])
+        return self._decoder
 
 
-class _Step:
-    """One rule of one meter, ready to be applied."""
+class _Look:
+    """What rules that look at the same of a fact have in common: where, when, and what for."""
 
-    def __init__(self, meter: MeterState, rule: MeterRule, closed: list[Interval]) -> None:
-        of = _TYPES[rule.fact]
-        self._meter = meter
-        self._closed = closed
-        self._effect: Effect = rule.effect
-        self._resource = reader(of, rule.resource)
+    def __init__(self, of: type[Struct], rule: MeterRule) -> None:
+        self._rule = rule
+        self._meters: list[MeterState] = []
         self._when = [(reader(of, each.path), each.equals) for each in rule.when]
-        self._project = reader(of, rule.project) if rule.project else None
+        self._resource = reader(of, rule.resource)
         self._at = reader(of, rule.at) if rule.at else None
-        self._unique = reader(of, rule.unique) if rule.unique else None
-        self._sources = [_number(of, source, meter.noted) for source in rule.value]
-        self._dimensions = [(name, reader(of, path)) for name, path in rule.dimensions.items()]
-        self._blank = dict.fromkeys(meter.definition.dimensions, "")
-        valued = any(each.value and each.effect != "note" for each in meter.definition.rules)
-        self._at_first = 0 if valued else 1
+        self._dos: list[Do] = []
+
+    def sees(self, rule: MeterRule) -> bool:
+        """Return whether another rule looks at the same."""
+        mine = self._rule
+        return (mine.when, mine.resource, mine.at) == (rule.when, rule.resource, rule.at)
+
+    def is_of(self, meter: MeterState) -> bool:
+        """Return whether a meter does something here."""
+        return any(each is meter for each in self._meters)
+
+    def add(self, meter: MeterState, do: "Do") -> None:
+        """Do this too."""
+        self._meters.append(meter)
+        self._dos.append(do)
 
     def take(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        """Do what the rule says, if it is about this fact."""
+        """Do what the rules say, if they are about this fact."""
         for read, wanted in self._when:
             if read(fact) != wanted:
                 return
         resource_id = self._resource(fact)
         if not resource_id:
             return
-        if self._effect == "note":
-            self._meter.noted[resource_id] = self._value(fact)
-        elif self._effect == "drop":
-            self._meter.noted.pop(resource_id, None)
+        if self._at is not None:
+            claimed = self._at(fact)
+            if claimed is not None:
+                at = claimed
+        for do in self._dos:
+            do(resource_id, ordinal, at, fact)
+
+
+type Do = Callable[[str, Ordinal, Micros, Any], None]
+
+
+class _Step:
+    """What one rule of one meter does, ready to be done."""
+
+    def __init__(self, meter: MeterState, rule: MeterRule, closed: list[Interval]) -> None:
+        of = _TYPES[rule.fact]
+        definition = meter.definition
+        self._definition = definition
+        self._keeps_zero = definition.keeps_zero
+        self._held = meter.held
+        self._noted = meter.noted
+        self._closed = closed
+        self._project = reader(of, rule.project) if rule.project else None
+        self._unique = reader(of, rule.unique) if rule.unique else None
+        self._sources = [_number(of, source, meter.noted) for source in rule.value]
+        self._dimensions = [(name, reader(of, path)) for name, path in rule.dimensions.items()]
+        self._blank = dict.fromkeys(definition.dimensions, "")
+        self._named: dict[tuple[str, ...], Dimensions] = {}
+        valued = any(each.value and each.effect != "note" for each in definition.rules)
+        self._at_first = 0 if valued else 1
+        self._find = meter.held.get
+        # Most rules say nothing but that something happened to what is known.
+        self._tells = bool(self._project or self._sources or self._dimensions)
+        self.do: Do = {
+            "set": self._set,
+            "open": self._open,
+            "close": self._close,
+            "end": self._end,
+            "seen": self._seen,
+            "add": self._add,
+            "note": self._note,
+            "drop": self._drop,
+        }[rule.effect]
+
+    def _note(self, resource_id: str, _ordinal: Ordinal, _at: Micros, fact: Any) -> None:
+        self._noted[resource_id] = self._value(fact)
+
+    def _drop(self, resource_id: str, _ordinal: Ordinal, _at: Micros, _fact: Any) -> None:
+        self._noted.pop(resource_id, None)
+
+    def _set(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+        if held is not None and held.open is not None:
+            self._cut(held, held.open, ordinal, at)
+
+    def _seen(self, resource_id: str, _ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+        if held is not None and at > held.latest:
+            held.latest = at
+
+    def _open(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+        if held is None:
+            return
+        held.latest = max(held.latest, at)
+        if held.open is None:
+            self._begin(held, ordinal, resource_id)
         else:
-            held = self._keep(resource_id, fact)
-            if held is not None:
-                claimed = at if self._at is None else self._at(fact)
-                self._affect(held, ordinal, resource_id, at if claimed is None else claimed, fact)
+            self._cut(held, held.open, ordinal, at)
+
+    def _close(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+        if held is None:
+            return
+        held.latest = max(held.latest, at)
+        if held.open is not None:
+            self._closed.append(replace(held.open, end=held.latest, last_ordinal=ordinal))
+            held.open = None
+
+    def _end(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        self._close(resource_id, ordinal, at, fact)
+        self._held.pop(resource_id, None)
 
     def _value(self, fact: Any) -> int:
         return next((number for read in self._sources if (number := read(fact))), 0)
 
     def _keep(self, resource_id: str, fact: Any) -> HeldState | None:
         """Keep what the fact says of the resource; None if nobody knows whose it is."""
-        held = self._meter.held.get(resource_id)
-        if self._effect == "add":
-            if self._project is None:
-                return held
-            dimensions = self._blank if held is None else held.dimensions
-            return HeldState(dimensions=dimensions, project_id=self._project(fact) or "")
+        held = self._held.get(resource_id)
         if held is None:
             if self._project is None:
                 return None
             held = HeldState(dimensions=self._blank, value=self._at_first)
-            self._meter.held[resource_id] = held
+            self._held[resource_id] = held
         if self._project is not None:
             held.project_id = self._project(fact) or ""
         if self._sources:
             held.value = self._value(fact)
         if self._dimensions:
-            held.dimensions = self._named(held.dimensions, fact)
+            held.dimensions = self._told(held.dimensions, fact)
         return held
 
-    def _named(self, before: Dimensions, fact: Any) -> Dimensions:
+    def _told(self, before: Dimensions, fact: Any) -> Dimensions:
         # The keys stay in the order of the blank one, which is sorted.
-        return before | {name: _text(read(fact)) for name, read in self._dimensions}
+        told = before | {name: _text(read(fact)) for name, read in self._dimensions}
+        if len(self._named) >= _NAMED_MAX:
+            self._named.clear()
+        # Many things are of few kinds, and share what names theirs.
+        return self._named.setdefault(tuple(told.values()), told)
 
-    def _affect(
-        self, held: HeldState, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
-    ) -> None:
-        match self._effect:
-            case "set":
-                self._cut(held, ordinal, at)
-            case "seen":
-                held.latest = max(at, held.latest)
-            case "open":
-                held.latest = max(at, held.latest)
-                if held.open is None:
-                    self._open(held, ordinal, resource_id)
-                else:
-                    self._cut(held, ordinal, at)
-            case "close" | "end":
-                held.latest = max(at, held.latest)
-                self._close(held, ordinal)
-                if self._effect == "end":
-                    del self._meter.held[resource_id]
-            case "add":
-                self._point(held, ordinal, resource_id, at, fact)
-            case "note" | "drop":
-                raise AssertionError("what is noted is of no resource that is held")
-
-    def _open(self, held: HeldState, ordinal: Ordinal, resource_id: str) -> None:
-        definition = self._meter.definition
-        if held.project_id and (held.value or definition.keeps_zero):
+    def _begin(self, held: HeldState, ordinal: Ordinal, resource_id: str) -> None:
+        if held.project_id and (held.value or self._keeps_zero):
+            definition = self._definition
             held.open = Interval(
                 resource_kind=definition.resource_kind,
                 resource_id=resource_id,
@@ -255,36 +357,35 @@ class _Step:
                 last_ordinal=None,
             )
 
-    def _close(self, held: HeldState, ordinal: Ordinal) -> None:
-        if held.open is not None:
-            self._closed.append(replace(held.open, end=held.latest, last_ordinal=ordinal))
-            held.open = None
-
-    def _cut(self, held: HeldState, ordinal: Ordinal, at: Micros) -> None:
+    def _cut(self, held: HeldState, before: Interval, ordinal: Ordinal, at: Micros) -> None:
         """If what is held is another now, end one interval and begin the next, without a gap."""
-        before = held.open
-        if before is not None and (before.value, before.project_id, before.dimensions) != (
+        if (before.value, before.project_id, before.dimensions) != (
             held.value,
             held.project_id,
             held.dimensions,
         ):
             held.latest = max(at, held.latest)
-            self._close(held, ordinal)
-            self._open(held, ordinal, before.resource_id)
+            self._closed.append(replace(before, end=held.latest, last_ordinal=ordinal))
+            held.open = None
+            self._begin(held, ordinal, before.resource_id)
 
-    def _point(
-        self, held: HeldState, ordinal: Ordinal, resource_id: str, at: Micros, fact: Any
-    ) -> None:
-        definition = self._meter.definition
-        if held.project_id:
+    def _add(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        known = self._held.get(resource_id)
+        if self._project is not None:
+            project_id = self._project(fact) or ""
+        else:
+            project_id = "" if known is None else known.project_id
+        if project_id:
+            definition = self._definition
+            dimensions = self._blank if known is None else known.dimensions
             self._closed.append(
                 Interval(
                     resource_kind=definition.resource_kind,
                     resource_id=resource_id,
-                    project_id=held.project_id,
+                    project_id=project_id,
                     meter=definition.key,
                     meter_version=definition.version,
-                    dimensions=self._named(held.dimensions, fact),
+                    dimensions=self._told(dimensions, fact) if self._dimensions else dimensions,
                     value=self._value(fact) if self._sources else 1,
                     start=at,
                     end=at,
@@ -294,6 +395,15 @@ class _Step:
                     unique=_text(self._unique(fact)) if self._unique else "",
                 )
             )
+
+
+def _paths(rule: MeterRule) -> Iterator[str]:
+    """Yield all paths that a rule reads."""
+    yield rule.resource
+    yield from (each.path for each in rule.when)
+    yield from (each.path or each.noted_of for each in rule.value if each.constant is None)
+    yield from rule.dimensions.values()
+    yield from (path for path in (rule.project, rule.at, rule.unique) if path)
 
 
 def in_order(held: Iterable[Interval], definitions: Iterable[MeterDefinition]) -> list[Interval]:

@@ -5,9 +5,10 @@ something on the way is not there (None, or a key that a mapping lacks), it read
 cannot be reached: no path leads into what is sealed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Annotated, Any, Literal, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, inspect
@@ -67,6 +68,57 @@ def reader(of: type[Struct], path: str) -> Read:
         return value
 
     return read
+
+
+def narrowed(of: type[Struct], paths: Iterable[str]) -> type[Struct]:
+    """Return a type that decodes what ``of`` does, but holds only what ``reader`` reads of paths.
+
+    What is not read is not decoded, and so not checked.
+    """
+    config = of.__struct_config__
+    if config.array_like or hasattr(of, "__post_init__"):
+        return of
+    wanted: dict[str, set[str]] = {}
+    for path in paths:
+        step, _, rest = path.partition(".")
+        wanted.setdefault(step, set()).add(rest)
+    hints = get_type_hints(of, include_extras=True)
+    return msgspec.defstruct(
+        of.__name__,
+        [
+            (field.name, _narrow(hints[field.name], wanted[field.name]), _as_there(field))
+            for field in msgspec.structs.fields(of)
+            if field.name in wanted
+        ],
+        frozen=True,
+        kw_only=True,
+        gc=False,
+        tag=config.tag,
+        tag_field=config.tag_field,
+    )
+
+
+def _narrow(kind: Any, paths: set[str]) -> Any:
+    """Return a type for what is read of a value, if that is another."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    there = [each for each in kinds if each is not NoneType]
+    if "" in paths or len(there) != 1:
+        return kind
+    (only,) = there
+    if not (isinstance(only, type) and issubclass(only, Struct)):
+        return kind
+    narrow = narrowed(only, paths)
+    return narrow if len(kinds) == 1 else narrow | None
+
+
+def _as_there(field: msgspec.structs.FieldInfo) -> Any:
+    """Return a field of the same name in JSON, and the same if it is not there."""
+    name = field.encode_name
+    if field.default_factory is not msgspec.NODEFAULT:
+        return msgspec.field(default_factory=field.default_factory, name=name)
+    if field.default is not msgspec.NODEFAULT:
+        return msgspec.field(default=field.default, name=name)
+    return msgspec.field(name=name)
 
 
 def _step(node: inspect.Type, step: str, done: list[str]) -> inspect.Type:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from engine.log.commit import GENESIS, seal_commit
 from projections import holdings as module
@@ -405,6 +406,61 @@ def test_a_full_disk_keeps_nobody_from_asking(tmp_path, long_log, monkeypatch):
 
     with holdings.look() as held:
         assert held.intervals(0, 2**53 - 1) == whole(long_log)
+
+
+def test_a_meter_over_all_of_history_is_not_gathered_in_memory(tmp_path):
+    facts = random_facts(2000)
+    log = Log([*facts, (facts[-1][0], MeterDefined(meter=STARTS))])
+    holdings = Holdings(tmp_path / "metering", History(tmp_path / "history"), log.read,
+                        run_rows=100)  # fmt: skip
+
+    with holdings.look() as held:
+        points = [each for each in held.loose if each.meter == "ops.starts"]
+        assert len(points) < 100 < len(held.intervals(0, 2**53 - 1, meter="ops.starts"))
+        assert held.intervals(0, 2**53 - 1) == whole(log)
+    holdings.keep()
+    again = Holdings(tmp_path / "metering", History(tmp_path / "history"), log.read)
+    assert whole_of(again) == whole(log)
+
+
+def test_what_lies_in_runs_is_written_in_checkpoints_seldom(tmp_path, long_log, monkeypatch):
+    """Each holds all states, so that much must be new for the next; in between runs are enough."""
+    monkeypatch.setattr(module, "KEEP_EVERY", 1)
+    long_log.end = len(long_log.commits)
+    kept_at, sizes = [0], []
+    holdings = Holdings(tmp_path / "metering", History(tmp_path / "history"), long_log.read,
+                        run_rows=10)  # fmt: skip
+    checkpoint_ = Holdings._checkpoint
+
+    def noted(self, runs):
+        kept_at.append(self._position.ordinal)
+        sizes.append(len(list(self._meters.still())))
+        checkpoint_(self, runs)
+
+    monkeypatch.setattr(Holdings, "_checkpoint", noted)
+    holdings.advance()
+
+    assert len(sizes) > 3
+    new = [after - before for before, after in pairwise(kept_at)]
+    assert all(ordinals >= size for ordinals, size in zip(new, sizes, strict=True))
+    assert len({run.name for run in holdings._runs}) == len(holdings._runs) > 1
+
+
+def test_facts_that_the_rules_cannot_read_are_read_whole(tmp_path):
+    """What a segment says of a fact in its columns is not what it is: the fact counts."""
+    log = a_log(steps=300)
+    log.end = len(log.commits)
+    history = History(tmp_path / "history")
+    told = c.ServerRenamed(server_id="s1", name="other")
+    renamed = Log([*((at, fact) for _, at, fact in log.facts), (10**9, told)])
+    renamed.facts[-1] = (*renamed.facts[-1][:2], c.ServerFailed(server_id="", code=0, message=""))
+    renamed.seal(history, len(renamed.commits))
+    assert history.segments()[-1].last == 2 * len(renamed.commits)
+
+    holdings = Holdings(tmp_path / "metering", history, renamed.read)
+    with capture_logs() as logged:
+        assert whole_of(holdings) == whole(log)
+    assert [each["event"] for each in logged] == ["facts_decoded_whole"]
 
 
 def test_files_that_are_read_stay_until_they_were_read(tmp_path, long_log):

@@ -1,10 +1,15 @@
 """Paths into facts lead to numbers, truths and texts, and never to secrets."""
 
+import copy
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from schemas import compute as c
 from schemas import image as i
-from schemas.paths import NoSuchPath, leaf, reader
+from schemas.envelope import fact_types
+from schemas.paths import NoSuchPath, leaf, narrowed, reader
 from schemas.sealed import Sealed
 
 FLAVOR = c.Flavor(flavor_id="f", name="f", vcpus=2, memory_mib=512, disk_gib=10)
@@ -63,3 +68,68 @@ def test_where_no_path_leads(path, why):
 
 def test_a_field_that_may_be_missing_is_read_as_what_it_is():
     assert leaf(i.ImageCreated, "image.size_bytes") == "number"
+
+
+EXAMPLES = [
+    msgspec.json.decode(line)
+    for line in (Path(__file__).parents[1] / "golden" / "facts.jsonl").read_text().splitlines()
+]
+
+
+def places(value, way=()):
+    """Yield where there is anything in a JSON object."""
+    for key, inner in value.items():
+        yield (*way, key)
+        if isinstance(inner, dict):
+            yield from places(inner, (*way, key))
+
+
+def variants(example):
+    """Yield an example, and it without each of its parts, or with null there."""
+    yield example
+    for *way, last in places(example):
+        for is_there in (False, True):
+            other = copy.deepcopy(example)
+            inner = other
+            for key in way:
+                inner = inner[key]
+            inner.pop(last)
+            if is_there:
+                inner[last] = None
+            yield other
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["type"])
+def test_a_narrow_type_reads_what_the_whole_one_reads(example):
+    """Of each fact, all that can be read, alone and together, whatever optional part is missing."""
+    of = fact_types()[example["type"]]
+    paths = []
+    for path in (".".join(place) for place in places(example)):
+        try:
+            leaf(of, path)
+        except NoSuchPath:
+            continue
+        paths.append(path)
+    types = [(paths, narrowed(of, paths)), *(([path], narrowed(of, [path])) for path in paths)]
+    for variant in variants(example):
+        data = msgspec.json.encode(variant)
+        try:
+            whole = msgspec.json.decode(data, type=of)
+        except msgspec.ValidationError:
+            continue
+        for read, narrow in types:
+            found = msgspec.json.decode(data, type=narrow)
+            for path in read:
+                assert reader(of, path)(found) == reader(of, path)(whole), path
+
+
+def test_a_narrow_type_holds_nothing_else_and_tells_what_it_is():
+    narrow = narrowed(c.ServerCreated, ["server.flavor.vcpus", "server.project_id"])
+
+    found = msgspec.json.decode(msgspec.json.encode(CREATED), type=narrow)
+    assert msgspec.to_builtins(found) == {
+        "type": "compute.server.created.v1",
+        "server": {"project_id": "p", "flavor": {"vcpus": 2}},
+    }
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"type":"compute.server.started.v1","server":{}}', type=narrow)
