@@ -170,15 +170,34 @@ class Client:
         Raises:
             Problem: the API refused, or the answer broke off.
         """
-        sent = {**AGENT, "X-Auth-Token": self.token(), "Content-Type": "application/json"}
-        payload = json.dumps(body).encode()
+        sent = {"Content-Type": "application/json"}
+        self._save("POST", path, json.dumps(body).encode(), sent, file)
+
+    def download(self, path: str, file: IO[bytes], **query: Any) -> dict[str, str]:
+        """Write what answers a GET into a file, piece by piece, and return the answer's headers.
+
+        Raises:
+            Problem: the API refused, or the answer broke off.
+        """
+        return self._save("GET", with_query(path, query), None, self._then, file)
+
+    def _save(
+        self,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        headers: dict[str, str],
+        file: IO[bytes],
+    ) -> dict[str, str]:
+        sent = {**AGENT, "X-Auth-Token": self.token(), **headers}
         connection = self._connect()
-        self._guarded(lambda: connection.request("POST", self._prefix + path, payload, sent))
+        self._guarded(lambda: connection.request(method, self._prefix + path, payload, sent))
         answer = self._guarded(connection.getresponse)
         if answer.status >= 400:
             _checked(answer.status, dict(answer.getheaders()), answer.read(READ_BYTES_MAX))
         while chunk := self._guarded(lambda: answer.read(CHUNK_BYTES)):
             file.write(chunk)
+        return {name.lower(): value for name, value in answer.getheaders()}
 
     def token(self) -> str:
         """Return a token, asking for one the first time."""

@@ -198,7 +198,7 @@ def print_(
     session.say(f"wrote {out}")
 
 
-@command(invoice_app, "focus")
+@command(invoice_app, "focus", reads=True)
 def focus(
     session: Session,
     *,
@@ -228,10 +228,17 @@ def focus(
         "version": version,
         "format": form,
     }
-    _write(out, client.content(path, **asked))
-    told = client.get(path, **asked, part="metadata")["metadata"]
+    unfinished = out.with_name(f".{out.name}.part")
+    try:
+        with unfinished.open("wb") as file:
+            told = client.download(path, file, **asked)["x-cumulog-focus-metadata"]
+        unfinished.replace(out)
+    except OSError as error:
+        raise Problem(f"cannot write {out}: {error.strerror or error}", exit_code=USAGE) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
     beside = out.with_name(out.name + ".json")
-    _write(beside, json.dumps(told, indent=1).encode())
+    _write(beside, json.dumps(json.loads(told), indent=1).encode())
     session.say(f"wrote {out} and {beside}")
 
 

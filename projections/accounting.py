@@ -8,7 +8,6 @@ say what a month comes to, and the engine holds it against all that it knows its
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal, localcontext
-from typing import Any, Literal
 
 import msgspec
 import uuid_utils
@@ -18,17 +17,16 @@ from engine.bus.client import Bus
 from engine.bus.service import submit_as_history
 from engine.domain.billing.periods import DIGITS_MAX, need_closable
 from engine.log.checkpoint import Held
-from projections import audit, focus
+from projections import audit
 from projections.answers import Event, Position
 from projections.archive import Archive
 from projections.books import Difference, opened
 from projections.invoice import Document, DrawnUp
-from projections.ledger import Row, terms_of
+from projections.ledger import Row
 from projections.pricing import text
 from projections.reader import Reader
 from projections.whatif import Forecast, WhatIf, forecast, what_if
 from schemas.billing import ClosePeriod, Closing, PublishPriceList
-from schemas.config import REGION
 from schemas.envelope import Actor, Outcome, Refused, Request
 from schemas.errors import Conflict, InvalidInput, NotFound, Unavailable
 from schemas.ids import SYSTEM_USER
@@ -70,23 +68,6 @@ class OfDraft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     month: str
     prices: PublishPriceList
-
-
-class OfExport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question for a FOCUS dataset of a month, of one customer or of all."""
-
-    month: str
-    customer: str = ""
-    dataset: Literal["cost-and-usage", "invoice-detail", "billing-period"] = "cost-and-usage"
-    version: focus.Version = "1.4"
-    format: Literal["csv", "parquet"] = "csv"
-
-
-class ExportAnswer(Struct, frozen=True, kw_only=True):
-    """A dataset as a file, and the metadata object that goes with it."""
-
-    content: bytes  # in base64, as msgspec has bytes in JSON
-    metadata: dict[str, Any]
 
 
 class ForecastAnswer(Struct, frozen=True, kw_only=True):
@@ -197,13 +178,12 @@ def questions(
         return ClosedAnswer(ordinal=_accepted(outcome), closing=closing)
 
     return {
-        "month": _threaded(OfMonth, books.month),
-        "invoice": _threaded(OfInvoice, books.invoice),
-        "explain": _threaded(OfInvoice, books.explain),
-        "verify_month": _threaded(OfMonth, books.verify),
-        "what_if": _threaded(OfDraft, books.what_if),
-        "forecast": _threaded(OfMonth, books.forecast),
-        "focus": _threaded(OfExport, books.exported),
+        "month": threaded(OfMonth, books.month),
+        "invoice": threaded(OfInvoice, books.invoice),
+        "explain": threaded(OfInvoice, books.explain),
+        "verify_month": threaded(OfMonth, books.verify),
+        "what_if": threaded(OfDraft, books.what_if),
+        "forecast": threaded(OfMonth, books.forecast),
         "close": close,
     }
 
@@ -302,64 +282,6 @@ class Accounting:
             found = forecast(past, asked.month, now)
         chosen = tuple(each for each in found if asked.customer in {"", each.customer_id})
         return ForecastAnswer(month=asked.month, ordinal=past.ordinal, customers=chosen)
-
-    def exported(self, asked: OfExport) -> ExportAnswer:
-        """Return a month's invoices, or drafts while it is open, as a FOCUS dataset.
-
-        Raises:
-            InvalidInput: 1.2 has the rows of invoices alone.
-        """
-        need_month(asked.month)
-        if asked.version == "1.2" and asked.dataset != "cost-and-usage":
-            raise InvalidInput("FOCUS 1.2 has the dataset cost-and-usage alone")
-        now = self._now()
-        with opened(self._archive, now) as books:
-            book, closings = books.month(asked.month), books.past().closings
-        settings = self._reader.billing_settings()
-        closing = closings.get(asked.month)
-        issued = [
-            focus.Issued(
-                drawn=drawn,
-                customer=terms_of(book.past, customer_id, asked.month),
-                invoice=self._reader.invoice(drawn.document.invoice_id),
-            )
-            for customer_id, drawn in book.drawn_up.items()
-            if asked.customer in {"", customer_id}
-        ]
-        match asked.dataset:
-            case "cost-and-usage":
-                export = focus.cost_and_usage(
-                    issued,
-                    settings,
-                    self._names(issued),
-                    REGION,
-                    books.chain_hash if closing is None else closing.chain_hash,
-                    updated=now,
-                    version=asked.version,
-                )
-            case "invoice-detail":
-                export = focus.invoice_detail(issued, settings, updated=now)
-            case "billing-period":
-                months = [(month, True) for month in sorted(closings)]
-                if closing is None:
-                    months.append((asked.month, False))
-                export = focus.billing_period(months, settings, updated=now)
-        return ExportAnswer(
-            content=focus.FORMATS[asked.format](export),
-            metadata=focus.metadata(export, settings.issuer_name),
-        )
-
-    def _names(self, issued: Sequence[focus.Issued]) -> focus.Names:
-        """Return what projects and resources are called, of those that are still known."""
-        reader = self._reader
-        rows = [row for each in issued for row in each.drawn.rows]
-        projects = {row.project_id for row in rows if row.project_id}
-        servers = {row.resource_id for row in rows if row.resource_kind == "server"}
-        images = {row.resource_id for row in rows if row.resource_kind == "image"}
-        named = {i: server.name for i in servers if (server := reader.server(i, deleted=True))}
-        named |= {i: image.name for i in images if (image := reader.image(i)) and image.name}
-        known = {i: project.name for i in projects if (project := reader.project(i)) is not None}
-        return focus.Names(projects=known, resources=named)
 
     def closing(self, month: str) -> Closing:
         """Return what a month is to be closed with.
@@ -474,7 +396,8 @@ def _accepted(outcome: Outcome) -> Ordinal:
     return outcome.ordinal
 
 
-def _threaded[A: Struct](of: type[A], answer: Callable[[A], Struct]) -> Question:
+def threaded[A: Struct](of: type[A], answer: Callable[[A], Struct]) -> Question:
+    """Return a question that is answered in a thread."""
     decoder = msgspec.json.Decoder(of)
 
     async def question(payload: bytes) -> Struct:

@@ -21,7 +21,8 @@ question       asked with (JSON; empty means all defaults)        answered with
 =============  =================================================  ==============================
 
 Months and invoices are ``accounting``'s: ``month``, ``invoice``, ``explain``, ``verify_month``,
-``what_if``, ``forecast``, ``focus``, and ``close``, which closes a month.
+``what_if``, ``forecast``, and ``close``, which closes a month. ``focus`` is ``exports``'s, and
+``piece``, which hands a large file over.
 
 What cannot be answered is answered with ``{"error": {code, status, reason, hint}}``.
 """
@@ -31,6 +32,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -51,6 +53,7 @@ from projections.archive import Archive, SegmentsAnswer, Window
 from projections.budgets import watch as watch_budgets
 from projections.copies import Copies, copies_of
 from projections.copies import questions as about_copies
+from projections.exports import questions as about_exports
 from projections.history import History, history_path
 from projections.holdings import holdings_path
 from projections.models import decode_stored, last_ordinal
@@ -143,6 +146,9 @@ async def run(config: Config) -> None:
             **about_projects(archive.holdings, _now),
             **about_alarms(watch),
             **about_money(bus, archive, reader, notary.held, _now),
+            **about_exports(
+                archive, reader, read_model_path(config), Path(config.state_dir) / "exports", _now
+            ),
         },
         copies=copies,
     )

@@ -2,24 +2,28 @@
 
 Version 1.4 (Cost and Usage, Invoice Detail, Billing Period), and of Cost and Usage also 1.2, which
 names its providers otherwise. Columns are in alphabetical order, ours last (``x_``). Invariant: the
-``BilledCost`` of an ``InvoiceId`` adds up to what is to be paid, exactly, in rows and in details.
-Null is a real null; numbers are decimals, never floats.
+``BilledCost`` of an ``InvoiceId`` adds up to what is to be paid, exactly, in rows and in details (a
+voided one has a record that takes all back). Null is a real null; numbers are decimals, never
+floats. Records are made and written one after the other: memory does not grow with them.
 """
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, localcontext
-from typing import Any, Literal
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from itertools import batched
+from typing import IO, Any, Literal
 
 from msgspec import Struct
 
 from engine.domain.billing.periods import DIGITS_MAX
-from projections.invoice import DrawnUp, Line
-from projections.ledger import Row
+from projections.invoice import Document, Line
+from projections.ledger import CORRECTION, Row
+from projections.spreadsheet import harmless
 from schemas.billing import BillingSettings, Customer, Invoice
+from schemas.errors import InvalidInput
 from schemas.months import month_bounds
 from schemas.units import Micros
 
@@ -29,7 +33,11 @@ type Record = dict[str, Any]
 
 DATASETS = ("cost-and-usage", "invoice-detail", "billing-period")
 PRECISION, SCALE = 38, 12
+# A price has 12 decimals, and less a discount of 6 and a hundred 8 more: none is cut.
+SCALES = {"ContractedUnitPrice": 20, "ListUnitPrice": 20}
 CSV, PARQUET = "csv", "parquet"
+NAMED_AT_ONCE = 1000  # rows whose names are looked up together
+ROW_GROUP = 20_000  # rows of Parquet that are held in memory
 STATUS = {"closed": "Open", "issued": "Issued", "voided": "Voided"}
 # Of a meter, by the first words of its key: category, service, subcategory.
 SERVICES: dict[str, tuple[str, str, str]] = {
@@ -42,14 +50,20 @@ SERVICES: dict[str, tuple[str, str, str]] = {
     "network": ("Networking", "Networks", "Network Connectivity"),
 }
 OTHER = ("Other", "Billing", "Other (Other)")
+TAGS = "cumulog/"  # what the names of our own tags begin with
 
 
 class Issued(Struct, frozen=True, kw_only=True):
-    """One customer's month as it is exported. ``invoice`` is None for a draft."""
+    """One customer's month as it is exported. ``invoice`` is None for a draft.
 
-    drawn: DrawnUp
+    ``rows`` are those of the document, each with the number of its line; they are gone through
+    once, and only by ``cost_and_usage``.
+    """
+
+    document: Document
     customer: Customer
     invoice: Invoice | None
+    rows: Iterable[tuple[Row, int]] = ()
 
 
 class Names(Struct, frozen=True, kw_only=True):
@@ -60,14 +74,22 @@ class Names(Struct, frozen=True, kw_only=True):
 
 
 class Export(Struct, frozen=True, kw_only=True):
-    """A dataset: its columns with their types, its records, and whether they are final."""
+    """A dataset: its columns with their types, its records, and whether they are final.
+
+    Records can be gone through once; how many there are is known before.
+    """
 
     dataset: str
     version: str
     columns: tuple[tuple[str, Kind], ...]
-    records: tuple[Record, ...]
+    records: Iterable[Record]
+    rows: int
     complete: bool
     updated: Micros
+
+
+type Named = Callable[[Sequence[Row]], Names]
+type Numbered = Callable[[str], str]
 
 
 USAGE_COLUMNS: tuple[tuple[str, Kind], ...] = (
@@ -117,56 +139,107 @@ NAMES_1_2 = {
 def cost_and_usage(
     issued: Sequence[Issued],
     settings: BillingSettings,
-    names: Names,
+    named: Named,
+    numbered: Numbered,
     region: str,
     chain_hash: str,
     *,
+    complete: bool,
     updated: Micros,
     version: Version = "1.4",
 ) -> Export:
-    """Return a record for each row of these invoices."""
-    records = [
-        _usage(each, row, line, settings, names, region, chain_hash)
-        for each in issued
-        for row, line in zip(each.drawn.rows, each.drawn.line_of, strict=True)
-    ]
+    """Return a record for each row of these invoices, and one that takes back a voided one.
+
+    Args:
+        issued: the invoices, with their rows.
+        settings: who issues them.
+        named: returns what the ids in some rows are called.
+        numbered: returns the number of an invoice by its id; the id if it has none.
+        region: where all of it runs.
+        chain_hash: of the log, where the rows follow from.
+        complete: whether the month is closed.
+        updated: when this is.
+        version: of FOCUS.
+    """
     columns = USAGE_COLUMNS
+    found = _usages(issued, settings, named, numbered, region, chain_hash)
     if version == "1.2":
         renamed = ((NAMES_1_2.get(name, name), kind) for name, kind in columns)
         columns = tuple(sorted(renamed, key=lambda column: (column[0][:2] == "x_", column[0])))
-        records = [{NAMES_1_2.get(n, n): value for n, value in r.items()} for r in records]
+        found = ({NAMES_1_2.get(n, n): value for n, value in r.items()} for r in found)
     return Export(
         dataset=DATASETS[0],
         version=version,
         columns=columns,
-        records=tuple(records),
-        complete=all(each.invoice is not None for each in issued),
+        records=found,
+        rows=sum(each.document.rows + _is_voided(each) for each in issued),
+        complete=complete,
         updated=updated,
     )
 
 
 def invoice_detail(
-    issued: Sequence[Issued], settings: BillingSettings, *, updated: Micros
+    issued: Sequence[Issued],
+    settings: BillingSettings,
+    numbered: Numbered,
+    *,
+    complete: bool,
+    updated: Micros,
 ) -> Export:
-    """Return a record for each line of invoices of closed months."""
+    """Return a record for each line of invoices of closed months; see ``cost_and_usage``."""
     records = [
-        _detail(each, each.invoice, line, settings)
+        record
         for each in issued
         if each.invoice is not None
-        for line in each.drawn.document.lines
+        for record in _details(each, each.invoice, settings, numbered)
     ]
     return Export(
         dataset=DATASETS[1],
         version="1.4",
         columns=DETAIL_COLUMNS,
-        records=tuple(records),
-        complete=bool(issued) and all(each.invoice is not None for each in issued),
+        records=records,
+        rows=len(records),
+        complete=complete,
         updated=updated,
     )
 
 
-def _detail(each: Issued, invoice: Invoice, line: Line, settings: BillingSettings) -> Record:
-    document = each.drawn.document
+def _details(
+    each: Issued, invoice: Invoice, settings: BillingSettings, numbered: Numbered
+) -> Iterator[Record]:
+    for line in each.document.lines:
+        yield _detail(each, invoice, line, settings, numbered)
+    if _is_voided(each):
+        yield _detail(each, invoice, _voiding(each), settings, numbered)
+
+
+def _is_voided(each: Issued) -> bool:
+    return each.invoice is not None and each.invoice.status == "voided"
+
+
+def _voiding(each: Issued) -> Line:
+    """Return the line that takes back all of an invoice."""
+    document = each.document
+    reason = "" if each.invoice is None else each.invoice.void_reason
+    with localcontext(prec=DIGITS_MAX):
+        return Line(
+            line=len(document.lines) + 1,
+            category="Adjustment",
+            charge_class=CORRECTION,
+            description=f"Voided: {reason}",
+            amount=f"{-Decimal(document.total):f}",
+            rows=1,
+        )
+
+
+def _detail(
+    each: Issued,
+    invoice: Invoice,
+    line: Line,
+    settings: BillingSettings,
+    numbered: Numbered,
+) -> Record:
+    document = each.document
     of_sku = {"SubAccountId": line.project_id, "SkuId": line.sku}
     changed = invoice.voided_at or invoice.issued_at or invoice.closed_at
     return {
@@ -179,31 +252,31 @@ def _detail(each: Issued, invoice: Invoice, line: Line, settings: BillingSetting
         "InvoiceDetailId": f"{document.invoice_id}#{line.line}",
         "InvoiceDetailLastUpdated": _moment(changed),
         "InvoiceId": _invoice_id(each),
-        "InvoiceIssueDate": _moment(invoice.issued_at or invoice.closed_at),
+        "InvoiceIssueDate": _moment(invoice.issued_at),
         "InvoiceIssueStatus": STATUS[invoice.status],
         "InvoiceIssuerName": settings.issuer_name,
         "PaymentCurrency": document.currency,
         "PaymentDueDate": _moment(invoice.due_at),
         "PaymentTerms": settings.payment_terms or f"{settings.payment_days} days",
         "PurchaseOrderNumber": each.customer.reference or None,
-        "ReferenceInvoiceId": line.of_invoice or None,
+        "ReferenceInvoiceId": numbered(line.of_invoice) if line.of_invoice else _invoice_id(each),
     }
 
 
 def billing_period(
-    months: Iterable[tuple[str, bool]], settings: BillingSettings, *, updated: Micros
+    months: Sequence[tuple[str, Micros | None]], settings: BillingSettings, *, updated: Micros
 ) -> Export:
-    """Return a record for each month, given with whether it is closed."""
+    """Return a record for each month, given with when it was closed; None if it is open."""
     records: list[Record] = []
-    for month, is_closed in months:
+    for month, closed_at in months:
         start, end = month_bounds(month)
         records.append(
             {
                 "BillingPeriodCreated": _moment(start),
                 "BillingPeriodEnd": _moment(end),
-                "BillingPeriodLastUpdated": _moment(updated),
+                "BillingPeriodLastUpdated": _moment(updated if closed_at is None else closed_at),
                 "BillingPeriodStart": _moment(start),
-                "BillingPeriodStatus": "Closed" if is_closed else "Open",
+                "BillingPeriodStatus": "Open" if closed_at is None else "Closed",
                 "InvoiceIssuerName": settings.issuer_name,
             }
         )
@@ -211,7 +284,8 @@ def billing_period(
         dataset=DATASETS[2],
         version="1.4",
         columns=PERIOD_COLUMNS,
-        records=tuple(records),
+        records=records,
+        rows=len(records),
         complete=True,
         updated=updated,
     )
@@ -226,7 +300,7 @@ def metadata(export: Export, generator: str) -> Record:
             "FocusVersion": export.version,
             "ColumnDefinition": [_definition(name, kind) for name, kind in export.columns],
         },
-        "DatasetInstance": {"DatasetInstanceName": export.dataset, "Rows": len(export.records)},
+        "DatasetInstance": {"DatasetInstanceName": export.dataset, "Rows": export.rows},
         "Recency": {
             "DatasetInstanceLastUpdated": _iso(_moment(export.updated)),
             "DatasetInstanceComplete": export.complete,
@@ -234,18 +308,25 @@ def metadata(export: Export, generator: str) -> Record:
     }
 
 
-def as_csv(export: Export) -> bytes:
-    """Return an export as CSV (RFC 4180): a null is nothing, an empty text is quoted."""
-    out = io.StringIO()
-    writer = csv.writer(out, quoting=csv.QUOTE_NOTNULL, lineterminator="\r\n")
+def as_csv(export: Export, out: IO[bytes]) -> None:
+    """Write an export as CSV (RFC 4180): a null is nothing, an empty text is quoted.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="")
+    writer = csv.writer(text, quoting=csv.QUOTE_NOTNULL, lineterminator="\r\n")
     writer.writerow([name for name, _ in export.columns])
     for record in export.records:
         writer.writerow([_text(record[name]) for name, _ in export.columns])
-    return out.getvalue().encode()
+    text.detach()  # which writes what is left, and leaves the file open
 
 
-def as_parquet(export: Export) -> bytes:
-    """Return an export as Parquet: decimals of 38 digits, times in UTC, the metadata beside."""
+def as_parquet(export: Export, out: IO[bytes]) -> None:
+    """Write an export as Parquet: decimals of 38 digits, times in UTC, the metadata beside.
+
+    Raises:
+        InvalidInput: a number has more digits than that.
+    """
     import pyarrow as pa  # noqa: PLC0415  # half a second, and rarely needed
     import pyarrow.parquet as pq  # noqa: PLC0415  # as above
 
@@ -253,20 +334,64 @@ def as_parquet(export: Export) -> bytes:
         "String": pa.string(),
         "JSON": pa.string(),
         "Integer": pa.int64(),
-        "Decimal": pa.decimal128(PRECISION, SCALE),
         "DateTime": pa.timestamp("us", tz="UTC"),
     }
     schema = pa.schema(
-        [(name, types[kind]) for name, kind in export.columns],
+        [
+            (name, types.get(kind) or pa.decimal128(PRECISION, _scale(name)))
+            for name, kind in export.columns
+        ],
         metadata={"focus": json.dumps(metadata(export, "Cumulog"))},
     )
-    columns = {name: [record[name] for record in export.records] for name, _ in export.columns}
-    out = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), out)
-    return out.getvalue()
+    numbers = [name for name, kind in export.columns if kind == "Decimal"]
+    with pq.ParquetWriter(out, schema) as writer:
+        for records in batched(export.records, ROW_GROUP):
+            for name in numbers:
+                _need_room(name, records)
+            columns = {name: [record[name] for record in records] for name, _ in export.columns}
+            writer.write_table(pa.table(columns, schema=schema))
 
 
-FORMATS: Mapping[str, Callable[[Export], bytes]] = {CSV: as_csv, PARQUET: as_parquet}
+def _need_room(name: str, records: Sequence[Record]) -> None:
+    """Return if all numbers of a column have room in it; none is ever cut."""
+    room = PRECISION - _scale(name)
+    for record in records:
+        number = record[name]
+        if number is not None and number.adjusted() >= room:
+            raise InvalidInput(
+                f"{name} {number:f} has more digits than Parquet's decimals: export it as CSV"
+            )
+
+
+FORMATS: Mapping[str, Callable[[Export, IO[bytes]], None]] = {CSV: as_csv, PARQUET: as_parquet}
+
+
+def _usages(
+    issued: Sequence[Issued],
+    settings: BillingSettings,
+    named: Named,
+    numbered: Numbered,
+    region: str,
+    chain_hash: str,
+) -> Iterator[Record]:
+    for each in issued:
+        for some in batched(each.rows, NAMED_AT_ONCE):
+            names = named([row for row, _ in some])
+            for row, line in some:
+                yield _usage(each, row, line, settings, names, numbered, region, chain_hash)
+        if _is_voided(each):
+            last = _voiding(each)
+            row = Row(
+                category="Adjustment",
+                charge_class=last.charge_class,
+                description=last.description,
+                start=each.document.start,
+                end=each.document.end,
+                list_amount=last.amount,
+                amount=last.amount,
+            )
+            names = Names(projects={}, resources={})
+            yield _usage(each, row, last.line, settings, names, numbered, region, chain_hash)
 
 
 def _usage(
@@ -275,12 +400,11 @@ def _usage(
     line: int,
     settings: BillingSettings,
     names: Names,
+    numbered: Numbered,
     region: str,
     chain_hash: str,
 ) -> Record:
-    category, service, subcategory = (
-        SERVICES.get(row.meter.partition(".")[0], OTHER) if row.meter else OTHER
-    )
+    category, service, subcategory = _service(row.meter)
     issuer = settings.issuer_name
     priced = _priced(row) if row.category == "Usage" and row.quantity else {}
     is_usage = row.category == "Usage"
@@ -296,11 +420,11 @@ def _usage(
         "ChargePeriodStart": _moment(row.start),
         "ConsumedQuantity": Decimal(row.quantity) if priced else None,
         "ConsumedUnit": row.unit if priced else None,
-        "ContractedCost": Decimal(row.amount),
+        "ContractedCost": _contracted(row) if priced else Decimal(row.amount),
         "ContractedUnitPrice": priced.get("contracted"),
         "EffectiveCost": Decimal(row.amount),
         "HostProviderName": issuer,
-        "InvoiceDetailId": f"{each.drawn.document.invoice_id}#{line}",
+        "InvoiceDetailId": f"{each.document.invoice_id}#{line}",
         "InvoiceId": _invoice_id(each),
         "InvoiceIssuerName": issuer,
         "ListCost": Decimal(row.list_amount),
@@ -322,20 +446,25 @@ def _usage(
         "SkuPriceDetails": _json({"x_Model": row.model, "x_Tier": row.tier, **_own(row)})
         if priced
         else None,
-        "SkuPriceId": f"{row.price_list}-{row.price_list_version}-{row.sku}-{row.tier}"
+        # The name of the list comes last: it alone may have a slash.
+        "SkuPriceId": f"{row.sku}/{row.tier}/{row.price_list_version}/{row.price_list}"
         if priced
         else None,
         "SubAccountId": row.project_id or None,
-        "SubAccountName": names.projects.get(row.project_id) if row.project_id else None,
+        "SubAccountName": names.projects.get(row.project_id, row.project_id)
+        if row.project_id
+        else None,
         "SubAccountType": "Project" if row.project_id else None,
-        "Tags": _json(row.dimensions) if row.dimensions else None,
+        "Tags": _json({f"{TAGS}{name}": value for name, value in row.dimensions.items()})
+        if row.dimensions
+        else None,
         "x_ChainHash": chain_hash,
         "x_EventIds": _json([str(row.first_ordinal), str(row.last_ordinal)])
         if row.first_ordinal
         else None,
-        "x_LogSequenceEnd": each.drawn.document.ordinal,
+        "x_LogSequenceEnd": each.document.ordinal,
         "x_MeterVersion": row.meter_version or None,
-        "x_OfInvoiceId": row.of_invoice or None,
+        "x_OfInvoiceId": numbered(row.of_invoice) if row.of_invoice else None,
         "x_PriceListVersion": row.price_list_version or None,
     }
 
@@ -344,7 +473,8 @@ def _priced(row: Row) -> Record:
     """Return quantity, unit and prices: quantity times price is the cost before it is rounded."""
     with localcontext(prec=DIGITS_MAX):
         if row.model == "flat":
-            quantity, unit = Decimal(bool(Decimal(row.list_amount))), "Months"
+            cost = Decimal(row.list_amount)  # below zero where it is taken back
+            quantity, unit = Decimal((cost > 0) - (cost < 0)), "Months"
         else:
             quantity = (Decimal(row.quantity) / row.per).quantize(Decimal(1).scaleb(-SCALE))
             unit = row.unit if row.per == 1 else f"{row.per} {row.unit}"
@@ -358,12 +488,37 @@ def _priced(row: Row) -> Record:
         }
 
 
+def _contracted(row: Row) -> Decimal:
+    """Return what a row costs at its contracted price.
+
+    That is what is billed, but for what lies over the maximum that a month may cost.
+    """
+    with localcontext(prec=DIGITS_MAX):
+        amount, listed = Decimal(row.amount), Decimal(row.list_amount)
+        full = (listed * (100 - Decimal(row.discount or 0))).scaleb(-2)
+        unit = Decimal(1).scaleb(int(listed.as_tuple().exponent))
+        if abs(full - amount) <= unit:  # each was rounded on its own
+            return amount
+        return full.quantize(unit, rounding=ROUND_HALF_EVEN)
+
+
+def _service(meter: str) -> tuple[str, str, str]:
+    """Return category, service and subcategory of what a meter is about."""
+    of = meter.partition(".")[0]
+    category, service, subcategory = SERVICES.get(of, OTHER)
+    return category, of.title() if of and of not in SERVICES else service, subcategory
+
+
+def _scale(name: str) -> int:
+    return SCALES.get(name, SCALE)
+
+
 def _own(row: Row) -> Record:
     return {"x_DiscountPercent": row.discount} if row.discount else {}
 
 
 def _account(each: Issued) -> Record:
-    document = each.drawn.document
+    document = each.document
     return {
         "BillingAccountId": document.customer_id,
         "BillingAccountName": each.customer.name,
@@ -375,13 +530,13 @@ def _account(each: Issued) -> Record:
 
 def _invoice_id(each: Issued) -> str:
     number = each.invoice.number if each.invoice is not None else ""
-    return number or each.drawn.document.invoice_id
+    return number or each.document.invoice_id
 
 
 def _definition(name: str, kind: Kind) -> Record:
     told: Record = {"ColumnName": name, "DataType": kind}
     if kind == "Decimal":
-        told |= {"NumericPrecision": PRECISION, "NumberScale": SCALE}
+        told |= {"NumericPrecision": PRECISION, "NumberScale": _scale(name)}
     return told
 
 
@@ -407,5 +562,7 @@ def _text(value: object) -> str | None:
             return _iso(value)
         case Decimal():
             return f"{value:f}"
+        case str():
+            return harmless(value)
         case _:
             return str(value)

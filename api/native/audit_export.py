@@ -27,6 +27,7 @@ from projections.asked import Asked, of_access, of_log
 from projections.cadf import cadf_event
 from projections.cloudevents import rfc3339
 from projections.redaction import shown
+from projections.spreadsheet import harmless
 from schemas.config import REGION
 from schemas.errors import InvalidInput
 
@@ -38,8 +39,6 @@ COLUMNS = (
     "resource_kind", "resource_id", "project_id", "request_id", "cause", "rule", "reason",
     "total_us", "max_us", "dry_run", "repeated", "gathered",
 )  # fmt: skip
-# What a spreadsheet takes for a formula, if a cell begins with it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 type Some = Event | Found
 type Form = Callable[[Call, Sequence[Some]], bytes]
@@ -157,8 +156,7 @@ def _cell(name: str, value: Any) -> str:
         case tuple():
             return " ".join(value)
         case _:
-            text = str(value)
-            return f"'{text}" if text.startswith(_FORMULA) else text
+            return harmless(str(value))
 
 
 def _as_cadf(call: Call, page: Sequence[Some]) -> bytes:

@@ -24,7 +24,11 @@ from schemas.errors import InvalidInput, NotFound, Unavailable
 ANSWER_S = 30.0
 WALK_S = 600.0
 # What the archiver answers as of a moment too. Whatever is not named here tells of the present.
-PAST = frozenset({"bill", "explain", "forecast", "invoice", "month", "server_hours", "usage"})
+PAST = frozenset(
+    {"bill", "explain", "focus", "forecast", "invoice", "month", "server_hours", "usage"}
+)
+# What goes on with an answer that was given as of the moment.
+GOES_ON = frozenset({"piece"})
 
 _object = msgspec.json.Decoder(dict[str, Any])
 
@@ -44,8 +48,9 @@ async def asked(
         Denied: it could not do what was asked, and says why.
     """
     bus = call.edge.bus
-    if call.then is not None and question in PAST:
+    if call.then is not None and question in PAST | GOES_ON:
         bus = call.then.now.bus
+    if call.then is not None and question in PAST:
         reader = call.edge.reader
         payload = {**payload, "as_of": replace(reader.head(), at=reader.now())}
     try:

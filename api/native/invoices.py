@@ -6,7 +6,8 @@ and corrected by submitting the actions ``VoidInvoice`` and ``CorrectLine``.
 """
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -14,12 +15,15 @@ import msgspec
 from api.errors import Denied
 from api.exchange import Answer, Call, json_answer
 from api.native.actions import unknown_keys
-from api.native.history import WALK_S, ask
+from api.native.history import WALK_S, ask, asked
 from api.pagination import page_of
 from api.routing import Routes
 from api.writing import write
-from projections.accounting import ExportAnswer, InvoiceAnswer
+from projections.accounting import InvoiceAnswer
+from projections.exports import ExportAnswer
+from projections.handover import Piece
 from projections.paper import Paper, as_html, as_pdf, paper
+from projections.timemachine.past import PastReader
 from schemas.billing import (
     ISSUED_AT_ONCE,
     STANDARD,
@@ -29,7 +33,7 @@ from schemas.billing import (
     PriceRule,
 )
 from schemas.envelope import Refused
-from schemas.errors import InvalidInput, NotFound
+from schemas.errors import InvalidInput, NotFound, Unavailable
 from schemas.ids import Id
 from schemas.metering import MeterKey
 from schemas.units import Micros, Name
@@ -58,10 +62,10 @@ PAGES: dict[str, tuple[bytes, Callable[[Paper], bytes]]] = {
     "html": (b"text/html; charset=utf-8", as_html),
     "pdf": (b"application/pdf", as_pdf),
 }
+METADATA = b"x-cumulog-focus-metadata"
 FILES = {"csv": b"text/csv; charset=utf-8", "parquet": b"application/vnd.apache.parquet"}
 
 _derived = msgspec.json.Decoder(InvoiceAnswer).decode
-_exported = msgspec.json.Decoder(ExportAnswer).decode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _prices = msgspec.json.Decoder(Draft)
 _others = msgspec.json.Decoder(Others)
@@ -165,16 +169,40 @@ async def focus(call: Call) -> Answer:
     """GET /v1/billing/months/{month}/focus: a FOCUS dataset; ``part`` metadata goes with it.
 
     ``dataset`` cost-and-usage (or none), invoice-detail, billing-period; ``format`` csv or parquet;
-    ``version`` 1.4, or 1.2 of cost-and-usage.
+    ``version`` 1.4, or 1.2 of cost-and-usage. The metadata of a file is in its header
+    ``X-Cumulog-Focus-Metadata`` too.
     """
     names = ("customer", "dataset", "version", "format")
-    asked = {name: value for name in names if (value := call.param(name))}
-    answer = await ask(call, "focus", {"month": call.args[0], **asked}, BILL_S)
-    export = _exported(answer.body)
-    if call.param("part") == "metadata":
+    wanted: dict[str, Any] = {n: value for n in names if (value := call.param(n))}
+    part = call.param("part") or "content"
+    if part not in {"content", "metadata"}:
+        raise InvalidInput("part must be content or metadata")
+    wanted |= {"month": call.args[0], "content": part == "content"}
+    if isinstance(call.edge.reader, PastReader):
+        wanted["moment"] = call.edge.reader.moment
+    export = msgspec.convert(await asked(call, "focus", wanted, BILL_S), ExportAnswer)
+    if part == "metadata":
         return json_answer({"metadata": export.metadata})
-    content_type = FILES[asked.get("format", "csv")]
-    return Answer(200, export.content, content_type=content_type)
+    told = json.dumps(export.metadata, separators=(",", ":")).encode()  # ASCII, as headers are
+    return Answer(
+        200,
+        content_type=FILES[wanted.get("format", "csv")],
+        headers=[(METADATA, told), (b"cache-control", b"no-store")],
+        stream=_pieces(call, export),
+    )
+
+
+async def _pieces(call: Call, export: ExportAnswer) -> AsyncGenerator[bytes]:
+    """Yield a file as the archiver hands it over; what breaks off has no end."""
+    yield export.content
+    reached = len(export.content)
+    while reached < export.bytes:
+        question = {"file": export.file, "offset": reached}
+        content = msgspec.convert(await asked(call, "piece", question, BILL_S), Piece).content
+        if not content:
+            raise Unavailable("the file ends early")
+        reached += len(content)
+        yield content
 
 
 async def explain(call: Call) -> Answer:
@@ -244,6 +272,6 @@ def add(routes: Routes) -> None:
     routes.add("GET", one, show, READ)
     routes.add("GET", f"{one}/page", page, READ, query=("format",), gives="text/html")
     parts = ("customer", "dataset", "version", "format", "part")
-    routes.add("GET", f"{month}/focus", focus, READ, query=parts, gives="text/csv", present=True)
+    routes.add("GET", f"{month}/focus", focus, READ, query=parts, gives="text/csv")
     routes.add("GET", f"{one}/lines/{{}}", explain, READ)
     routes.add("POST", f"{one}/issue", issue, "IssueInvoice", body=_others)

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 
+from projections.exports import INLINE_BYTES
 from tests.api.conftest import Cloud, fresh
 from tests.api.test_customers import submitted
 
@@ -171,6 +172,13 @@ def test_an_invoice_is_printed_and_exported(cloud: Cloud, customer: str, tmp_pat
     assert told["Recency"]["DatasetInstanceComplete"] is False
     assert old.raw.startswith(b'"BilledCost","BillingAccountId"')
     assert b"ProviderName" in old.raw
+    assert len(old.raw) > INLINE_BYTES, "handed over in pieces"
+    ends, rows = old.raw.endswith(b"\r\n"), old.raw.count(b"\r\n") - 1
+    header = json.loads(old.headers["x-cumulog-focus-metadata"])
+    assert (ends, header["DatasetInstance"]["Rows"]) == (True, rows)
+    for wrong in ("customer=nobody", "part=all", "dataset=x", "format=xlsx", "version=2"):
+        refused = cloud.admin("GET", f"/v1/billing/months/{month}/focus?{wrong}")
+        assert refused.status == (404 if "nobody" in wrong else 400), (wrong, refused.body)
     assert cloud.demo("GET", f"/v1/invoices/{invoice}/page").status == 403
 
     before = cloud.admin("GET", f"/v1/why/{customer}").body["events"][0]["ordinal"] - 1
@@ -178,3 +186,24 @@ def test_an_invoice_is_printed_and_exported(cloud: Cloud, customer: str, tmp_pat
     unknown = cloud.up.run("invoice", "print", invoice, *early)
     assert (unknown.code, "no invoice" in unknown.errors) == (1, True), unknown.errors
     assert not (tmp_path / "early.html").exists()
+
+
+def test_an_export_is_answered_as_of_a_moment(cloud: Cloud, customer: str):
+    path = f"/v1/billing/months/{this_month(cloud)}/focus?customer={customer}&as_of="
+
+    def rename(name):
+        action = {"type": "UpdateCustomer", "customer_id": customer, "name": fresh(name)}
+        submitted(cloud.admin, action)
+        events = cloud.admin("GET", f"/v1/why/{customer}").body["events"]
+        return [event["ordinal"] for event in events]
+
+    first, *_, then = rename("before")
+    told = cloud.admin("GET", f"{path}{then}")
+    rename("after")
+
+    again = cloud.admin("GET", f"{path}{then}")
+
+    assert told.status == 200, told.body
+    assert told.raw.count(b"before") > 2
+    assert again.raw == told.raw
+    assert cloud.admin("GET", f"{path}{first - 1}").status == 404  # nobody was there yet
