@@ -20,7 +20,14 @@ from api.compute.rendered import Rendered
 from api.errors import Denied, TooManyRequests
 from api.nobody import Nobody
 from api.times import parse_time
-from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, BusError, BusTimeout, NoResponders
+from engine.bus.client import (
+    REQUEST_HEADER,
+    TRACE_HEADER,
+    BusError,
+    BusTimeout,
+    FellSilent,
+    NoResponders,
+)
 from engine.domain.context import Reach
 from engine.domain.identity.directory import roles_on
 from engine.policy import Policies
@@ -236,10 +243,13 @@ async def told(call: "Call", asked: Asked, *, timeout_s: float = BUILD_S) -> Tol
             edge.bus.subjects.moment(edge.config.node),
             encode(asked),
             timeout_s=timeout_s,
+            silent_s=edge.config.history_silent_s,
             headers={TRACE_HEADER: call.trace, REQUEST_HEADER: call.request_id},
         )
     except NoResponders as error:
         raise Unavailable("the projector is not running") from error
+    except FellSilent as error:
+        raise Unavailable("the projector gives no sign of life", retry_after=5) from error
     except BusTimeout as error:
         raise Unavailable("that moment is being built; ask again", retry_after=5) from error
     except BusError as error:

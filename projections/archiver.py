@@ -24,7 +24,8 @@ Months and invoices are ``accounting``'s: ``month``, ``invoice``, ``explain``, `
 ``what_if``, ``forecast``, and ``close``, which closes a month. ``focus`` is ``exports``'s, and
 ``piece``, which hands a large file over.
 
-What cannot be answered is answered with ``{"error": {code, status, reason, hint}}``.
+What cannot be answered is answered with ``{"error": {code, status, reason, hint}}``. Until there
+is an answer, whoever asks may have signs of life (``engine.bus.life``).
 """
 
 import asyncio
@@ -39,6 +40,7 @@ import structlog
 from msgspec import Struct
 
 from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, Bus, BusError, Message
+from engine.bus.life import at_work
 from engine.bus.metrics import Reading, answer_for
 from engine.bus.service import ask_engine
 from engine.log.checkpoint import CheckpointBroken
@@ -74,6 +76,8 @@ from schemas.units import SECOND, Micros, Ordinal
 log = structlog.get_logger(__name__)
 
 QUESTIONS_AT_ONCE = 2
+# So many are held, and their askers know it: who waits for a turn is not forgotten either.
+QUESTIONS_MAX = 256
 CHECK_S_MAX = 30.0
 PROJECTED_WITHIN_S = 10.0
 PROJECTED_POLL_S = 0.05
@@ -203,6 +207,7 @@ class Archiver:
         self._checkpoint_due = 0.0  # a start signs what there is
         self._sealing = asyncio.Lock()
         self._signing = asyncio.Lock()
+        self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
         self._questions: dict[str, Callable[[bytes], Awaitable[Answer]]] = {
             "usage": self._usage,
             "bill": self._bill,
@@ -221,7 +226,7 @@ class Archiver:
     async def run(self) -> None:
         """Answer and seal, for ever."""
         subscription = await self._bus.subscribe(
-            self._bus.subjects.history("*"), self._on_question, concurrency=QUESTIONS_AT_ONCE
+            self._bus.subjects.history("*"), self._hear, concurrency=QUESTIONS_MAX
         )
         try:
             await self._guarded("not_compared", self._compare())
@@ -322,6 +327,10 @@ class Archiver:
             await self._guarded("not_signed", self.sign_due(_now(), force=True))
         return list(segments)
 
+    async def _hear(self, message: Message) -> None:
+        async with at_work(message), self._turns:
+            await self._on_question(message)
+
     async def _on_question(self, message: Message) -> None:
         # Each is answered in a task of its own, so what is bound is bound for it alone.
         headers = message.headers
@@ -332,6 +341,7 @@ class Archiver:
         name = message.subject.rpartition(".")[2]
         question = self._questions.get(name, self._unknown)
         began = time.monotonic()
+        log.debug("asked", question=name)
         try:
             answer = _encode(await question(message.payload))
             log.debug("answered", question=name, ms=round((time.monotonic() - began) * 1000, 3))

@@ -38,6 +38,7 @@ class Config(Struct, frozen=True, kw_only=True):
     metrics_token_file: str = ""
     heartbeat_s: float = 2.0
     host_silent_s: float = 15.0
+    history_silent_s: float = 10.0  # who answers about history gives a sign of life each second
     reconcile_s: float = 60.0
     image_bytes_max: int = 64 * 2**30
     body_bytes_max: int = 1 * 2**20

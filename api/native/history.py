@@ -16,13 +16,14 @@ from api.native.actions import own_project
 from api.native.customers import READ as READ_CUSTOMERS
 from api.native.log import moment
 from api.routing import Routes
-from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, BusError, NoResponders
+from engine.bus.client import REQUEST_HEADER, TRACE_HEADER, BusError, FellSilent, NoResponders
 from schemas.billing import STANDARD
 from schemas.envelope import Refused
 from schemas.errors import InvalidInput, NotFound, Unavailable
 
 ANSWER_S = 30.0
 WALK_S = 600.0
+AGAIN_S = 5  # by then the supervisor has started it anew
 # What the archiver answers as of a moment too. Whatever is not named here tells of the present.
 PAST = frozenset(
     {"bill", "explain", "focus", "forecast", "invoice", "month", "server_hours", "usage"}
@@ -31,6 +32,15 @@ PAST = frozenset(
 GOES_ON = frozenset({"piece"})
 
 _object = msgspec.json.Decoder(dict[str, Any])
+
+
+class Gone(Unavailable):
+    """Whoever worked on the answer died or was stopped. What it was to do may be done."""
+
+    hint = (
+        "Ask again: what was done already is not done twice. "
+        "`cumulog status` tells whether the archiver runs."
+    )
 
 
 async def ask(call: Call, question: str, payload: dict[str, Any], timeout_s: float) -> Answer:
@@ -45,9 +55,11 @@ async def asked(
 
     Raises:
         Unavailable: it does not answer.
+        Gone: it does not any more.
         Denied: it could not do what was asked, and says why.
     """
     bus = call.edge.bus
+    silent_s = call.edge.config.history_silent_s
     if call.then is not None and question in PAST | GOES_ON:
         bus = call.then.now.bus
     if call.then is not None and question in PAST:
@@ -58,10 +70,14 @@ async def asked(
             bus.subjects.history(question),
             msgspec.json.encode(payload),
             timeout_s=timeout_s,
+            silent_s=silent_s,
             headers={TRACE_HEADER: call.trace, REQUEST_HEADER: call.request_id},
         )
     except NoResponders as error:
         raise Unavailable("the archiver is not running") from error
+    except FellSilent as error:
+        reason = f"nothing was heard for {silent_s:g} s of the archiver, which was to answer"
+        raise Gone(reason, retry_after=AGAIN_S) from error
     except BusError as error:
         raise Unavailable(f"the archiver did not answer within {timeout_s:.0f} s") from error
     reply = _object.decode(raw)

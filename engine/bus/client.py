@@ -21,7 +21,14 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from engine.bus.connection import Connection
-from engine.bus.errors import BusError, BusTimeout, Disconnected, NoResponders, NotPermitted
+from engine.bus.errors import (
+    BusError,
+    BusTimeout,
+    Disconnected,
+    FellSilent,
+    NoResponders,
+    NotPermitted,
+)
 from engine.bus.packing import MAGIC, packed, unpacked
 from engine.bus.subscription import (
     LOST,
@@ -31,7 +38,7 @@ from engine.bus.subscription import (
     Subscription,
     deaf_to_streams,
 )
-from engine.bus.waiting import ManyAnswers, OneAnswer, Waiter
+from engine.bus.waiting import SIGN, ManyAnswers, OneAnswer, Waiter
 from engine.log.addresses import addresses, trust
 from schemas.config import Config
 from schemas.subjects import Subjects
@@ -44,6 +51,7 @@ __all__ = [
     "BusError",
     "BusTimeout",
     "Disconnected",
+    "FellSilent",
     "Handler",
     "Message",
     "NoResponders",
@@ -204,15 +212,22 @@ class Bus:
         payload: bytes,
         *,
         timeout_s: float,
+        silent_s: float | None = None,
         headers: dict[str, str] | None = None,
     ) -> bytes:
         """Ask and return the answer.
+
+        With ``silent_s`` whoever answers is to give signs of life meanwhile (``engine.bus.life``),
+        and is given up on after so long without one.
 
         Raises:
             BusTimeout, Disconnected: it may have been carried out, or not.
             NoResponders, NotPermitted: it was not carried out.
         """
-        answer = (await self.ask(subject, payload, timeout_s=timeout_s, headers=headers)).payload
+        message = await self.ask(
+            subject, payload, timeout_s=timeout_s, silent_s=silent_s, headers=headers
+        )
+        answer = message.payload
         if not answer.startswith(MAGIC):
             return answer
         try:
@@ -226,11 +241,14 @@ class Bus:
         payload: bytes,
         *,
         timeout_s: float,
+        silent_s: float | None = None,
         headers: dict[str, str] | None = None,
     ) -> Message:
-        """Ask and return the answer with its headers. Raises as ``request``."""
+        """Ask and return the answer with its headers. As ``request``, and raises so."""
         token = str(next(self._tokens))
-        waiter = OneAnswer(subject)
+        waiter = OneAnswer(subject, silent_s)
+        if silent_s is not None:
+            headers = {**(headers or {}), SIGN: "wanted"}
         self._waiting[token] = waiter
         timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, token)
         try:
@@ -238,6 +256,7 @@ class Bus:
             message = Message(self, await waiter.future)
         finally:
             timer.cancel()
+            waiter.close()
             self._waiting.pop(token, None)
         if message.headers and message.headers.get(STATUS) == NO_RESPONDERS:
             raise NoResponders(f"nobody answers on {subject}")
@@ -304,6 +323,11 @@ class Bus:
             log.warning("answer_not_sent", reply=reply, why="not an inbox")
             return
         await self.publish(reply, await packed(payload))
+
+    async def sign(self, reply: str) -> None:
+        """Tell who waits for an answer on ``reply`` that it is being worked on."""
+        if reply.startswith(ANSWERS):
+            await self.publish(reply, b"", {SIGN: "of life"})
 
     def new_inbox(self) -> str:
         """Return a fresh subject that only this user may listen to."""

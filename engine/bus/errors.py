@@ -13,6 +13,10 @@ class Disconnected(BusError):
     """The connection was lost while waiting. The request may have been carried out."""
 
 
+class FellSilent(BusTimeout):
+    """Whoever worked on the answer gives no sign of life any more. As ``BusTimeout``."""
+
+
 class NoResponders(BusError):
     """Nobody listens on the subject. The request was not carried out."""
 

@@ -30,6 +30,10 @@ class Responder(Protocol):
         """Send it."""
         ...
 
+    async def sign(self, reply: str) -> None:
+        """Tell that it is being worked on."""
+        ...
+
 
 class Message:
     """A received message. ``reply`` is empty when no answer is awaited."""
@@ -46,6 +50,10 @@ class Message:
     async def respond(self, payload: bytes) -> None:
         """Answer the asker; see ``Bus.respond``."""
         await self._bus.respond(self.reply, payload)
+
+    async def sign(self) -> None:
+        """Tell the asker that the answer is being worked on; see ``engine.bus.life``."""
+        await self._bus.sign(self.reply)
 
 
 Handler = Callable[[Message], Awaitable[None]]

@@ -191,7 +191,9 @@ def _history(names: Subjects) -> dict[str, Any]:
     reads = [*_log_reads(names), _access_read(names)]
     calls = [STREAMS, *_log_infos(names)]
     told = [names.projected("*"), names.proven("*")]
-    answers = [names.history("*"), names.metrics("*"), names.moment("*")]
+    # Before these answers come signs of life, each of which keeps the way back open.
+    long = [names.history("*"), names.moment("*")]
+    answers = [*long, names.metrics("*")]
     history = _user(
         "history",
         [*told, *asks, *reads, *(_mapped(call) for call in calls), *_answers()],
@@ -201,7 +203,7 @@ def _history(names: Subjects) -> dict[str, Any]:
         "users": [history],
         "mappings": {call: _mapped(call) for call in calls},
         "exports": [
-            *(_service(subject) for subject in answers),
+            *(_service(subject, many=subject in long) for subject in answers),
             *(_stream(subject) for subject in told),
         ],
         "imports": [

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from engine.bus.client import Bus, BusError, Message
+from engine.bus.life import at_work
 from projections.timemachine.moments import next_snapshot
 from projections.timemachine.worker import (
     JOBS,
@@ -147,6 +148,10 @@ class TimeMachine:
         return await asyncio.shield(task)
 
     async def _heard(self, message: Message) -> None:
+        async with at_work(message):
+            await self._answered(message)
+
+    async def _answered(self, message: Message) -> None:
         try:
             asked = decode_asked(message.payload)
         except msgspec.DecodeError:
