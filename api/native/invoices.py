@@ -22,7 +22,8 @@ from api.writing import write
 from projections.accounting import InvoiceAnswer
 from projections.exports import ExportAnswer
 from projections.handover import Piece
-from projections.paper import Paper, as_html, as_pdf, paper
+from projections.paper import Paper, as_html, paper
+from projections.pdf import as_pdf
 from projections.timemachine.past import PastReader
 from schemas.billing import (
     ISSUED_AT_ONCE,
@@ -62,6 +63,8 @@ PAGES: dict[str, tuple[bytes, Callable[[Paper], bytes]]] = {
     "html": (b"text/html; charset=utf-8", as_html),
     "pdf": (b"application/pdf", as_pdf),
 }
+# A page loads nothing, and runs nothing.
+CSP = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 METADATA = b"x-cumulog-focus-metadata"
 FILES = {"csv": b"text/csv; charset=utf-8", "parquet": b"application/vnd.apache.parquet"}
 
@@ -154,15 +157,20 @@ async def page(call: Call) -> Answer:
             raise NotFound(f"there is no customer {document.customer_id!r}")
         ids = {line.project_id for line in document.lines if line.project_id}
         names = {i: project.name for i in ids if (project := reader.project(i)) is not None}
+        corrected = {line.of_invoice for line in document.lines if line.of_invoice}
         printed = paper(
             document,
             customer,
             reader.billing_settings(),
             reader.invoice(document.invoice_id),
             names,
+            {i: found.number for i in corrected if (found := reader.invoice(i)) is not None},
         )
     content_type, render = PAGES[form]
-    return Answer(200, await asyncio.to_thread(render, printed), content_type=content_type)
+    content = await asyncio.to_thread(render, printed)
+    return Answer(
+        200, content, content_type=content_type, headers=[(b"content-security-policy", CSP)]
+    )
 
 
 async def focus(call: Call) -> Answer:

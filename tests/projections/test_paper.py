@@ -1,10 +1,16 @@
 """An invoice on paper: whom it is from and to, in the customer's time, and nothing that escapes."""
 
+import io
+import unicodedata
+from decimal import Decimal
+
+import pypdf
 from msgspec.structs import replace
 
 from engine.domain.billing.periods import invoice_id_of
-from projections.paper import as_html, as_pdf, paper
-from schemas.billing import BillingSettings
+from projections.paper import as_html, paper
+from projections.pdf import as_pdf
+from schemas.billing import BillingSettings, Customer, VoidInvoice
 from tests.projections.company import FEBRUARY, MARCH, Company, archived, books
 
 SETTINGS = BillingSettings(
@@ -15,7 +21,7 @@ SETTINGS = BillingSettings(
 )
 
 
-def printed(tmp_path, month, customer="acme", **changes):
+def printed(tmp_path, month, customer="acme", *, voided=False, **changes):
     company = Company()
     archive = archived(company, tmp_path)
     company.close(archive, FEBRUARY)
@@ -25,6 +31,9 @@ def printed(tmp_path, month, customer="acme", **changes):
     ledger = books(archive, company)
     drawn = ledger.invoice(invoice_id_of(month, identity))
     terms = replace(company.cell.state.customers[identity][-1], **changes)
+    if voided:
+        void = VoidInvoice(invoice_id=drawn.document.invoice_id, reason="sent to somebody else")
+        company.ok(company.admin, void)
     invoice = company.cell.state.invoices[drawn.document.invoice_id]
     projects = {company.actors["acme"].project_id: "acme <prod>"}
     return paper(drawn.document, terms, SETTINGS, invoice, projects)
@@ -58,3 +67,94 @@ def test_a_pdf_is_the_same_to_the_byte(tmp_path):
     assert first.startswith(b"%PDF-")
     assert first == again
     assert b"%%EOF" in first[-16:]
+    assert b"Page 1 of 1" not in first, "it is compressed, so look into it"
+    assert "Page 1 of 1" in text_of(first)
+
+
+def text_of(pdf):
+    """Return all that a reader can copy from the pages."""
+    pages = pypdf.PdfReader(io.BytesIO(pdf)).pages
+    return "\n".join(page.extract_text() for page in pages)
+
+
+def test_a_pdf_has_every_script_and_no_markup_of_others(tmp_path):
+    names = "Ünïted Ελλάς Россия 株式会社 プロ 한국 <b>x</b> & <img src=x>"
+    told = printed(tmp_path, FEBRUARY, name=names, reference="\u202eevil\x00\x1b[31m", address="🚀")
+    text = " ".join(text_of(as_pdf(told)).split())
+
+    for said in ("Ünïted", "Ελλάς", "Россия", "株式会社", "プロ", "한국", "<b>x</b> & <img src=x>"):
+        assert said in text, said
+    assert "\u202e" not in text
+    assert "evil[31m" in text
+    assert "\ufffd" in text  # what no font has is not left out
+    arabic = printed(tmp_path / "a", FEBRUARY, name="شركة")
+    assert unicodedata.normalize("NFKC", text_of(as_pdf(arabic))).count("ش") == 1
+
+
+def test_texts_as_long_as_may_be_and_many_lines_have_room(tmp_path):
+    told = printed(tmp_path, FEBRUARY, name="W" * 255, address="\n".join("x" * 2048))
+    lines = [replace(told.lines[0], number=n + 1, what=f"sku-{n}") for n in range(1100)]
+    long = replace(told, lines=tuple(lines), issuer="N" * 4096, terms="T" * 255)
+    text = text_of(as_pdf(long))
+
+    assert "sku-0" in text
+    assert "sku-1099" in text
+    assert text.count("To be paid") == 1
+    pages = text.count("Page ")
+    assert f"Page {pages} of {pages}" in text
+
+
+def test_sums_say_what_they_are(tmp_path):
+    told = printed(tmp_path, FEBRUARY)
+    (at,) = [n for n, line in enumerate(told.lines) if not line.number]
+    before = sum(Decimal(line.amount) for line in told.lines[:at])
+    after = sum(Decimal(line.amount) for line in told.lines[at + 1 :])
+
+    assert Decimal(told.lines[at].amount) == before
+    assert before + after == Decimal(told.total)
+    assert [line.number for line in told.lines if line.number] == [*range(1, len(told.lines))]
+
+
+def test_a_voided_invoice_asks_for_nothing(tmp_path):
+    told = printed(tmp_path, FEBRUARY)
+    assert told.total_word == "To be paid"
+    voided = printed(tmp_path / "v", FEBRUARY, voided=True)
+
+    assert voided.title.endswith("(voided)")
+    assert voided.total_word.startswith("Nothing is to be paid")
+    assert ("Voided", "sent to somebody else") in voided.facts
+
+
+def test_currencies_keep_their_own_decimals(tmp_path):
+    for currency, total in (("JPY", "1200"), ("KWD", "1.234"), ("EUR", "-12.30")):
+        document = replace(a_document(tmp_path / currency), currency=currency, total=total)
+        told = paper(document, a_customer(), SETTINGS, None, {})
+        text = text_of(as_pdf(told))
+        assert f"Amount ({currency})" in text
+        assert total in text
+        assert told.title.startswith("Credit note" if total[0] == "-" else "Invoice")
+
+
+def test_a_correction_names_what_the_customer_has(tmp_path):
+    document = a_document(tmp_path)
+    line = replace(document.lines[0], of_invoice="2024-01.x")
+    document = replace(document, lines=(line,))
+
+    numbered = paper(document, a_customer(), SETTINGS, None, {}, {"2024-01.x": "INV-7"})
+
+    assert numbered.lines[0].what.endswith(" (invoice INV-7)")
+
+
+def a_customer():
+    return Customer(
+        customer_id="c", version=1, name="C", currency="EUR", price_list="standard", valid_from=0
+    )
+
+
+def a_document(tmp_path):
+    company = Company()
+    return (
+        books(archived(company, tmp_path), company)
+        .invoice(invoice_id_of(FEBRUARY, company.crumb))
+        .document
+    )
