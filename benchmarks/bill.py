@@ -53,7 +53,7 @@ def archive_of(directory: Path, history: History) -> Archive:
 def ours(archive: Archive) -> Totals:
     """Ask the books."""
     with opened(archive, END + HOUR) as books:
-        documents = books.summary(MONTH).documents
+        documents = books.month(MONTH).documents
     found: Totals = {}
     for customer_id, document in documents.items():
         for line in document.lines:

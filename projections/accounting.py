@@ -6,7 +6,7 @@ say what a month comes to, and the engine holds it against all that it knows its
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal, localcontext
 
 import msgspec
@@ -21,11 +21,11 @@ from projections import audit
 from projections.answers import Event, Position
 from projections.archive import Archive
 from projections.books import Difference, opened
-from projections.invoice import Document, DrawnUp
+from projections.invoice import Document
 from projections.ledger import Row
 from projections.pricing import text
 from projections.reader import Reader
-from projections.whatif import Forecast, WhatIf, forecast, what_if
+from projections.whatif import Forecast, WhatIf
 from schemas.billing import ClosePeriod, Closing, PublishPriceList
 from schemas.envelope import Actor, Outcome, Refused, Request
 from schemas.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -208,7 +208,7 @@ class Accounting:
         need_month(asked.month)
         with opened(self._archive, self._now(), asked.as_of) as books:
             is_closed = asked.month in books.past().closings
-            book = books.summary(asked.month)
+            book = books.month(asked.month)
         documents = [each for c, each in book.documents.items() if asked.customer in {"", c}]
         unassigned = {} if asked.customer else book.unassigned
         return MonthAnswer(
@@ -232,18 +232,18 @@ class Accounting:
         """Return what is behind a line, down to the requests of people."""
         with opened(self._archive, self._now(), asked.as_of) as books:
             drawn = books.invoice(asked.invoice)
-        line = next((each for each in drawn.document.lines if each.line == asked.line), None)
-        if line is None:
-            raise NotFound(f"{asked.invoice} has no line {asked.line}")
-        rows = rows_of(drawn, asked.line)
+            line = next((each for each in drawn.document.lines if each.line == asked.line), None)
+            if line is None:
+                raise NotFound(f"{asked.invoice} has no line {asked.line}")
+            rows, stretches = first_rows(row for _, row in drawn.numbered(asked.line))
         return ExplainAnswer(
             invoice_id=asked.invoice,
             line=line.line,
             description=line.description,
             amount=line.amount,
-            held=tuple(self._stretches(rows)),
-            rows=tuple(rows[:ROWS_MAX]),
-            rows_total=len(rows),
+            held=tuple(self._stretch(of) for of in stretches),
+            rows=tuple(rows),
+            rows_total=line.rows,
         )
 
     def verify(self, asked: OfMonth) -> VerifiedAnswer:
@@ -270,18 +270,16 @@ class Accounting:
         need_month(asked.month)
         now = self._now()
         with opened(self._archive, now) as books:
-            past = books.month(asked.month).past
-            return what_if(past, asked.month, asked.prices, now)
+            return books.what_if(asked.month, asked.prices)
 
     def forecast(self, asked: OfMonth) -> ForecastAnswer:
         """Return what a month will come to if all that is held now stays."""
         need_month(asked.month)
         now = self._now() if asked.as_of is None else asked.as_of.at
         with opened(self._archive, now, asked.as_of) as books:
-            past = books.past()
-            found = forecast(past, asked.month, now)
+            ordinal, found = books.past().ordinal, books.forecast(asked.month)
         chosen = tuple(each for each in found if asked.customer in {"", each.customer_id})
-        return ForecastAnswer(month=asked.month, ordinal=past.ordinal, customers=chosen)
+        return ForecastAnswer(month=asked.month, ordinal=ordinal, customers=chosen)
 
     def closing(self, month: str) -> Closing:
         """Return what a month is to be closed with.
@@ -305,37 +303,22 @@ class Accounting:
                 ordinal=found.ordinal,
             )
 
-    def _stretches(self, rows: Sequence[Row]) -> list[Stretch]:
-        """Gather rows by the interval that they are pieces of."""
-        groups: dict[tuple[str, str, str, int, int], list[Row]] = {}
-        for row in rows:
-            if row.resource_id:
-                key = (
-                    row.resource_kind, row.resource_id, row.meter,
-                    row.first_ordinal, row.last_ordinal,
-                )  # fmt: skip
-                groups.setdefault(key, []).append(row)
-        found: list[Stretch] = []
-        for (kind, ident, meter, first, last), of in list(groups.items())[:ROWS_MAX]:
-            with localcontext(prec=DIGITS_MAX):
-                quantity = sum((Decimal(row.quantity) for row in of), Decimal(0))
-                amount = sum((Decimal(row.amount) for row in of), Decimal(0))
-            found.append(
-                Stretch(
-                    resource_kind=kind,
-                    resource_id=ident,
-                    project_id=of[0].project_id,
-                    meter=meter,
-                    start=min(row.start for row in of),
-                    end=max(row.end for row in of),
-                    quantity=text(quantity),
-                    unit=of[0].unit,
-                    amount=text(amount),
-                    begun_by=self._cause(first),
-                    ended_by=self._cause(last) if last != first else None,
-                )
-            )
-        return found
+    def _stretch(self, of: "Interval") -> Stretch:
+        """Return an interval with what caused it."""
+        first, last = of.row.first_ordinal, of.row.last_ordinal
+        return Stretch(
+            resource_kind=of.row.resource_kind,
+            resource_id=of.row.resource_id,
+            project_id=of.row.project_id,
+            meter=of.row.meter,
+            start=of.start,
+            end=of.end,
+            quantity=text(of.quantity),
+            unit=of.row.unit,
+            amount=text(of.amount),
+            begun_by=self._cause(first),
+            ended_by=self._cause(last) if last != first else None,
+        )
 
     def _cause(self, ordinal: Ordinal) -> Cause | None:
         """Return the fact at an ordinal, and the request that led to it."""
@@ -372,9 +355,38 @@ def need_month(month: str) -> None:
         raise InvalidInput(str(error)) from None
 
 
-def rows_of(drawn: DrawnUp, line: int) -> list[Row]:
-    """Return the rows of a line."""
-    return [row for row, of in zip(drawn.rows, drawn.line_of, strict=True) if of == line]
+class Interval(Struct):
+    """What a line's rows of one interval come to; ``row`` is the first of them."""
+
+    row: Row
+    start: Micros
+    end: Micros
+    quantity: Decimal = Decimal(0)
+    amount: Decimal = Decimal(0)
+
+
+def first_rows(rows: Iterable[Row]) -> tuple[list[Row], list[Interval]]:
+    """Return the first rows of a line, and the first intervals that they are pieces of."""
+    shown: list[Row] = []
+    found: dict[tuple[str, str, str, int, int], Interval] = {}
+    with localcontext(prec=DIGITS_MAX):
+        for row in rows:
+            if len(shown) < ROWS_MAX:
+                shown.append(row)
+            if not row.resource_id:
+                continue
+            key = (
+                row.resource_kind, row.resource_id, row.meter, row.first_ordinal, row.last_ordinal
+            )  # fmt: skip
+            if key not in found:
+                if len(found) == ROWS_MAX:
+                    continue
+                found[key] = Interval(row=row, start=row.start, end=row.end)
+            of = found[key]
+            of.start, of.end = min(of.start, row.start), max(of.end, row.end)
+            of.quantity += Decimal(row.quantity)
+            of.amount += Decimal(row.amount)
+    return shown, list(found.values())
 
 
 def _request(asked: ToClose, closing: Closing, now: Micros) -> Request:

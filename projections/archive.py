@@ -173,7 +173,8 @@ class Reading(Struct, frozen=True, kw_only=True):
 class Archive:
     """Sealed history and the log's tail as one. ``read`` yields what follows a sequence.
 
-    ``metering`` is where ``holdings`` keep what they are; None means in memory.
+    ``metering`` is where ``holdings`` keep what they are; None means in memory. ``scratch`` is for
+    what is worked out and thrown away; None means where the system has room for that.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class Archive:
         self._read = read
         self._reader = reader
         self.holdings = Holdings(metering, history, read, remember=RATED_BY)
+        self.scratch = None if metering is None else metering / "scratch"
 
     def usage(self, window: Window, now: Micros) -> UsageAnswer:
         """Return what was used in a window, no later than ``now`` or the moment that is meant.

@@ -64,6 +64,7 @@ from projections.numbers import GAPS, USAGE_ROWS, lag
 from projections.project_numbers import questions as about_projects
 from projections.reader import Reader
 from projections.runner import read_model_path, until_stopped
+from projections.scratch import forget
 from projections.segment import HistoryBroken, NotProjected
 from projections.server_hours import questions as about_server_hours
 from projections.watch import Watch, reported_to
@@ -132,6 +133,8 @@ async def run(config: Config) -> None:
 
     reader = Reader(read_model_path(config))
     archive = Archive(history, read, reader, holdings_path(config))
+    if archive.scratch is not None:
+        forget(archive.scratch)
     notary = Notary(config.cell, keys_of(config), book_of(config), read, history, reader)
     watch = Watch(archive.holdings, reader, reported_to(bus, _now), _now)
     archiver = Archiver(

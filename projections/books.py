@@ -3,28 +3,44 @@
 A closed month is derived from the log up to the ordinal it was closed with, an open one from all of
 it, by the same code: what was issued comes out again, to the byte, or the books say what differs.
 What was held is asked of ``holdings``, which keep it; who verifies opens the books ``anew``: the
-whole log is folded for them alone.
+whole log is folded for them alone. Rows lie in a database on disk and are read there; only those
+that a rule counts over the month, and what was found late, are in memory. A month that is not large
+is verified by ``pricing`` alone, so that two ways to reckon agree on it.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from decimal import Decimal, localcontext
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.domain.billing.periods import terms_digest, versions_before
+from engine.domain.billing.periods import DIGITS_MAX, terms_digest, versions_before
 from engine.domain.fold import EVOLVE
 from engine.domain.metering import Versions, ended, with_version
 from engine.domain.state import Cell
 from projections.answers import Position
 from projections.archive import Archive, Reading
+from projections.drawn import Drawn
 from projections.holdings import Held
 from projections.invoice import Document, DrawnUp, closed, draw_up, period_digest, settled
-from projections.ledger import MonthRows, Past, Row, corrections, month_rows, terms_of
+from projections.late import about, changed_since
+from projections.ledger import (
+    MonthRows,
+    Past,
+    Prices,
+    Row,
+    corrections,
+    month_rows,
+    terms_of,
+    total,
+)
 from projections.metering import Usage
-from projections.tally import Tally, Uncountable, only, tally
-from schemas.billing import BillingFact, ClosedInvoice, Closing, PeriodClosed
+from projections.scratch import Scratch, room, scratch_in
+from projections.tally import Tally, Uncountable, only, simple_meters, tally
+from projections.whatif import Forecast, WhatIf, forecast, what_if
+from schemas.billing import BillingFact, ClosedInvoice, Closing, PeriodClosed, PublishPriceList
 from schemas.envelope import members
 from schemas.errors import InvalidInput, NotFound
 from schemas.metering import BUILT_IN, MeterDefined, MeterDeleted
@@ -33,26 +49,25 @@ from schemas.units import Micros, Ordinal
 
 MONEY = members(BillingFact)
 _FACTS: tuple[type[Struct], ...] = (*MONEY, MeterDefined, MeterDeleted)
+# Of what is verified no more than this is reckoned by ``pricing`` alone: some seconds, 130 MB.
+BY_PRICING_ROWS = 100_000
 _TAGS = [str(fact.__struct_config__.tag) for fact in _FACTS]
 
 
 class MonthBook(Struct, frozen=True, kw_only=True):
-    """A month's invoices by customer, and what nobody pays for."""
+    """A month's invoices by customer, and what nobody pays for, in base units by project and meter.
 
-    past: Past
-    drawn_up: dict[str, DrawnUp]
-    usage: MonthRows
-
-
-class Summary(Struct, frozen=True, kw_only=True):
-    """What a month comes to by customer; an open one has no digests, for no rows are drawn up.
-
-    ``unassigned`` is what nobody pays for, in base units by project and meter.
+    A closed month's documents have the digests of their rows that were recorded, others none.
     """
 
     past: Past
-    documents: dict[str, Document]
+    drawn_up: dict[str, DrawnUp]
     unassigned: dict[tuple[str, str], int]
+
+    @property
+    def documents(self) -> dict[str, Document]:
+        """The invoices by customer, without their rows."""
+        return {customer_id: drawn.document for customer_id, drawn in self.drawn_up.items()}
 
 
 class Difference(Struct, frozen=True, kw_only=True):
@@ -67,14 +82,22 @@ class Books:
     """The books of one reading of history. What was derived is kept for as long as it is read.
 
     ``look`` returns the intervals there are, at the reading's end or later, and is called once it
-    matters. ``anew`` draws up rows where summing up or leaving out would do.
+    matters. ``scratch`` opens a database and gives its directory. ``anew`` reckons by ``pricing``
+    alone what is not too large for that.
     """
 
     def __init__(
-        self, reading: Reading, look: Callable[[], Held], now: Micros, *, anew: bool = False
+        self,
+        reading: Reading,
+        look: Callable[[], Held],
+        scratch: Callable[[], Scratch],
+        now: Micros,
+        *,
+        anew: bool = False,
     ) -> None:
         self._reading = reading
         self._held = functools.cache(look)
+        self._scratch = scratch
         self._now = now
         self._anew = anew
         self._pasts: dict[Ordinal, Past] = {}
@@ -120,35 +143,41 @@ class Books:
 
     def closing(self, month: str) -> Closing:
         """Return what the month would be closed with now."""
-        book = self.month(month)
-        documents = [drawn.document for drawn in book.drawn_up.values()]
+        past, documents = self.month(month).past, self._digested(month)
         return Closing(
             period=month,
-            ordinal=book.past.ordinal,
+            ordinal=past.ordinal,
             chain_hash=self.chain_hash,
-            meter_versions=_meter_versions(book.past),
-            price_list_versions=versions_before(book.past.state, month_bounds(month)[1]),
-            terms_digest=terms_digest(book.past.state),
+            meter_versions=_meter_versions(past),
+            price_list_versions=versions_before(past.state, month_bounds(month)[1]),
+            terms_digest=terms_digest(past.state),
             rows_digest=period_digest(documents),
             invoices=tuple(closed(document) for document in documents),
         )
+
+    def _digested(self, month: str) -> list[Document]:
+        """Return a month's documents with the digests of their rows as they are derived."""
+        return [
+            replace(drawn.document, rows_digest=drawn.digest())
+            for drawn in self.month(month).drawn_up.values()
+        ]
 
     def differences(self, month: str, chain_hash: str | None) -> list[Difference]:
         """Derive a closed month again and return where it is not what was recorded.
 
         ``chain_hash`` is the log's, where the month was closed.
         """
-        recorded, book = self.past().closings[month], self.month(month)
-        documents = [drawn.document for drawn in book.drawn_up.values()]
+        recorded, past = self.past().closings[month], self.month(month).past
+        documents = self._digested(month)
         pairs: list[tuple[str, object, object]] = [
             ("chain_hash", recorded.chain_hash, chain_hash),
-            ("meter_versions", recorded.meter_versions, _meter_versions(book.past)),
+            ("meter_versions", recorded.meter_versions, _meter_versions(past)),
             (
                 "price_list_versions",
                 recorded.price_list_versions,
-                versions_before(book.past.state, month_bounds(month)[1]),
+                versions_before(past.state, month_bounds(month)[1]),
             ),
-            ("terms_digest", recorded.terms_digest, terms_digest(book.past.state)),
+            ("terms_digest", recorded.terms_digest, terms_digest(past.state)),
             ("rows_digest", recorded.rows_digest, period_digest(documents)),
         ]
         before: Mapping[str, ClosedInvoice] = {i.invoice_id: i for i in recorded.invoices}
@@ -168,35 +197,37 @@ class Books:
             if was != is_
         ]
 
-    def summary(self, month: str) -> Summary:
-        """Return what a month comes to; of an open one, without drawing up each row.
+    def what_if(self, month: str, draft: PublishPriceList) -> WhatIf:
+        """Return what a month would come to under a draft of prices, by customer.
 
         Raises:
-            InvalidInput: it has not begun.
+            InvalidInput: it has not begun, or the draft would not be published.
         """
         past = self._begun(month)
-        if month in self.past().closings or self._anew:
-            return self._summary_of_rows(month, is_open=month not in self.past().closings)
-        held = self._held().then(past.ordinal)
-        try:
-            found = tally(held, past, month, until=self._now)
-        except Uncountable:
-            return self._summary_of_rows(month, is_open=True)
-        usage = month_rows(only(held, past, found.left), month, until=self._now)
-        drawn_up = self._drawn_up(month, past, usage, found)
-        return Summary(
-            past=past,
-            documents={c: replace(d.document, rows_digest="") for c, d in drawn_up.items()},
-            unassigned=found.unassigned | _by_meter(usage.unassigned),
-        )
+        return what_if(past, month, draft, functools.partial(self._totals, past, month, self._now))
 
-    def _summary_of_rows(self, month: str, *, is_open: bool) -> Summary:
-        book = self.month(month)
-        documents = {c: drawn.document for c, drawn in book.drawn_up.items()}
-        if is_open:
-            documents = {c: replace(each, rows_digest="") for c, each in documents.items()}
-        unassigned = _by_meter(book.usage.unassigned)
-        return Summary(past=book.past, documents=documents, unassigned=unassigned)
+    def forecast(self, month: str) -> tuple[Forecast, ...]:
+        """Return what a month will come to for each customer if what is held now stays."""
+        past = self.past()
+        so_far = self._totals(past, month, self._now, None, ())
+        return forecast(past, month, so_far, self._totals(past, month, None, None, ()))
+
+    def _totals(
+        self,
+        past: Past,
+        month: str,
+        until: Micros | None,
+        prices: Prices | None,
+        left_out: Collection[str],
+    ) -> dict[str, Decimal]:
+        """Return what each customer's use of a month comes to; of who used nothing, nothing."""
+        usage, found = self._used(past, month, until, prices, left_out)
+        totals = {customer_id: total(rows) for customer_id, rows in usage.rows.items()}
+        with localcontext(prec=DIGITS_MAX):
+            for customer_id, lines in ({} if found is None else found.tally.lines).items():
+                summed = sum((Decimal(each.line.amount) for each in lines), Decimal(0))
+                totals[customer_id] = totals.get(customer_id, Decimal(0)) + summed
+        return totals
 
     def _begun(self, month: str) -> Past:
         """Return the past that a month is derived from."""
@@ -208,18 +239,54 @@ class Books:
 
     def _derive(self, month: str) -> MonthBook:
         past = self._begun(month)
-        until = None if month in self.past().closings else self._now
-        usage = month_rows(past, month, until=until)
-        return MonthBook(past=past, drawn_up=self._drawn_up(month, past, usage), usage=usage)
+        closing = self.past().closings.get(month)
+        usage, found = self._used(past, month, self._now if closing is None else None)
+        drawn_up = self._drawn_up(month, past, usage, found)
+        if closing is not None:
+            recorded = {i.customer_id: i.rows_digest for i in closing.invoices}
+            drawn_up = {
+                c: replace(d, document=replace(d.document, rows_digest=recorded.get(c, "")))
+                for c, d in drawn_up.items()
+            }
+        unassigned = _by_meter(usage.unassigned)
+        if found is not None:
+            unassigned |= found.tally.unassigned
+        return MonthBook(past=past, drawn_up=drawn_up, unassigned=unassigned)
+
+    def _used(
+        self,
+        past: Past,
+        month: str,
+        until: Micros | None,
+        prices: Prices | None = None,
+        left_out: Collection[str] = (),
+    ) -> tuple[MonthRows, "_Summed | None"]:
+        """Return a month's rows that have to be in memory, and the sums of all others."""
+        by_pricing = functools.partial(
+            month_rows, month=month, until=until, prices=prices, left_out=left_out
+        )
+        held, scratch = self._held().then(past.ordinal), self._scratch()
+        try:
+            with room("what a month comes to"):
+                found = tally(
+                    scratch.db, held, past, month, until, prices=prices, left_out=left_out
+                )
+        except Uncountable:
+            return by_pricing(past), None
+        count = sum(each.line.rows for lines in found.lines.values() for each in lines)
+        if self._anew and count <= BY_PRICING_ROWS:
+            return by_pricing(past), None
+        drawn = Drawn(scratch.db, found, scratch.directory)
+        return by_pricing(only(held, past, found.left)), _Summed(found, drawn)
 
     def _drawn_up(
-        self, month: str, past: Past, usage: MonthRows, summed: Tally | None = None
+        self, month: str, past: Past, usage: MonthRows, found: "_Summed | None"
     ) -> dict[str, DrawnUp]:
         """Draw up a month of rows and, beside them, of lines that were summed up."""
         earlier = sorted(m for m in past.closings if m < month)
-        rows: dict[str, list[Row]] = {c: list(found) for c, found in usage.rows.items()}
-        lines = {} if summed is None else summed.lines
-        versions = {} if summed is None else summed.versions
+        rows: dict[str, list[Row]] = {c: list(of) for c, of in usage.rows.items()}
+        lines = {} if found is None else found.tally.lines
+        versions = {} if found is None else found.tally.versions
         problems: dict[str, list[str]] = {}
         if earlier and _is_next(past, month):
             self._add_corrections(past, earlier, rows, problems)
@@ -227,25 +294,20 @@ class Books:
             problems.setdefault(customer_id, []).append(
                 f"{len(unrated)} pieces of usage from before any price list was in force"
             )
-        drawn_up: dict[str, DrawnUp] = {}
-        for customer_id in sorted(rows.keys() | lines.keys()):
-            customer = terms_of(past, customer_id, month)
-            credits_ = [
-                credit
-                for credit in past.state.credits.values()
-                if credit.customer_id == customer_id
-            ]
-            drawn_up[customer_id] = draw_up(
-                customer,
+        return {
+            customer_id: draw_up(
+                terms_of(past, customer_id, month),
                 month,
                 past.ordinal,
                 rows.get(customer_id, ()),
-                credits_,
+                [each for each in past.state.credits.values() if each.customer_id == customer_id],
                 problems.get(customer_id, ()),
                 lines.get(customer_id, ()),
                 versions.get(customer_id, ()),
+                None if found is None else found.drawn,
             )
-        return drawn_up
+            for customer_id in sorted(rows.keys() | lines.keys())
+        }
 
     def _add_corrections(
         self,
@@ -256,9 +318,10 @@ class Books:
     ) -> None:
         """Add what was found of closed months since the last of them was closed."""
         before = self.past(past.closings[earlier[-1]].ordinal)
-        changed = [month for month in earlier if self._may_differ(before, past, month)]
-        for customer_id, found in corrections(before, past, changed).items():
-            rows.setdefault(customer_id, []).extend(found)
+        for each in earlier:
+            if (pair := self._may_differ(before, past, each)) is not None:
+                for customer_id, found in corrections(*pair, each).items():
+                    rows.setdefault(customer_id, []).extend(found)
         disputes = list(past.state.corrections.values())
         settled_before = len(before.state.corrections)
         if len(disputes) > settled_before:
@@ -269,14 +332,29 @@ class Books:
             for customer_id in rows:
                 problems.setdefault(customer_id, []).extend(without)
 
-    def _may_differ(self, before: Past, now: Past, month: str) -> bool:
-        """Return whether a month may have been used otherwise than was known before."""
-        if self._anew or before.state.payers != now.state.payers:
-            return True
+    def _may_differ(self, before: Past, now: Past, month: str) -> tuple[Past, Past] | None:
+        """Return both pasts, as far as a month may have been used otherwise than was known before.
+
+        None: it was used as was known.
+        """
+        rows = sum(invoice.rows for invoice in now.closings[month].invoices)
+        by_pricing = self._anew and rows <= BY_PRICING_ROWS
+        if by_pricing or before.state.payers != now.state.payers:
+            return before, now
         held, earlier = self._held().then(now.ordinal), self._held().then(before.ordinal)
-        return held.versions != earlier.versions or held.changed_since(
-            before.ordinal, *month_bounds(month)
-        )
+        if held.versions != earlier.versions:
+            return before, now
+        changed = changed_since(held, before.ordinal, *month_bounds(month))
+        if not changed:
+            return None
+        # Of meters that nothing is counted of, no other resource's rows are others now.
+        alone = simple_meters(earlier, before, month) & simple_meters(held, now, month)
+        return about(earlier, before, changed, alone), about(held, now, changed, alone)
+
+
+class _Summed(Struct, frozen=True):
+    tally: Tally
+    drawn: Drawn
 
 
 @contextmanager
@@ -287,14 +365,17 @@ def opened(
 
     ``anew`` folds all of it again, for who does not want to rely on what was kept.
     """
-    with archive.reading(as_of) as reading, ExitStack() as looks:
+    with archive.reading(as_of) as reading, ExitStack() as open_:
 
         def look() -> Held:
             # Looked at later than the reading was begun, so that it reaches as far.
             holdings = archive.holdings
-            return looks.enter_context(holdings.anew() if anew else holdings.look())
+            return open_.enter_context(holdings.anew() if anew else holdings.look())
 
-        yield Books(reading, look, now if as_of is None else as_of.at, anew=anew)
+        def scratch() -> Scratch:
+            return open_.enter_context(scratch_in(archive.scratch))
+
+        yield Books(reading, look, scratch, now if as_of is None else as_of.at, anew=anew)
 
 
 def _is_next(past: Past, month: str) -> bool:

@@ -38,7 +38,7 @@ def due(archive: Archive, now: Micros) -> list[PassBudget]:
         past = books.past()
         if not past.state.budgets:
             return []
-        documents = books.summary(month).documents
+        documents = books.month(month).documents
     found: list[PassBudget] = []
     for budget in past.state.budgets.values():
         document = documents.get(budget.customer_id)

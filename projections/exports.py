@@ -16,7 +16,6 @@ from projections.answers import Position
 from projections.archive import Archive
 from projections.books import Books, opened
 from projections.handover import Handover, OfPiece
-from projections.invoice import Document
 from projections.ledger import Past, Row, terms_of
 from projections.reader import Reader
 from projections.timemachine.moments import Moment, moments_path
@@ -187,26 +186,15 @@ def _export(asked: OfExport, books: Books, reader: Reader, now: Micros) -> focus
 
 def _issued(asked: OfExport, books: Books) -> Iterator[focus.Issued]:
     """Yield the invoices that are asked for; their rows where these are needed."""
-    invoices = books.past().state.invoices
-    if asked.content and asked.dataset == focus.DATASETS[0]:
-        book = books.month(asked.month)
-        for customer_id, drawn in book.drawn_up.items():
-            if asked.customer in {"", customer_id}:
-                yield focus.Issued(
-                    document=drawn.document,
-                    customer=terms_of(book.past, customer_id, asked.month),
-                    invoice=invoices.get(drawn.document.invoice_id),
-                    rows=zip(drawn.rows, drawn.line_of, strict=True),
-                )
-        return
-    summary = books.summary(asked.month)
-    documents: Mapping[str, Document] = summary.documents
-    for customer_id, document in documents.items():
+    book, invoices = books.month(asked.month), books.past().state.invoices
+    with_rows = asked.content and asked.dataset == focus.DATASETS[0]
+    for customer_id, drawn in book.drawn_up.items():
         if asked.customer in {"", customer_id}:
             yield focus.Issued(
-                document=document,
-                customer=terms_of(summary.past, customer_id, asked.month),
-                invoice=invoices.get(document.invoice_id),
+                document=drawn.document,
+                customer=terms_of(book.past, customer_id, asked.month),
+                invoice=invoices.get(drawn.document.invoice_id),
+                rows=((row, line) for line, row in drawn.numbered()) if with_rows else (),
             )
 
 

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +122,18 @@ class Held(Struct, frozen=True, kw_only=True):
         return replace(self, as_of=through, facts=facts, versions=versions)
 
     def intervals(
-        self, start: Micros, end: Micros, *, project_id: str | None = None, meter: str | None = None
+        self,
+        start: Micros,
+        end: Micros,
+        *,
+        project_id: str | None = None,
+        meter: str | None = None,
+        resources: Collection[str] | None = None,
     ) -> list[Interval]:
         """Return the intervals that touch [start, end], in the order in which they began."""
         definitions = [version for versions in self.versions.values() for version in versions]
         known = {(version.key, version.version) for version in definitions}
-        found = list(self._run_rows(start, end, project_id, meter))
+        found = list(self._run_rows(start, end, project_id, meter, resources))
         found += [
             each
             for each in self.loose
@@ -136,6 +142,7 @@ class Held(Struct, frozen=True, kw_only=True):
             and (each.end is None or each.end >= start or self._ended_later(each))
             and project_id in {None, each.project_id}
             and meter in {None, each.meter}
+            and (resources is None or each.resource_id in resources)
         ]
         then = (
             replace(each, end=None, last_ordinal=None) if self._ended_later(each) else each
@@ -144,50 +151,16 @@ class Held(Struct, frozen=True, kw_only=True):
         )
         return in_order(then, definitions)
 
-    def changed_since(self, ordinal: Ordinal, start: Micros, end: Micros) -> bool:
-        """Return whether there may be other intervals in [start, end) than when it ended there.
-
-        That is so if one has begun since that touches it, or one that was held then has ended
-        before ``end``. Versions of meters are not looked at.
-        """
-        began = "first_ordinal > ? AND (end_at >= ? OR last_ordinal > ?)"
-        stopped = "last_ordinal > ? AND last_ordinal <= ? AND end_at <= ?"
-        if any(
-            each.start <= end
-            and each.first_ordinal <= self.as_of
-            and (
-                (
-                    each.first_ordinal > ordinal
-                    and (each.end is None or each.end >= start or self._ended_later(each))
-                )
-                or (
-                    each.end is not None
-                    and each.end <= end
-                    and each.last_ordinal is not None
-                    and ordinal < each.last_ordinal <= self.as_of
-                )
-            )
-            for each in self.loose
-        ):
-            return True
-        if not self.runs:
-            return False
-        with database() as db:
-            found = db.execute(
-                "SELECT 1 FROM read_parquet(?) WHERE start_at <= ? AND first_ordinal <= ? "  # noqa: S608  # our own words
-                f"AND (({began}) OR ({stopped})) LIMIT 1",
-                [
-                    [str(path) for path in self.runs], end, self.as_of,
-                    ordinal, start, self.as_of, ordinal, self.as_of, end,
-                ],
-            ).fetchone()  # fmt: skip
-        return found is not None
-
     def _ended_later(self, interval: Interval) -> bool:
         return interval.last_ordinal is not None and interval.last_ordinal > self.as_of
 
     def _run_rows(
-        self, start: Micros, end: Micros, project_id: str | None, meter: str | None
+        self,
+        start: Micros,
+        end: Micros,
+        project_id: str | None,
+        meter: str | None,
+        resources: Collection[str] | None,
     ) -> Iterator[Interval]:
         if not self.runs:
             return
@@ -197,6 +170,9 @@ class Held(Struct, frozen=True, kw_only=True):
             if wanted is not None:
                 where.append(f"{column} = ?")
                 values.append(wanted)
+        if resources is not None:
+            where.append("resource_id IN (SELECT unnest(?))")
+            values.append(sorted(resources))
         known: dict[str, dict[str, str]] = {}  # few combinations, many rows
         with database() as db:
             db.execute(

@@ -6,8 +6,9 @@ digest says: the SHA-256 over each row as canonical JSON and a newline.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -72,12 +73,76 @@ class Document(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
+class Summed(Struct, frozen=True, kw_only=True):
+    """A line of usage that was summed up; its rows lie with all that were, ``at`` a place there."""
+
+    line: Line
+    at: int
+
+
+class Elsewhere(Protocol):
+    """Rows that are not in memory, by the places of their lines, in the order of these."""
+
+    def texts(self, first: int, last: int) -> Iterator[memoryview]:
+        """Yield them as canonical JSON, each with a newline, some at a time."""
+        ...
+
+    def rows(self, first: int, last: int) -> Iterator[tuple[int, Row]]:
+        """Yield them with their places."""
+        ...
+
+
+class _Few(Struct, frozen=True):
+    """Rows in memory, each with its line."""
+
+    numbered: tuple[tuple[int, Row], ...]
+
+    def rows(self, line: int) -> Iterator[tuple[int, Row]]:
+        return (each for each in self.numbered if line in {0, each[0]})
+
+    def texts(self) -> Iterator[bytes]:
+        return (_encode(row) + b"\n" for _, row in self.numbered)
+
+
+class _Many(Struct, frozen=True):
+    """Rows of lines that lie together elsewhere; ``lines`` are the numbers by the place."""
+
+    source: Elsewhere
+    lines: dict[int, int]
+
+    def rows(self, line: int) -> Iterator[tuple[int, Row]]:
+        places = [at for at, number in self.lines.items() if line in {0, number}]
+        if places:
+            for at, row in self.source.rows(min(places), max(places)):
+                yield self.lines[at], row
+
+    def texts(self) -> Iterator[memoryview]:
+        return self.source.texts(min(self.lines), max(self.lines))
+
+
 class DrawnUp(Struct, frozen=True, kw_only=True):
-    """An invoice with the rows behind it; ``line_of`` says of each row its line."""
+    """An invoice, and the rows behind it: read where they lie, as often as somebody asks."""
 
     document: Document
-    rows: tuple[Row, ...]
-    line_of: tuple[int, ...]
+    pieces: tuple[_Few | _Many, ...]
+
+    def numbered(self, line: int = 0) -> Iterator[tuple[int, Row]]:
+        """Yield each row with its line, in their order; of one line, or of all."""
+        for piece in self.pieces:
+            yield from piece.rows(line)
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """Yield each row, in their order."""
+        return (row for _, row in self.numbered())
+
+    def digest(self) -> str:
+        """Return the SHA-256 (hex) over the rows as canonical JSON, each with a newline."""
+        summary = hashlib.sha256()
+        for piece in self.pieces:
+            for text_ in piece.texts():
+                summary.update(text_)
+        return summary.hexdigest()
 
 
 def draw_up(
@@ -87,8 +152,9 @@ def draw_up(
     charged: Sequence[Row],
     credits_: Iterable[Credit],
     problems: Sequence[str] = (),
-    summed: Sequence[Line] = (),
+    summed: Sequence[Summed] = (),
     versions: Iterable[int] = (),
+    source: Elsewhere | None = None,
 ) -> DrawnUp:
     """Return the invoice of rows that are usage, adjustments and corrections.
 
@@ -99,14 +165,17 @@ def draw_up(
         charged: what is to be paid, in the order in which it is to be shown.
         credits_: those of the customer, in the order in which they are used up.
         problems: what could not be charged, in words.
-        summed: lines of usage whose rows are not among those charged. There is no digest then.
+        summed: lines of usage whose rows are not among those charged.
         versions: those of the price list that priced what was summed up.
+        source: where the rows of these lie; None: nowhere.
+
+    The document has no digest: that takes all rows, and who needs it asks for it.
     """
     start, end = month_bounds(month)
     places = Decimal(1).scaleb(-(decimals(customer.currency) + EXTRA_DECIMALS))
     rows = list(charged)
     with localcontext(prec=DIGITS_MAX):
-        net = left = total(rows) + sum((Decimal(line.amount) for line in summed), Decimal(0))
+        net = left = total(rows) + sum((Decimal(each.line.amount) for each in summed), Decimal(0))
         used: dict[str, str] = {}
         for credit in credits_:
             taken = min(Decimal(credit.remaining), left)
@@ -124,9 +193,7 @@ def draw_up(
         due = owed.quantize(Decimal(1).scaleb(-decimals(customer.currency)), rounding=ROUND_HALF_UP)
         if due != owed:
             rows.append(_sum("Adjustment", ROUNDING, due - owed, start, end))
-    lines, line_of = _lines(rows)
-    if summed:
-        lines, line_of = _with(lines, summed), ()
+    lines, pieces = _lines(rows, summed, source)
     document = Document(
         invoice_id=invoice_id_of(month, customer.customer_id),
         customer_id=customer.customer_id,
@@ -145,11 +212,11 @@ def draw_up(
         tax=text(tax),
         rounding=text(due - owed),
         total=text(due),
-        rows=len(rows) + sum(line.rows for line in summed),
-        rows_digest="" if summed else digest_of(rows),
+        rows=len(rows) + sum(each.line.rows for each in summed),
+        rows_digest="",
         problems=tuple(problems),
     )
-    return DrawnUp(document=document, rows=tuple(rows), line_of=line_of)
+    return DrawnUp(document=document, pieces=pieces)
 
 
 def closed(document: Document) -> ClosedInvoice:
@@ -165,14 +232,6 @@ def closed(document: Document) -> ClosedInvoice:
         total=document.total,
         credits=document.credits,
     )
-
-
-def digest_of(rows: Iterable[Row]) -> str:
-    """Return the SHA-256 (hex) over rows as canonical JSON, each with a newline."""
-    summary = hashlib.sha256()
-    for row in rows:
-        summary.update(_encode(row) + b"\n")
-    return summary.hexdigest()
 
 
 def period_digest(documents: Iterable[Document]) -> str:
@@ -209,11 +268,7 @@ def settled(
         before, now[key] = now.get(key, line.amount), correction.amount
         if number < since:
             continue
-        first = next(
-            row
-            for row, of in zip(invoice.rows, invoice.line_of, strict=True)
-            if of == correction.line
-        )
+        _, first = next(invoice.numbered(correction.line))
         row = Row(
             category=first.category,
             project_id=line.project_id,
@@ -250,26 +305,58 @@ def _sum(category: str, description: str, amount: Decimal, start: Micros, end: M
     )
 
 
-def _lines(rows: Sequence[Row]) -> tuple[tuple[Line, ...], tuple[int, ...]]:
-    """Gather rows in lines, in the order in which these first appear."""
+def _lines(
+    rows: Sequence[Row], summed: Sequence[Summed], source: Elsewhere | None
+) -> tuple[tuple[Line, ...], tuple[_Few | _Many, ...]]:
+    """Gather rows in lines, in the order in which these first appear.
+
+    What was summed up has its place among the lines of usage, by project and sku.
+    """
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(_line_key(row), []).append(row)
-    numbers = {key: number for number, key in enumerate(groups, 1)}
-    lines = tuple(_line(number, groups[key]) for key, number in numbers.items())
-    return lines, tuple(numbers[_line_key(row)] for row in rows)
+    found: list[list[Row] | Summed] = list(groups.values())
+    if summed:
+        usage: list[list[Row] | Summed] = [of for of in groups.values() if _is_use(of[0])]
+        others = [of for of in groups.values() if not _is_use(of[0])]
+        found = [*sorted([*usage, *summed], key=_place), *others]
+    lines: list[Line] = []
+    pieces: list[_Few | _Many] = []
+    numbers: dict[tuple[str, ...], int] = {}
+    for number, each in enumerate(found, 1):
+        if isinstance(each, Summed):
+            lines.append(replace(each.line, line=number))
+            if source is not None:
+                _add(pieces, source, each.at, number)
+            continue
+        lines.append(_line(number, each))
+        numbers[_line_key(each[0])] = number
+        if summed and _is_use(each[0]):
+            pieces.append(_Few(tuple((number, row) for row in each)))
+    rest = tuple((numbers[_line_key(row)], row) for row in rows if not (summed and _is_use(row)))
+    return tuple(lines), (*pieces, _Few(rest))
 
 
-def _with(lines: Sequence[Line], summed: Sequence[Line]) -> tuple[Line, ...]:
-    """Return lines with those that were summed up in their places, and number them anew."""
-    usage = [line for line in lines if line.category == "Usage" and not line.charge_class]
-    others = [line for line in lines if line.category != "Usage" or line.charge_class]
-    usage = sorted([*usage, *summed], key=lambda line: (line.project_id, line.sku))
-    return tuple(replace(line, line=number) for number, line in enumerate([*usage, *others], 1))
+def _add(pieces: list[_Few | _Many], source: Elsewhere, at: int, number: int) -> None:
+    """Add the rows of a line: to those before, if they lie next to each other."""
+    before = pieces[-1] if pieces else None
+    if isinstance(before, _Many) and at - 1 in before.lines:
+        before.lines[at] = number
+    else:
+        pieces.append(_Many(source, {at: number}))
+
+
+def _is_use(row: Row) -> bool:
+    return row.category == "Usage" and not row.charge_class
+
+
+def _place(of: list[Row] | Summed) -> tuple[str, str]:
+    first = of.line if isinstance(of, Summed) else of[0]
+    return first.project_id, first.sku
 
 
 def _line_key(row: Row) -> tuple[str, ...]:
-    if row.category == "Usage" and not row.charge_class:
+    if _is_use(row):
         return "Usage", row.project_id, row.sku
     kind = REVERSAL if row.description.startswith(REVERSAL) else row.charge_class
     if row.category == "Usage":

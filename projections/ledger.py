@@ -25,6 +25,7 @@ from schemas.metering import ADDITIVE, Dimensions, MeterDefinition
 from schemas.months import month_bounds
 from schemas.units import Micros, Ordinal
 
+type Prices = Callable[[Customer], Sequence[PriceList]]  # the versions that a customer pays by
 type Category = Literal["Usage", "Credit", "Tax", "Adjustment"]
 CORRECTION = "Correction"
 REVERSAL, CORRECTED = "Reversal: ", "Corrected: "
@@ -104,7 +105,7 @@ def month_rows(
     month: str,
     *,
     until: Micros | None = None,
-    prices: Callable[[Customer], Sequence[PriceList]] | None = None,
+    prices: Prices | None = None,
     left_out: Collection[str] = (),
 ) -> MonthRows:
     """Return what a month comes to.
@@ -129,7 +130,7 @@ def month_rows(
             discounts=[Discount(percent=d.percent, sku=d.sku) for d in terms.discounts],
             daily=True,
         )
-        found = (_row(part, past.definitions[part.usage.meter]) for part in priced.parts)
+        found = (row_of(part, past.definitions[part.usage.meter]) for part in priced.parts)
         rows[customer_id] = tuple(sorted(found, key=_order))
         if priced.unrated:
             unrated[customer_id] = priced.unrated
@@ -160,24 +161,24 @@ def _paid(row: Usage, state: State) -> Iterator[tuple[str, Usage]]:
     yield customer_id, part_of(row, start, row.end)
 
 
-def corrections(before: Past, now: Past, months: Iterable[str]) -> dict[str, tuple[Row, ...]]:
-    """Return by customer what is found now of closed months, in the accounting style.
+def corrections(before: Past, now: Past, month: str) -> dict[str, tuple[Row, ...]]:
+    """Return by customer what is found now of a closed month, in the accounting style.
 
-    What a month's rows were when it was last looked at (``before``) and are no more is reversed;
-    what they are instead is added. Both are corrections of the month's invoice, for its days.
+    What its rows were when it was last looked at (``before``) and are no more is reversed; what
+    they are instead is added. Both are corrections of the month's invoice, for its days.
     """
-    found: dict[str, list[Row]] = {}
-    for month in months:
-        if month_usage(before, month) == month_usage(now, month):
-            continue
-        old, new = month_rows(before, month).rows, month_rows(now, month).rows
-        for customer_id in sorted(old.keys() | new.keys()):
-            was, is_ = old.get(customer_id, ()), new.get(customer_id, ())
-            invoice_id = invoice_id_of(month, customer_id)
-            rows = found.setdefault(customer_id, [])
-            rows += (reversed_row(row, invoice_id) for row in _without(was, is_))
-            rows += (corrected_row(row, invoice_id) for row in _without(is_, was))
-    return {customer_id: tuple(rows) for customer_id, rows in found.items() if rows}
+    if month_usage(before, month) == month_usage(now, month):
+        return {}
+    found: dict[str, tuple[Row, ...]] = {}
+    old, new = month_rows(before, month).rows, month_rows(now, month).rows
+    for customer_id in sorted(old.keys() | new.keys()):
+        was, is_ = old.get(customer_id, ()), new.get(customer_id, ())
+        invoice_id = invoice_id_of(month, customer_id)
+        rows = [reversed_row(row, invoice_id) for row in _without(was, is_)]
+        rows += (corrected_row(row, invoice_id) for row in _without(is_, was))
+        if rows:
+            found[customer_id] = tuple(rows)
+    return found
 
 
 def _without(rows: Sequence[Row], others: Sequence[Row]) -> Iterator[Row]:
@@ -235,7 +236,8 @@ def total(rows: Iterable[Row]) -> Decimal:
         return sum((Decimal(row.amount) for row in rows), Decimal(0))
 
 
-def _row(part: Part, meter: MeterDefinition) -> Row:
+def row_of(part: Part, meter: MeterDefinition) -> Row:
+    """Return the row of a priced part."""
     of, rule = part.usage, part.rule
     minimum = part.model == MINIMUM
     return Row(

@@ -4,17 +4,18 @@ The same rows by the same code as an invoice, from the same past: nothing is est
 question itself supposes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal, localcontext
 
 from msgspec import Struct
 
 from engine.domain.billing.periods import DIGITS_MAX
 from engine.domain.billing.prices import need_sound_list
-from projections.ledger import Past, month_rows, terms_of, total
+from projections.ledger import Past, Prices, terms_of
 from projections.pricing import text
 from schemas.billing import Customer, PriceList, PublishPriceList
-from schemas.units import Micros
+
+type Totals = Callable[[Prices | None, Collection[str]], Mapping[str, Decimal]]
 
 
 class Compared(Struct, frozen=True, kw_only=True):
@@ -53,10 +54,11 @@ class Forecast(Struct, frozen=True, kw_only=True):
     forecast: str
 
 
-def what_if(past: Past, month: str, draft: PublishPriceList, until: Micros | None) -> WhatIf:
+def what_if(past: Past, month: str, draft: PublishPriceList, totals: Totals) -> WhatIf:
     """Compare a month under the prices it has with the same under a draft.
 
-    The draft holds for the whole month, or from its ``valid_from`` on.
+    The draft holds for the whole month, or from its ``valid_from`` on. ``totals`` returns what each
+    customer's use comes to, by its own prices or by others, some customers left out.
 
     Raises:
         InvalidInput: the draft would not be published.
@@ -81,11 +83,10 @@ def what_if(past: Past, month: str, draft: PublishPriceList, until: Micros | Non
             ),
         )
 
-    now = month_rows(past, month, until=until, left_out=left_out)
-    then = month_rows(past, month, until=until, left_out=left_out, prices=drafted)
+    now, then = totals(None, left_out), totals(drafted, left_out)
     compared = [
-        _compared(terms_of(past, customer_id, month), total(rows), total(then.rows[customer_id]))
-        for customer_id, rows in now.rows.items()
+        _compared(terms_of(past, customer_id, month), now[customer_id], then[customer_id])
+        for customer_id in sorted(now)
     ]
     compared.sort(key=lambda each: (Decimal(each.difference), each.customer_id))
     with localcontext(prec=DIGITS_MAX):
@@ -100,17 +101,18 @@ def what_if(past: Past, month: str, draft: PublishPriceList, until: Micros | Non
         )
 
 
-def forecast(past: Past, month: str, now: Micros) -> tuple[Forecast, ...]:
-    """Return what a month will come to for each customer if what is held now stays to its end."""
-    so_far, all_of_it = month_rows(past, month, until=now), month_rows(past, month)
+def forecast(
+    past: Past, month: str, so_far: Mapping[str, Decimal], all_of_it: Mapping[str, Decimal]
+) -> tuple[Forecast, ...]:
+    """Return what a month will come to for each customer, beside what it comes to so far."""
     return tuple(
         Forecast(
             customer_id=customer_id,
             currency=terms_of(past, customer_id, month).currency,
-            so_far=text(total(so_far.rows.get(customer_id, ()))),
-            forecast=text(total(rows)),
+            so_far=text(so_far.get(customer_id, Decimal(0))),
+            forecast=text(amount),
         )
-        for customer_id, rows in all_of_it.rows.items()
+        for customer_id, amount in sorted(all_of_it.items())
     )
 
 

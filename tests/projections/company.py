@@ -5,6 +5,7 @@ and two projects, stops one in the last hour of February, and the host tells of 
 month was closed; Crumb keeps an image. All is decided by the real decider.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from engine.domain.billing.periods import need_closable
@@ -55,6 +56,7 @@ class Company(Story):
 
     def __init__(self) -> None:
         super().__init__(2024)
+        self.books = ExitStack()
         self.at(START - DAY)
         self.host(vcpus=64, memory=2**17, disk=1000)
         self.without_quotas()
@@ -126,7 +128,6 @@ def archived(story: Story, directory: Path) -> Archive:
     return Archive(History(directory / "history"), story.read, reading(story, directory / "r.db"))
 
 
-def books(archive: Archive, story: Story) -> Books:
-    """Return the books as they are now; nothing holds segments, since there are none."""
-    with opened(archive, story.now) as found:
-        return found
+def books(archive: Archive, story: Company) -> Books:
+    """Return the books as they are now, open as long as the story is told."""
+    return story.books.enter_context(opened(archive, story.now))

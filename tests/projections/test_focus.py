@@ -50,16 +50,18 @@ def issued(tmp_path_factory):
     company.tell_late()
     company.close(archive, MARCH)
     ledger = books(archive, company)
-    yield [
+    found = [
         Issued(
             document=drawn.document,
             customer=terms_of(ledger.past(), customer, month),
             invoice=company.cell.state.invoices[drawn.document.invoice_id],
-            rows=tuple(zip(drawn.rows, drawn.line_of, strict=True)),
+            rows=tuple((row, line) for line, row in drawn.numbered()),
         )
         for month in (FEBRUARY, MARCH)
         for customer, drawn in ledger.month(month).drawn_up.items()
     ]
+    company.books.close()
+    yield found
     while story.OPENED:
         story.OPENED.pop().close()
 

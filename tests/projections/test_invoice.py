@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.domain.state import State
-from projections.invoice import digest_of, draw_up
+from projections.invoice import draw_up
 from projections.ledger import Past, Row, corrections, month_rows, negative, total
 from projections.metering import Interval
 from schemas.billing import Credit, Customer, Discount, Payer, PriceList, PriceRule, Tier
@@ -76,8 +76,7 @@ def test_an_invoice_adds_up(rows, credits_, currency, tax):
     exact = (net - used) * (100 + Decimal(tax)) / 100
     unit = Decimal(1).scaleb(-decimals(currency))
     assert abs(Decimal(of.total) - exact.quantize(unit, rounding=ROUND_HALF_UP)) <= unit
-    assert sum(line.rows for line in of.lines) == len(drawn.rows) == of.rows
-    assert of.rows_digest == digest_of(drawn.rows)
+    assert sum(line.rows for line in of.lines) == len(list(drawn.rows)) == of.rows
     assert draw_up(a_customer(currency, tax), MONTH, 1, rows, credits_) == drawn
 
 
@@ -172,11 +171,11 @@ def test_what_is_found_later_makes_up_the_difference_exactly(then, now):
     """Whatever becomes known: what was billed and its corrections are what is due."""
     before, after = a_past(then), a_past(now, 200)
 
-    found = corrections(before, after, [MONTH]).get("acme", ())
+    found = corrections(before, after, MONTH).get("acme", ())
 
     billed = total(month_rows(before, MONTH).rows.get("acme", ()))
     due = total(month_rows(after, MONTH).rows.get("acme", ()))
     assert billed + total(found) == due
     assert all(row.charge_class == "Correction" for row in found)
     assert all(row.of_invoice == f"{MONTH}.acme" for row in found)
-    assert corrections(after, after, [MONTH]) == {}
+    assert corrections(after, after, MONTH) == {}

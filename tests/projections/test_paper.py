@@ -28,8 +28,8 @@ def printed(tmp_path, month, customer="acme", *, voided=False, **changes):
     company.issue(FEBRUARY)
     company.close(archive, MARCH)
     identity = getattr(company, customer)
-    ledger = books(archive, company)
-    drawn = ledger.invoice(invoice_id_of(month, identity))
+    with company.books:
+        drawn = books(archive, company).invoice(invoice_id_of(month, identity))
     terms = replace(company.cell.state.customers[identity][-1], **changes)
     if voided:
         void = VoidInvoice(invoice_id=drawn.document.invoice_id, reason="sent to somebody else")
