@@ -34,7 +34,7 @@ from projections.models import StoredCommit, decode_fact, decode_stored, last_or
 from projections.segment import FactColumns, database, file_sha256
 from schemas.config import Config
 from schemas.envelope import fact_types
-from schemas.metering import BUILT_IN, MeterDefined, MeterDefinition, MeterDeleted
+from schemas.metering import BUILT_IN, Dimensions, MeterDefined, MeterDefinition, MeterDeleted
 from schemas.units import Micros, Ordinal
 
 log = structlog.get_logger(__name__)
@@ -173,32 +173,14 @@ class Held(Struct, frozen=True, kw_only=True):
         if resources is not None:
             where.append("resource_id IN (SELECT unnest(?))")
             values.append(sorted(resources))
-        known: dict[str, dict[str, str]] = {}  # few combinations, many rows
         with database() as db:
             db.execute(
                 f"SELECT * FROM read_parquet(?) WHERE {' AND '.join(where)}",  # noqa: S608  # our own words
                 values,
             )
+            known: dict[str, Dimensions] = {}
             while rows := db.fetchmany(10_000):
-                for row in rows:
-                    dimensions = known.get(row[5])
-                    if dimensions is None:
-                        dimensions = known[row[5]] = _decode_dimensions(row[5])
-                    yield Interval(
-                        resource_kind=row[0],
-                        resource_id=row[1],
-                        project_id=row[2],
-                        meter=row[3],
-                        meter_version=row[4],
-                        dimensions=dimensions,
-                        value=row[6],
-                        start=row[7],
-                        end=row[8],
-                        first_ordinal=row[9],
-                        last_ordinal=row[10],
-                        aggregation=row[11],
-                        unique=row[12],
-                    )
+                yield from _of_rows(rows, known)
 
 
 def holdings_path(config: Config) -> Path:
@@ -350,7 +332,7 @@ class Holdings:
             closed = self._meters.closed()
             runs = list(self._runs)
             if closed:
-                runs.append(self._write_run(closed))
+                runs.append(self._write_run(_as_table(closed)))
             while len(small := _mergeable(runs)) >= FAN_IN:
                 at = runs.index(small[0])
                 runs[at : at + len(small)] = [self._merge(small)]
@@ -364,22 +346,27 @@ class Holdings:
 
     def _go_on(self) -> None:
         with self._history.hold() as segments:
+            ended = _Ended()
             for segment in segments:
                 if segment.last <= self._position.ordinal:
                     continue
                 for facts in self._history.fact_columns(self._wanted(), [segment]):
                     self._take_all(facts)
-                    self._runs += self._spilled(self._meters)
+                    self._runs += self._gathered(self._meters, ended)
                 self._position = Position(
                     ordinal=segment.last,
                     seq=segment.last_seq,
                     hash=segment.last_hash,
                     at=segment.last_at,
                 )
-                self._keep_if_due()
+                if self._is_due():
+                    self._runs += self._spilled(ended, rows=1)
+                    if not ended.rows:
+                        self._keep_if_due()
+            self._meters.join((), ended.taken())
         self._follow()
         # A meter that was just defined has seen nothing of the log yet.
-        known = {(each.definition.key, each.definition.version) for each in self._meters.states}
+        known = {(each.key, each.version) for each in self._meters.definitions}
         new = [
             each
             for versions in self._versions.values()
@@ -403,11 +390,11 @@ class Holdings:
             self._position = Position(
                 ordinal=last_ordinal(commit), seq=seq, hash=commit.hash, at=commit.at
             )
-            self._runs += self._spilled(self._meters)
+            self._runs += self._written(self._meters)
             self._keep_if_due()
 
     def _wanted(self) -> list[str]:
-        folded = tags(state.definition for state in self._meters.states)
+        folded = tags(self._meters.definitions)
         return sorted({*folded, *self._remember})
 
     def _take_all(self, facts: FactColumns) -> None:
@@ -439,11 +426,13 @@ class Holdings:
         meters = Meters(new)
         wanted = tags(new)
         runs: list[Run] = []
+        ended = _Ended()
         with self._history.hold() as segments:
             for facts in self._history.fact_columns(wanted, segments):
                 here = bisect_right(facts.ordinals, through)
                 meters.apply_all(self._decoded(meters, facts)[:here])
-                runs += self._spilled(meters)
+                runs += self._gathered(meters, ended)
+            meters.join((), ended.taken())
             after = segments[-1].last_seq if segments else 0
         for _, data in self._read(after):
             commit = decode_stored(data)
@@ -451,22 +440,40 @@ class Holdings:
                 break
             for ordinal, fact in facts_of(commit, frozenset(wanted)):
                 meters.apply(ordinal, commit.at, fact)
-            runs += self._spilled(meters)
+            runs += self._written(meters)
         self._meters.join(meters.states, meters.closed())
         self._runs += runs
 
-    def _spilled(self, meters: Meters) -> list[Run]:
-        """Write what has ended into a run, if it is much; the next checkpoint names it."""
+    def _gathered(self, meters: Meters, ended: "_Ended") -> list[Run]:
+        """Put what has just ended into columns, and write a run if it is much."""
+        if self._directory is None:
+            return []
+        ended.add(meters.closed())
+        meters.forget_closed()
+        return self._spilled(ended, self._patience)
+
+    def _written(self, meters: Meters) -> list[Run]:
+        """Write what has ended into a run, if it is much."""
         if self._directory is None or meters.ended() < self._patience:
+            return []
+        ended = _Ended()
+        ended.add(meters.closed())
+        if runs := self._spilled(ended, self._patience):
+            meters.forget_closed()
+        return runs
+
+    def _spilled(self, ended: "_Ended", rows: int) -> list[Run]:
+        """Write a run, if there are so many rows; the next checkpoint names it."""
+        if self._directory is None or ended.rows < rows:
             return []
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            run = self._write_run(meters.closed())
+            run = self._write_run(ended.table())
         except OSError as error:  # a full disk, say: what is in memory goes on
             log.warning("holdings_not_kept", error=str(error))
-            self._patience = 2 * meters.ended()
+            self._patience = 2 * ended.rows
             return []
-        meters.forget_closed()
+        ended.clear()
         self._patience = self._run_rows
         return [run]
 
@@ -538,13 +545,13 @@ class Holdings:
         assert self._directory is not None, "what is kept in memory alone has no runs"
         return self._directory / f"{run.name}.parquet"
 
-    def _write_run(self, closed: Sequence[Interval]) -> Run:
+    def _write_run(self, ended: Any) -> Run:
         from pyarrow import parquet  # noqa: PLC0415  # loaded when it is used, as DuckDB
 
-        run = Run(name=self._new_name(), rows=len(closed))
+        run = Run(name=self._new_name(), rows=len(ended))
         path = self._path(run)
         temporary = path.with_suffix(".parquet-new")
-        parquet.write_table(_as_table(closed), temporary, compression="zstd")
+        parquet.write_table(ended, temporary, compression="zstd")
         temporary.replace(path)
         return replace(run, sha256=file_sha256(path))
 
@@ -630,6 +637,38 @@ def _mergeable(runs: Sequence[Run]) -> Sequence[Run]:
     return found
 
 
+class _Ended:
+    """Intervals that have ended, in columns: what is looked at while it is new is near at hand."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._tables: list[Any] = []
+        self.rows = 0
+
+    def add(self, closed: Sequence[Interval]) -> None:
+        """Add some."""
+        if closed:
+            self._tables.append(_as_table(closed))
+            self.rows += len(closed)
+
+    def table(self) -> Any:
+        """Return all of them."""
+        import pyarrow as pa  # noqa: PLC0415  # as above
+
+        return pa.concat_tables(self._tables)
+
+    def taken(self) -> Iterator[Interval]:
+        """Yield them as they were, and forget them."""
+        known: dict[str, Dimensions] = {}
+        for table in self._tables:
+            columns = (column.to_pylist() for column in table.columns)
+            yield from _of_rows(zip(*columns, strict=True), known)
+        self.clear()
+
+
 def _as_table(closed: Sequence[Interval]) -> Any:
     import pyarrow as pa  # noqa: PLC0415  # as above
 
@@ -652,3 +691,26 @@ def _as_table(closed: Sequence[Interval]) -> Any:
         "unique_text": pa.array([each.unique for each in closed], text),
     }
     return pa.table(columns)
+
+
+def _of_rows(rows: Iterable[Sequence[Any]], known: dict[str, Dimensions]) -> Iterator[Interval]:
+    """Yield the intervals that a run's rows are; ``known`` are dimensions: few, and many rows."""
+    for row in rows:
+        dimensions = known.get(row[5])
+        if dimensions is None:
+            dimensions = known[row[5]] = _decode_dimensions(row[5])
+        yield Interval(
+            resource_kind=row[0],
+            resource_id=row[1],
+            project_id=row[2],
+            meter=row[3],
+            meter_version=row[4],
+            dimensions=dimensions,
+            value=row[6],
+            start=row[7],
+            end=row[8],
+            first_ordinal=row[9],
+            last_ordinal=row[10],
+            aggregation=row[11],
+            unique=row[12],
+        )

@@ -33,7 +33,7 @@ _TYPES = fact_types()
 _NAMED_MAX = 10_000
 
 
-class Interval(Struct, frozen=True, kw_only=True, gc=False):
+class Interval(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A stretch during which a resource held ``value`` of a meter; or a point, if it was counted.
 
     ``end`` and ``last_ordinal`` are None while it is held. Zero-length ones are kept: they prove
@@ -78,7 +78,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     last_ordinal: Ordinal
 
 
-class HeldState(Struct, gc=False):
+class HeldState(Struct, array_like=True, gc=False):
     """What is known of a resource: whose, how much, and the latest time seen of it."""
 
     dimensions: Dimensions
@@ -95,9 +95,9 @@ class MeterState(Struct):
     held: dict[str, HeldState] = {}
     noted: dict[str, int] = {}
 
-    def still(self) -> Iterator[Interval]:
-        """Yield what is held."""
-        return (held.open for held in self.held.values() if held.open is not None)
+
+type Places = list[HeldState | None]
+type Held = dict[str, Places]
 
 
 class Meters:
@@ -111,7 +111,10 @@ class Meters:
         """Begin with meters that have seen nothing, and go on with the states of others."""
         self._closed: list[Interval] = []
         self._looks: dict[type, list[_Look]] = {}
-        self.states: list[MeterState] = []
+        self.definitions: list[MeterDefinition] = []
+        self._noted: list[dict[str, int]] = []
+        # Of each resource a place for each meter: what is looked at together lies together.
+        self._held: Held = {}
         self.join([*(MeterState(definition=each) for each in definitions), *states])
 
     def join(self, states: Iterable[MeterState], closed: Iterable[Interval] = ()) -> None:
@@ -119,38 +122,62 @@ class Meters:
         self._closed += closed
         self._narrow: dict[type, type] = {}
         self._decoder: msgspec.json.Decoder[Any] | None = None
-        for state in states:
-            self.states.append(state)
+        joined = list(states)
+        shared: dict[Any, Any] = {}
+        for of in self._held.values():
+            of.extend([None] * len(joined))
+        self.definitions += (state.definition for state in joined)
+        for meter, state in enumerate(joined, len(self._noted)):
+            self._noted.append(state.noted)
+            for resource_id, held in state.held.items():
+                nothing: Places = [None] * len(self.definitions)
+                self._held.setdefault(resource_id, nothing)[meter] = held
+                _share(held, resource_id, state.definition, shared)
             for rule in state.definition.rules:
-                self._add(state, rule)
+                self._add(meter, rule)
 
-    def _add(self, state: MeterState, rule: MeterRule) -> None:
+    def _add(self, meter: int, rule: MeterRule) -> None:
         of = _TYPES[rule.fact]
         looks = self._looks.setdefault(of, [])
-        do = _Step(state, rule, self._closed).do
+        do = _Step(meter, self.definitions[meter], rule, self._noted[meter], self._closed).do
         # With the last that looks at the same, but behind what the same meter does before.
         for look in reversed(looks):
             if look.sees(rule):
-                look.add(state, do)
+                look.add(meter, rule, do)
                 return
-            if look.is_of(state):
+            if meter in look.meters:
                 break
-        looks.append(_Look(of, rule))
-        looks[-1].add(state, do)
+        looks.append(_Look(of, rule, self._held, self.definitions))
+        looks[-1].add(meter, rule, do)
+
+    @property
+    def states(self) -> list[MeterState]:
+        """The state of each meter, as others may go on with it."""
+        found = [
+            MeterState(definition=definition, noted=noted)
+            for definition, noted in zip(self.definitions, self._noted, strict=True)
+        ]
+        for resource_id, of in self._held.items():
+            for state, held in zip(found, of, strict=True):
+                if held is not None:
+                    state.held[resource_id] = held
+        return found
 
     def intervals(self) -> list[Interval]:
         """Return all intervals so far, closed and open, in the order in which they began."""
         everything = [*self._closed, *self.still()]
-        return in_order(everything, (state.definition for state in self.states))
+        return in_order(everything, self.definitions)
 
     def still(self) -> Iterator[Interval]:
         """Yield what is held now."""
-        for state in self.states:
-            yield from state.still()
+        for of in self._held.values():
+            for held in of:
+                if held is not None and held.open is not None:
+                    yield held.open
 
     def size(self) -> int:
         """Return of how many things something is kept."""
-        return sum(len(state.held) + len(state.noted) for state in self.states)
+        return len(self._held) * len(self.definitions) + sum(map(len, self._noted))
 
     def ended(self) -> int:
         """Return how many have ended since they were last forgotten."""
@@ -189,8 +216,8 @@ class Meters:
         if self._decoder is not None:
             return self._decoder
         paths: dict[type[Struct], set[str]] = {}
-        for state in self.states:
-            for rule in state.definition.rules:
+        for definition in self.definitions:
+            for rule in definition.rules:
                 paths.setdefault(_TYPES[rule.fact], set()).update(_paths(rule))
         self._narrow = {of: narrowed(of, read) for of, read in paths.items() if of not in whole}
         self._decoder = msgspec.json.Decoder(Union[*self._narrow.values(), *whole])
@@ -200,26 +227,30 @@ class Meters:
 class _Look:
     """What rules that look at the same of a fact have in common: where, when, and what for."""
 
-    def __init__(self, of: type[Struct], rule: MeterRule) -> None:
+    def __init__(
+        self, of: type[Struct], rule: MeterRule, held: Held, definitions: Sequence[object]
+    ) -> None:
         self._rule = rule
-        self._meters: list[MeterState] = []
         self._when = [(reader(of, each.path), each.equals) for each in rule.when]
         self._resource = reader(of, rule.resource)
         self._at = reader(of, rule.at) if rule.at else None
+        self._held = held
+        self._definitions = definitions
+        self._begins = False  # is there anything to do about what nobody knows
+        self._ends = False
         self._dos: list[Do] = []
+        self.meters: set[int] = set()
 
     def sees(self, rule: MeterRule) -> bool:
         """Return whether another rule looks at the same."""
         mine = self._rule
         return (mine.when, mine.resource, mine.at) == (rule.when, rule.resource, rule.at)
 
-    def is_of(self, meter: MeterState) -> bool:
-        """Return whether a meter does something here."""
-        return any(each is meter for each in self._meters)
-
-    def add(self, meter: MeterState, do: "Do") -> None:
+    def add(self, meter: int, rule: MeterRule, do: "Do") -> None:
         """Do this too."""
-        self._meters.append(meter)
+        self.meters.add(meter)
+        self._begins |= bool(rule.project) or rule.effect in {"note", "drop"}
+        self._ends |= rule.effect == "end"
         self._dos.append(do)
 
     def take(self, ordinal: Ordinal, at: Micros, fact: Any) -> None:
@@ -230,37 +261,56 @@ class _Look:
         resource_id = self._resource(fact)
         if not resource_id:
             return
+        of = self._held.get(resource_id)
+        if of is None:
+            if not self._begins:
+                return
+            of = [None] * len(self._definitions)
         if self._at is not None:
             claimed = self._at(fact)
             if claimed is not None:
                 at = claimed
         for do in self._dos:
-            do(resource_id, ordinal, at, fact)
+            do(of, resource_id, ordinal, at, fact)
+        if self._begins or self._ends:
+            self._put(resource_id, of)
+
+    def _put(self, resource_id: str, of: Places) -> None:
+        """Keep what there is of a resource; forget it if there is nothing any more."""
+        if any(held is not None for held in of):
+            self._held[resource_id] = of
+        else:
+            self._held.pop(resource_id, None)
 
 
-type Do = Callable[[str, Ordinal, Micros, Any], None]
+type Do = Callable[[Places, str, Ordinal, Micros, Any], None]
 
 
 class _Step:
     """What one rule of one meter does, ready to be done."""
 
-    def __init__(self, meter: MeterState, rule: MeterRule, closed: list[Interval]) -> None:
+    def __init__(
+        self,
+        meter: int,
+        definition: MeterDefinition,
+        rule: MeterRule,
+        noted: dict[str, int],
+        closed: list[Interval],
+    ) -> None:
         of = _TYPES[rule.fact]
-        definition = meter.definition
+        self._meter = meter
         self._definition = definition
         self._keeps_zero = definition.keeps_zero
-        self._held = meter.held
-        self._noted = meter.noted
+        self._noted = noted
         self._closed = closed
         self._project = reader(of, rule.project) if rule.project else None
         self._unique = reader(of, rule.unique) if rule.unique else None
-        self._sources = [_number(of, source, meter.noted) for source in rule.value]
+        self._sources = [_number(of, source, noted) for source in rule.value]
         self._dimensions = [(name, reader(of, path)) for name, path in rule.dimensions.items()]
         self._blank = dict.fromkeys(definition.dimensions, "")
         self._named: dict[tuple[str, ...], Dimensions] = {}
         valued = any(each.value and each.effect != "note" for each in definition.rules)
         self._at_first = 0 if valued else 1
-        self._find = meter.held.get
         # Most rules say nothing but that something happened to what is known.
         self._tells = bool(self._project or self._sources or self._dimensions)
         self.do: Do = {
@@ -274,34 +324,43 @@ class _Step:
             "drop": self._drop,
         }[rule.effect]
 
-    def _note(self, resource_id: str, _ordinal: Ordinal, _at: Micros, fact: Any) -> None:
+    def _note(
+        self, _of: Places, resource_id: str, _ordinal: Ordinal, _at: Micros, fact: Any
+    ) -> None:
         self._noted[resource_id] = self._value(fact)
 
-    def _drop(self, resource_id: str, _ordinal: Ordinal, _at: Micros, _fact: Any) -> None:
+    def _drop(
+        self, _of: Places, resource_id: str, _ordinal: Ordinal, _at: Micros, _fact: Any
+    ) -> None:
         self._noted.pop(resource_id, None)
 
-    def _set(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+    def _set(self, of: Places, _resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        held = self._keep(of, fact) if self._tells else of[self._meter]
         if held is not None and held.open is not None:
             self._cut(held, held.open, ordinal, at)
 
-    def _seen(self, resource_id: str, _ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+    def _seen(
+        self, of: Places, _resource_id: str, _ordinal: Ordinal, at: Micros, fact: Any
+    ) -> None:
+        held = self._keep(of, fact) if self._tells else of[self._meter]
         if held is not None and at > held.latest:
             held.latest = at
 
-    def _open(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+    def _open(self, of: Places, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        held = self._keep(of, fact) if self._tells else of[self._meter]
         if held is None:
             return
         held.latest = max(held.latest, at)
-        if held.open is None:
+        before = held.open
+        if before is None:
             self._begin(held, ordinal, resource_id)
         else:
-            self._cut(held, held.open, ordinal, at)
+            self._cut(held, before, ordinal, at)
 
-    def _close(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        held = self._keep(resource_id, fact) if self._tells else self._find(resource_id)
+    def _close(
+        self, of: Places, _resource_id: str, ordinal: Ordinal, at: Micros, fact: Any
+    ) -> None:
+        held = self._keep(of, fact) if self._tells else of[self._meter]
         if held is None:
             return
         held.latest = max(held.latest, at)
@@ -309,21 +368,21 @@ class _Step:
             self._closed.append(replace(held.open, end=held.latest, last_ordinal=ordinal))
             held.open = None
 
-    def _end(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        self._close(resource_id, ordinal, at, fact)
-        self._held.pop(resource_id, None)
+    def _end(self, of: Places, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        self._close(of, resource_id, ordinal, at, fact)
+        of[self._meter] = None
 
     def _value(self, fact: Any) -> int:
         return next((number for read in self._sources if (number := read(fact))), 0)
 
-    def _keep(self, resource_id: str, fact: Any) -> HeldState | None:
+    def _keep(self, of: Places, fact: Any) -> HeldState | None:
         """Keep what the fact says of the resource; None if nobody knows whose it is."""
-        held = self._held.get(resource_id)
+        held = of[self._meter]
         if held is None:
             if self._project is None:
                 return None
             held = HeldState(dimensions=self._blank, value=self._at_first)
-            self._held[resource_id] = held
+            of[self._meter] = held
         if self._project is not None:
             held.project_id = self._project(fact) or ""
         if self._sources:
@@ -369,8 +428,8 @@ class _Step:
             held.open = None
             self._begin(held, ordinal, before.resource_id)
 
-    def _add(self, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
-        known = self._held.get(resource_id)
+    def _add(self, of: Places, resource_id: str, ordinal: Ordinal, at: Micros, fact: Any) -> None:
+        known = of[self._meter]
         if self._project is not None:
             project_id = self._project(fact) or ""
         else:
@@ -395,6 +454,28 @@ class _Step:
                     unique=_text(self._unique(fact)) if self._unique else "",
                 )
             )
+
+
+def _share(
+    held: HeldState, resource_id: str, definition: MeterDefinition, shared: dict[Any, Any]
+) -> None:
+    """Let what was read from a file hold the same texts as others: there are many, and few kinds.
+
+    ``shared`` are those that there are so far.
+    """
+    held.project_id = shared.setdefault(held.project_id, held.project_id)
+    names = held.dimensions
+    held.dimensions = shared.setdefault((*names, *names.values()), names)
+    if held.open is not None:
+        of, names = held.open, held.open.dimensions
+        held.open = replace(
+            of,
+            resource_kind=definition.resource_kind,
+            resource_id=resource_id,
+            project_id=shared.setdefault(of.project_id, of.project_id),
+            meter=definition.key,
+            dimensions=shared.setdefault((*names, *names.values()), names),
+        )
 
 
 def _paths(rule: MeterRule) -> Iterator[str]:

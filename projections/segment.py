@@ -30,6 +30,7 @@ MEMORY_LIMIT = "192MB"
 FETCH_ROWS = 10_000
 # What the Parquet writer holds in memory at once; bodies take about a kilobyte each.
 GROUP_ROWS = 20_480
+PIECE_ROWS = 2_048
 
 type AboutRow = tuple[int, str, str, str, str, *tuple[str | None, ...]]
 
@@ -297,15 +298,18 @@ def read_facts(path: Path, tags: Sequence[str]) -> Iterator[tuple[Ordinal, Micro
 
 
 def read_fact_columns(path: Path, tags: Sequence[str]) -> Iterator[FactColumns]:
-    """Yield the same without their tags, many at once.
+    """Yield the same without their tags, as many at once as a processor has near itself.
 
     Raises:
         HistoryBroken: as ``read_facts``.
     """
-    for table in _read_facts(path, tags, ("ordinal", "ts", "body")):
+    names = ("ordinal", "ts", "body")
+    for table in _read_facts(path, tags, names):
         whole = table.combine_chunks()
-        ordinals, times, bodies = (whole[name].chunk(0) for name in ("ordinal", "ts", "body"))
-        yield FactColumns(ordinals=_numbers(ordinals), times=_numbers(times), bodies=bodies)
+        for first in range(0, len(whole), PIECE_ROWS):
+            piece = whole.slice(first, PIECE_ROWS)
+            ordinals, times, bodies = (piece[name].chunk(0) for name in names)
+            yield FactColumns(ordinals=_numbers(ordinals), times=_numbers(times), bodies=bodies)
 
 
 def _read_facts(path: Path, tags: Sequence[str], columns: Sequence[str]) -> Iterator[Any]:
