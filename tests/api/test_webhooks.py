@@ -289,6 +289,52 @@ def test_a_courier_that_is_killed_goes_on_where_it_was(cloud: Cloud, receiver: R
     assert len(ordinals) <= len(names) + 3
 
 
+def test_an_alarm_is_delivered_each_time_it_rings_whatever_dies(cloud: Cloud, receiver: Receiver):
+    """Under one id each time it is sent: when it was taken and that was not noted, twice."""
+    api = cloud.stranger()
+    webhook = hook(api, receiver.url, "alarm.alarm.raised", "alarm.alarm.cleared")
+    condition = {
+        "kind": "state",
+        "since": ["network.network.created.v1"],
+        "until": ["network.network.deleted.v1"],
+        "for_s": 0,
+        "above": "0",
+    }
+    alarm = {"type": "DefineAlarm", "name": "any-network", "condition": condition}
+    made = api("POST", "/v1/actions", alarm)
+    assert made.status == 200, made
+    killed = cloud.up.pids()["courier"]
+
+    def answer(request: Received) -> int:
+        first = len(receiver.received) == 1
+        if request.event["type"].endswith("raised.v1"):
+            if first:
+                return 500  # it is down; tried again, it takes it
+            if cloud.up.pids()["courier"] == killed:
+                os.kill(killed, signal.SIGKILL)  # taken, and nobody is left to note it
+        return 204
+
+    receiver.answer = answer
+    one = api.made(NETWORKS, {"network": {"name": fresh("net")}})
+    eventually(lambda: len(receiver.received) == 3, "it is told that it rings")
+    assert api("DELETE", f"{NETWORKS}/{one['id']}").status == 204
+    eventually(lambda: len(receiver.received) == 4, "it is told that it rings no more")
+
+    # Down, taken and not noted, taken and noted; then the end.
+    ids = [request.headers["webhook-id"] for request in receiver.received]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    *raised, cleared = receiver.received
+    assert all(request.event == raised[0].event for request in raised)
+    assert all(request.signed_by(webhook["secret"]) for request in receiver.received)
+    tail = [request.event["type"].removeprefix("cumulog.") for request in (raised[0], cleared)]
+    assert tail == ["alarm.alarm.raised.v1", "alarm.alarm.cleared.v1"]
+    (shown_alarm,) = api("GET", "/v1/alarms").body["alarms"]
+    for request in receiver.received:
+        assert request.event["data"]["alarm_id"] == shown_alarm["id"]
+    assert raised[0].event["data"]["since"] < cleared.event["data"]["since"]
+    eventually(lambda: shown(api, webhook)["delivery"]["delivered"] == 2, "both are noted")
+
+
 def test_a_receiver_that_is_slow_holds_up_nobody_else(cloud: Cloud, receiver: Receiver):
     slow, quick = cloud.stranger(), cloud.stranger()
     held = threading.Event()
