@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.output import Column, Output, when
-from cli.problem import USAGE, Problem
+from cli.problem import REFUSED, USAGE, Problem
 from cli.proofs import PROOF_S, show_proof
 from cli.session import Session, command, group, single
 
@@ -98,6 +98,27 @@ def copy(session: Session) -> None:
     """Copy what is not in the store yet (`history_store`), without waiting for its turn."""
     session.client.timeout_s = PROOF_S
     session.show(session.client.post("/v1/history/copies", {}))
+
+
+@command(history_app, "restore")
+def restore(session: Session) -> None:
+    """Put back files that are damaged or gone from the store. Exit code 1 if any are missing still.
+
+    What the store has counts only once it is proven: by the checksums that are kept here, and by
+    the hash chain up to something that is ours. What was damaged stays, as damaged-….parquet.
+    """
+    session.client.timeout_s = PROOF_S
+    told = session.client.post("/v1/history/restore", {})
+    if session.output is Output.TABLE:
+        session.show_all(told["restored"], SEGMENT_COLUMNS)
+        said = f"history is {'whole' if told['whole'] else 'not whole'}"
+        print(f"{said}: {len(told['restored'])} put back, up to ordinal {told['ordinal']}")
+        if told["why"]:
+            print(told["why"])
+    else:
+        session.show(told)
+    if not told["whole"]:
+        raise typer.Exit(REFUSED)
 
 
 @command(history_app, "segments")

@@ -14,6 +14,7 @@ question       asked with (JSON; empty means all defaults)        answered with
 ``agreement``                                                     ``agreement.AgreementAnswer``
 ``copies``                                                        ``copies.CopiesAnswer``
 ``copy``                                                          ``copies.CopiesAnswer``
+``restore``                                                       ``recovery.RecoveryAnswer``
 ``checkpoint``                                                    ``checkpoint.Checkpoint``
 ``checkpoints``  after (ordinal), through (sequence)              ``notary.StatementsAnswer``
 ``key``                                                           ``notary.KeyAnswer``
@@ -54,7 +55,6 @@ from projections.agreement import questions as about_agreement
 from projections.archive import Archive, SegmentsAnswer, Window
 from projections.budgets import watch as watch_budgets
 from projections.copies import Copies, copies_of
-from projections.copies import questions as about_copies
 from projections.exports import questions as about_exports
 from projections.history import History, history_path
 from projections.holdings import holdings_path
@@ -63,6 +63,7 @@ from projections.notary import Notary, book_of, keys_of
 from projections.numbers import GAPS, USAGE_ROWS, lag
 from projections.project_numbers import questions as about_projects
 from projections.reader import Reader
+from projections.recovery import questions as about_copies
 from projections.runner import read_model_path, until_stopped
 from projections.scratch import forget
 from projections.segment import HistoryBroken, NotProjected
@@ -148,7 +149,7 @@ async def run(config: Config) -> None:
         segment_age_s=config.segment_age_s,
         more={
             **about_agreement(history, read),
-            **about_copies(copies),
+            **about_copies(history, copies, notary.held, reader),
             **about_server_hours(archive.holdings),
             **about_projects(archive.holdings, _now),
             **about_alarms(watch),

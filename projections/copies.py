@@ -6,9 +6,8 @@ has the manifest's checksum; what has no manifest is no copy. Copying again copi
 and nothing else; a merged segment's parts go when it is there.
 """
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ SCHEMES = frozenset({"s3", "file"})
 TIMEOUT = timedelta(seconds=30)
 RETRY = timedelta(seconds=60)
 READ_BYTES = 8 * 2**20
+MANIFEST_BYTES = 64 * 1024
 
 _decode_segment = msgspec.json.Decoder(Segment).decode
 _decode_options = msgspec.json.Decoder(dict[str, str]).decode
@@ -77,7 +77,7 @@ class Copies:
         """
         copied: list[Segment] = []
         with self._history.hold() as segments:
-            there = self._manifests()
+            there = self.manifests()
             for segment in segments:
                 known = there.get(segment.name)
                 if known is None:
@@ -99,7 +99,7 @@ class Copies:
             Unavailable: it does not answer.
         """
         here = self._history.segments()
-        there = self._manifests()
+        there = self.manifests()
         copied = 0
         for segment in sorted(there.values(), key=lambda each: (each.first, -each.last)):
             if segment.first == copied + 1:
@@ -112,24 +112,61 @@ class Copies:
             waiting=sum(segment.name not in there for segment in here),
         )
 
-    def _manifests(self) -> dict[str, Segment]:
+    def manifests(self) -> dict[str, Segment]:
+        """Return the segments whose data lies in the store with the size that it should have.
+
+        Raises:
+            HistoryBroken: what should be a manifest is none.
+            Unavailable: the store does not answer.
+        """
         import obstore  # noqa: PLC0415  # loaded by who has a store
 
         found: dict[str, Segment] = {}
-        names: list[str] = []
+        sizes: dict[str, int] = {}
         try:
             for page in obstore.list(self._store()):
-                names += [str(each["path"]) for each in page]
-            for name in names:
-                if name.endswith(".json"):
-                    data = bytes(obstore.get(self._store(), name).bytes())
-                    segment = _decode_segment(data)
+                sizes |= {str(each["path"]): int(each["size"]) for each in page}
+            for name, size in sizes.items():
+                if not name.endswith(".json"):
+                    continue
+                if size > MANIFEST_BYTES:
+                    raise HistoryBroken(f"{self.url}: {name} is no manifest: {size} bytes")
+                data = bytes(obstore.get_range(self._store(), name, start=0, end=size))
+                segment = _decode_segment(data)
+                if name != f"{segment.name}.json":
+                    raise HistoryBroken(f"{self.url}: {name} is the manifest of {segment.name}")
+                if sizes.get(f"{segment.name}.parquet") == segment.bytes:
                     found[segment.name] = segment
         except msgspec.MsgspecError as error:
             raise HistoryBroken(f"{self.url}: {name} is no manifest: {error}") from error
         except obstore.exceptions.BaseError as error:
             raise self._failed(error) from error
         return found
+
+    def fetch(self, segment: Segment, into: Path) -> None:
+        """Write a segment's data into a file: as many bytes as its manifest says, and no more.
+
+        Raises:
+            Unavailable: the store does not answer, or the file cannot be written.
+        """
+        import obstore  # noqa: PLC0415  # as above
+
+        try:
+            with into.open("xb") as file:
+                for piece in self._pieces(segment):
+                    file.write(piece)
+        except (obstore.exceptions.BaseError, OSError) as error:
+            into.unlink(missing_ok=True)
+            raise self._failed(error) from error
+
+    def _pieces(self, segment: Segment) -> Iterator[bytes]:
+        """Yield the data piece by piece, each within the time that one request may take."""
+        import obstore  # noqa: PLC0415  # as above
+
+        store, name = self._store(), f"{segment.name}.parquet"
+        for start in range(0, segment.bytes, READ_BYTES):
+            end = min(start + READ_BYTES, segment.bytes)
+            yield bytes(obstore.get_range(store, name, start=start, end=end))
 
     def _put(self, segment: Segment) -> None:
         """Write the data, read it back, and then write the manifest."""
@@ -138,9 +175,10 @@ class Copies:
         store, name = self._store(), f"{segment.name}.parquet"
         try:
             obstore.put(store, name, self._history.path(segment))
+            size = int(obstore.head(store, name)["size"])
             digest = hashlib.sha256()
-            for chunk in obstore.get(store, name).stream(min_chunk_size=READ_BYTES):
-                digest.update(chunk)
+            for piece in self._pieces(segment) if size == segment.bytes else ():
+                digest.update(piece)
             if digest.hexdigest() != segment.sha256:
                 raise Unavailable(f"{self.url} has other bytes of {name} than were sent")
             obstore.put(store, f"{segment.name}.json", _encode(segment))
@@ -199,20 +237,3 @@ def copies_of(config: Config, history: History) -> Copies | None:
                 f"{config.history_store_options} cannot be read as JSON of texts"
             ) from error
     return Copies(history, config.history_store, options)
-
-
-def questions(copies: Copies | None) -> Mapping[str, Callable[[bytes], Awaitable[CopiesAnswer]]]:
-    """Return what the archiver answers about copies."""
-
-    async def look(_payload: bytes) -> CopiesAnswer:
-        if copies is None:
-            return CopiesAnswer(store="")
-        return await asyncio.to_thread(copies.look)
-
-    async def copy(payload: bytes) -> CopiesAnswer:
-        if copies is None:
-            raise InvalidInput("there is no store: set history_store")
-        await asyncio.to_thread(copies.copy)
-        return await look(payload)
-
-    return {"copies": look, "copy": copy}

@@ -12,10 +12,11 @@ import itertools
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,11 +36,14 @@ from projections.segment import (
     read_fact_columns,
     read_facts,
     read_sequence,
+    require_tags,
+    rows_in,
 )
 from schemas.config import Config
 from schemas.units import DAY, SECOND, Micros, Ordinal
 
 TEMPORARY = ".sealing-"
+FETCHING = ".fetching-"  # what is not cleaned up by who seals
 FAN_IN = 8
 LISTINGS_MAX = 5
 
@@ -50,6 +54,13 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 def history_path(config: Config) -> Path:
     """Return where a cell's segments lie."""
     return Path(config.state_dir) / "history"
+
+
+class _Before(NamedTuple):
+    """Where the chain stands before a segment."""
+
+    last: Ordinal
+    last_hash: str
 
 
 class History:
@@ -285,6 +296,100 @@ class History:
             raise HistoryBroken(f"segment {segment.name}: {error}", segment.first) from error
         self._intact[path] = file
 
+    def looked_at(self) -> tuple[list[Segment], list[Segment]]:
+        """Return all that can be told of segments here, and those whose bytes are as sealed.
+
+        For who puts back what is gone: nothing is raised, and manifests that nobody can read, which
+        keep everybody from reading, are put aside.
+        """
+        named: list[Segment] = []
+        for path in self.directory.glob("[0-9]*.json"):
+            try:
+                named.append(_read_manifest(path))
+            except FileNotFoundError:
+                continue
+            except HistoryBroken:
+                path.replace(path.with_name(f"damaged-{path.name}"))
+        good: list[Segment] = []
+        for segment in named:
+            with suppress(OSError):
+                # The bytes themselves: a file may go bad without another time or size.
+                if file_sha256(self.path(segment)) == segment.sha256:
+                    good.append(segment)
+        return named, good
+
+    def require_commits(self, segment: Segment, data: Path) -> None:
+        """Return if a file holds the commits of a segment, by its checksum and the hash chain.
+
+        Raises:
+            HistoryBroken: it does not.
+        """
+        try:
+            if file_sha256(data) != segment.sha256:
+                raise HistoryBroken(f"{segment.name} has other bytes than its manifest says")
+            self._verify_chain(segment, data)
+        except ChainBroken as error:
+            raise HistoryBroken(f"segment {segment.name}: {error}", error.ordinal) from error
+
+    def has_signed(self, segment: Segment, data: Path, signed: Mapping[Ordinal, str]) -> bool:
+        """Return whether a file holds commits at which somebody signed just these hashes."""
+        found = False
+        first, prev = segment.first, segment.prev_hash
+        for _, commit in read_commits(data, segment.prev_hash):
+            head = check_commit(commit, prev, first)
+            first, prev = head.next_first, head.hash
+            if first - 1 in signed:
+                if signed[first - 1] != prev:
+                    return False
+                found = True
+        return found
+
+    def put_back(self, segment: Segment, data: Path) -> None:
+        """Give a file that was fetched from elsewhere, and proven, its place and its manifest.
+
+        Raises:
+            HistoryBroken: it does not hold the commits; nothing was changed.
+        """
+        with self._mutex:  # what has its name and no manifest yet is not cleaned up
+            self._keep(segment, data)
+
+    def write_anew(self, segment: Segment, data: Path, about: Iterable[AboutRow]) -> list[Segment]:
+        """Write the commits of a file into files of our own, by the day; return these.
+
+        What no hash covers in the file is not taken from it, but from the timeline.
+
+        Raises:
+            HistoryBroken: it does not hold the commits.
+            NotProjected: ``about`` ended too early.
+        """
+        written: list[Segment] = []
+        before = _Before(segment.first - 1, segment.prev_hash)
+        messages = iter(read_commits(data, segment.prev_hash))
+        rows, pending = iter(about), next(messages, None)
+        while pending is not None:
+            path = self.directory / f"{FETCHING}{os.getpid()}.parquet"
+            writer = SegmentWriter(path, before, rows)
+            try:
+                while pending is not None and writer.add(*pending, segment.last, segment.last):
+                    pending = next(messages, None)
+                made = writer.write()
+            finally:
+                writer.discard()
+            with self._mutex:
+                self._keep(made, path, writer.digest.digest())
+            before = _Before(made.last, made.last_hash)
+            written.append(made)
+        return written
+
+    def set_aside(self, segment: Segment) -> None:
+        """Let a segment count no more; its data stays, under another name, for who asks why."""
+        with self._mutex:
+            (self.directory / f"{segment.name}.json").unlink(missing_ok=True)
+            path = self.path(segment)
+            with suppress(FileNotFoundError):
+                path.replace(path.with_name(f"damaged-{path.name}"))
+            self._intact.pop(path, None)
+
     def verify(self, held: Sequence[Segment] | None = None) -> Sequence[Segment]:
         """Check every segment against its manifest and the hash chain; return them.
 
@@ -299,6 +404,7 @@ class History:
                         f"segment {segment.name} has other bytes than were sealed", segment.first
                     )
                 self._verify_chain(segment, self.path(segment))
+                require_tags(self.path(segment))
             except ChainBroken as error:
                 raise HistoryBroken(f"segment {segment.name}: {error}", error.ordinal) from error
             except OSError as error:
@@ -306,6 +412,8 @@ class History:
         return segments
 
     def _verify_chain(self, segment: Segment, path: Path) -> None:
+        if rows_in(path) != segment.last - segment.first + 1:
+            raise HistoryBroken(f"segment {segment.name} has {rows_in(path)} rows", segment.first)
         first, prev = segment.first, segment.prev_hash
         for _, data in read_commits(path, segment.prev_hash):
             head = check_commit(data, prev, first)

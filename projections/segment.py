@@ -13,7 +13,7 @@ import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,7 @@ from msgspec import Struct
 from engine.log.commit import GENESIS, split_commit
 from projections.columns import FORMAT, quoted, rows_of
 from projections.timeline import request_body
+from schemas.access import RefuseRequest
 from schemas.units import DAY, Micros, Ordinal
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _ABOUT = (
     "FROM timeline WHERE ordinal >= ? ORDER BY ordinal"
 )
 _FACT = ("ordinal", "ts", "tag", "body")
+_WHOLE = frozenset({"ordinal", "seq", "epoch", "ts"})  # columns of 64-bit integers
 _COMMITS = ["ordinal", "seq", "commit_id", "epoch", "hash", "ts", "salt", "kind", "body"]
 
 
@@ -85,6 +87,23 @@ class _RequestBody(Struct, frozen=True):
     verdict: msgspec.Raw
 
 
+class _Typed(Struct, frozen=True):
+    type: str
+
+
+class _Acting(Struct, frozen=True):
+    type: str
+    action: msgspec.Raw = msgspec.Raw(b'""')  # of what was refused: what was wished for
+
+
+class _Wished(Struct, frozen=True):
+    action: _Acting
+
+
+class _Asking(Struct, frozen=True):
+    request: _Wished
+
+
 # What the timeline tells, in its order, behind the ordinal: of each row, of a request for all rows
 # of its record, and of a request alone.
 EACH = ("tag", "resource_kind", "resource_id", "project_id")
@@ -98,7 +117,23 @@ REPEATED = (
 LOOKED_FOR = ("resource_id", "project_id", "user_id", "request_id", "cause", "address")
 
 _decode_body = msgspec.json.Decoder(_RequestBody).decode
+_decode_fact = msgspec.json.Decoder(_Typed).decode
+_decode_asking = msgspec.json.Decoder(_Asking).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class Before(Protocol):
+    """What a segment follows: another one, or the end of one that is gone."""
+
+    @property
+    def last(self) -> Ordinal:
+        """Its last ordinal."""
+        ...
+
+    @property
+    def last_hash(self) -> str:
+        """The chain's hash there."""
+        ...
 
 
 class SegmentWriter:
@@ -107,7 +142,7 @@ class SegmentWriter:
     Rows are gathered by column, and written as a row group when there are enough of them.
     """
 
-    def __init__(self, path: Path, after: Segment | None, about: Iterable[AboutRow]) -> None:
+    def __init__(self, path: Path, after: Before | None, about: Iterable[AboutRow]) -> None:
         """Begin behind ``after``; ``about`` is what the timeline says of each ordinal then."""
         self._path = path
         self._file: Any = None
@@ -323,6 +358,7 @@ def _read_facts(path: Path, tags: Sequence[str], columns: Sequence[str]) -> Iter
     last = 0
     try:
         with parquet.ParquetFile(path) as file:
+            _need_columns(file, path, ("tag", *columns))
             for group in range(file.num_row_groups):
                 found = pc.is_in(file.read_row_group(group, ["tag"])["tag"], wanted)
                 if not pc.any(found).as_py():
@@ -367,7 +403,10 @@ def read_commits(path: Path, prev: str) -> Iterator[tuple[int, bytes]]:
     last = 0
     try:
         with parquet.ParquetFile(path) as file:
+            _need_columns(file, path, _COMMITS)
             for batch in file.iter_batches(batch_size=FETCH_ROWS, columns=_COMMITS):
+                if any(batch.column(name).null_count for name in _COMMITS if name != "salt"):
+                    raise HistoryBroken(f"{path.name} lacks values after ordinal {last}")
                 columns = (batch.column(name).to_pylist() for name in _COMMITS)
                 for row in zip(*columns, strict=True):
                     if row[0] <= last:
@@ -378,10 +417,75 @@ def read_commits(path: Path, prev: str) -> Iterator[tuple[int, bytes]]:
                         prev = rows[0][4]
                         rows = []
                     rows.append(row)
-    except ArrowException as error:
+    except (ArrowException, MemoryError) as error:
         raise HistoryBroken(f"{path.name} cannot be read: {error}") from error
     if rows:
         yield rows[0][1], _rewritten(rows, prev)
+
+
+def rows_in(path: Path) -> int:
+    """Return how many rows a file says it has.
+
+    Raises:
+        HistoryBroken: it is no Parquet.
+    """
+    from pyarrow import ArrowException, parquet  # noqa: PLC0415  # as above
+
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except ArrowException as error:
+        raise HistoryBroken(f"{path.name} cannot be read: {error}") from error
+
+
+def require_tags(path: Path) -> None:
+    """Return if each row is tagged as its body says: no hash covers what readers choose rows by.
+
+    Raises:
+        HistoryBroken: one is tagged otherwise, so that a reader would miss it or misread it.
+    """
+    from pyarrow import ArrowException, parquet  # noqa: PLC0415  # as above
+
+    names = ["ordinal", "kind", "tag", "body"]
+    try:
+        with parquet.ParquetFile(path) as file:
+            _need_columns(file, path, names)
+            for batch in file.iter_batches(batch_size=FETCH_ROWS, columns=names):
+                columns = (batch.column(name).to_pylist() for name in names)
+                for ordinal, kind, tag, body in zip(*columns, strict=True):
+                    if tag != _tag_of(kind, body):
+                        raise HistoryBroken(
+                            f"ordinal {ordinal} is not tagged as what it is", ordinal
+                        )
+    except ArrowException as error:
+        raise HistoryBroken(f"{path.name} cannot be read: {error}") from error
+
+
+def _tag_of(kind: str, body: str) -> str | None:
+    """Return what the timeline tags a row as (``timeline``); None if that cannot be told."""
+    try:
+        if kind == "fact":
+            return _decode_fact(body).type
+        asked = _decode_asking(body).request.action
+        if asked.type != RefuseRequest.__name__:
+            return asked.type
+        return msgspec.json.decode(asked.action, type=str) or asked.type
+    except (msgspec.MsgspecError, TypeError):
+        return None
+
+
+def _need_columns(file: Any, path: Path, names: Iterable[str]) -> None:
+    """Return if a Parquet file has columns, of the types that they are sealed with.
+
+    Raises:
+        HistoryBroken: it does not.
+    """
+    types = {field.name: str(field.type) for field in file.schema_arrow}
+    for name in names:
+        wanted = "int64" if name in _WHOLE else "string"
+        if types.get(name) != wanted:
+            raise HistoryBroken(
+                f"{path.name} is no segment: {name} is {types.get(name, 'missing')}, not {wanted}"
+            )
 
 
 def database(scratch: Path | None = None) -> "duckdb.DuckDBPyConnection":
@@ -458,6 +562,7 @@ def digest_of(path: Path) -> bytes:
     digest = hashlib.sha256()
     try:
         with parquet.ParquetFile(path) as file:
+            _need_columns(file, path, _COMMITS)
             for group in range(file.num_row_groups):
                 _digest(digest, file.read_row_group(group, columns=_COMMITS, use_threads=False))
     except (ArrowException, OSError) as error:

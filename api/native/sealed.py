@@ -37,11 +37,17 @@ async def copy(call: Call) -> Answer:
     return await ask(call, "copy", {}, WALK_S)
 
 
+async def restore(call: Call) -> Answer:
+    """POST /v1/history/restore: fetch what is damaged or gone here from there, and prove it."""
+    return await ask(call, "restore", {}, WALK_S)
+
+
 def add(routes: Routes) -> None:
     """Route what this module answers."""
     routes.add("GET", "/v1/history", status, READ, present=True)
     routes.add("GET", "/v1/history/segments", segments, READ, present=True)
     routes.add("GET", "/v1/history/copies", copies, READ, present=True)
     routes.add("POST", "/v1/history/copies", copy, "log:history:seal")
+    routes.add("POST", "/v1/history/restore", restore, "log:history:seal")
     routes.add("POST", "/v1/history/seal", seal, "log:history:seal")
     routes.add("POST", "/v1/history/verify", verify, "log:chain:verify")
