@@ -283,6 +283,8 @@ def _written(column: Column, form: str) -> str:
             return f"CAST({name} AS VARCHAR) AS {name}"
         if column.type == "TIMESTAMP":
             return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {name}"
+        if column.type in {"DOUBLE", "FLOAT"}:  # JSON has no infinity, and nothing but numbers
+            return f"CASE WHEN isfinite({name}) THEN {name} END AS {name}"
     return name
 
 

@@ -70,6 +70,8 @@ class Told(Struct, frozen=True, kw_only=True):
 
 
 ANSWER = "answer"
+# Tables that the process makes for itself; whoever asks sees views of them.
+TAIL, GIVEN = "tail", "given_"
 
 
 def given_file(view: str) -> str:

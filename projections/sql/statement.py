@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from projections.sql.question import TEXT_MAX
+from projections.sql.question import GIVEN, TAIL, TEXT_MAX
 from projections.sql.views import FROM_BODIES, VIEWS
 from schemas.errors import InvalidInput
 
@@ -27,6 +27,7 @@ _TELLING = frozenset({
     "json_execute_serialized_sql", "nextval", "parse_duckdb_log_message", "query", "query_table",
     "write_log",
 })  # fmt: skip
+_TAKEN_PREFIXES = ("sqlite_", "information_schema", GIVEN)
 _TELLING_PREFIXES = ("duckdb_", "pg_", "pragma_", "has_", "read_", "which_secret", "sql_auto_")
 
 # Kinds of nodes of a statement's tree that are no expressions: what reads. Others write.
@@ -38,6 +39,7 @@ _READING = frozenset({
 _READING_SUFFIXES = ("_MODIFIER", "_TYPE_INFO")
 
 _WORD = re.compile(r"\w+")
+_PLAIN = re.compile(r"\w[\w -]*")  # no path, and no address
 
 _decode = msgspec.json.Decoder().decode
 
@@ -125,8 +127,10 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 def _check_nodes(nodes: list[dict[str, Any]]) -> None:
     named = {name for node in nodes for name in _named_here(node)}
     for name in named:
-        if name.startswith((*_TELLING_PREFIXES, "sqlite_", "information_schema")):
-            raise NotAllowed(f"{name!r} may not be the name of a WITH")
+        # Elsewhere in the statement it stands for what is there: a file, or a table of our own.
+        taken = name == TAIL or name.startswith((*_TELLING_PREFIXES, *_TAKEN_PREFIXES))
+        if taken or not _PLAIN.fullmatch(name):
+            raise NotAllowed(f"{name[:100]!r} may not be the name of a WITH")
     views = {view.name for view in VIEWS}
     for node in nodes:
         kind = node.get("type")

@@ -260,6 +260,17 @@ def test_exact_numbers_are_text_and_times_are_utc(world):
     assert row == ["1.100000000000", "2", "2026-02-28T23:59:59.500000Z", None]
 
 
+def test_what_is_no_number_is_null_in_json(world):
+    sql = "SELECT 'nan'::DOUBLE, -1e308 * 10, 0.5::FLOAT, NULL::DOUBLE"
+    _, data = world.found(sql)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    (row,) = json.loads(data, parse_constant=refuse)
+    assert list(row.values()) == [None, None, 0.5, None]
+
+
 def test_answers_are_files_of_the_format_asked_for(world, tmp_path):
     sql = "SELECT ordinal, ts, tag, body FROM events ORDER BY ordinal"
     expected = world.rows("SELECT ordinal, tag, body FROM events ORDER BY ordinal")
@@ -405,6 +416,9 @@ REFUSED = [
     "DESCRIBE duckdb_settings",
     "SUMMARIZE pg_class",
     "SELECT * FROM question",
+    "SELECT t.body FROM tail t, (WITH tail AS (SELECT 1 a) SELECT a FROM tail)",
+    'SELECT t.* FROM "{segment}" t, (WITH "{segment}" AS (SELECT 1) SELECT 1)',
+    "SELECT * FROM given_usage, (WITH given_usage AS (SELECT 1) FROM given_usage)",
     "SELECT * FROM sys",
 ]  # fmt: skip
 
