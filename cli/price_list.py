@@ -15,6 +15,7 @@ from cli.output import Column, Output, Row, when
 from cli.session import Session, command, group
 
 PUBLISH = "PublishPriceList"
+WITHDRAW = "WithdrawPriceList"
 
 price_list_app = group("What is charged for what, from when on.")
 
@@ -160,6 +161,35 @@ def publish(
         session.say(f"published {reply['name']}, version {reply['version']}")
     elif outcome["verdict"] == "accepted":
         session.say("it would be published")
+    else:
+        session.say(f"refused: {outcome['reason']}")
+    if outcome["verdict"] == "refused":
+        raise typer.Exit(1)
+
+
+@command(price_list_app, "withdraw")
+def withdraw(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="A price list.", metavar="NAME")],
+    version: Annotated[int, typer.Argument(help="Which version.", min=1, metavar="VERSION")],
+    *,
+    dry_run: Annotated[bool, typer.Option(help="Check it; withdraw nothing.")] = False,
+) -> None:
+    """Take back a version of a price list that is not in force yet.
+
+    The one before it goes on, and another may be published in its place. Once it is in force
+    usage is charged by it: publish the next version then.
+
+    Example: cumulog price-list withdraw standard 3
+    """
+    action = {"type": WITHDRAW, "name": name, "version": version}
+    outcome = session.client.submit(action, dry_run=dry_run)
+    if session.output is not Output.TABLE:
+        session.show(outcome)
+    elif not dry_run:
+        session.say(f"withdrew {name}, version {version}")
+    elif outcome["verdict"] == "accepted":
+        session.say("it would be withdrawn")
     else:
         session.say(f"refused: {outcome['reason']}")
     if outcome["verdict"] == "refused":

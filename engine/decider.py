@@ -135,6 +135,7 @@ DECIDE: dict[type, Callable[[Cell, Context, Any], tuple[list[Any], dict[str, obj
     so.ReportOperation: operation.report_operation,
     so.PassDeadline: operation.pass_deadline,
     sb.PublishPriceList: billing.publish_price_list,
+    sb.WithdrawPriceList: billing.withdraw_price_list,
     st.DefineMeter: metering.define_meter,
     st.DeleteMeter: metering.delete_meter,
     sl.DefineAlarm: alarm.define_alarm,

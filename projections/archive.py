@@ -37,6 +37,7 @@ from schemas.billing import (
     Payer,
     PriceList,
     PriceListPublished,
+    PriceListWithdrawn,
     ProjectAssigned,
 )
 from schemas.errors import InvalidInput, NotFound, Unavailable
@@ -45,7 +46,8 @@ from schemas.units import Micros, Ordinal
 
 # By which prices whose usage is rated.
 RATED_BY = [
-    str(fact.__struct_config__.tag) for fact in (PriceListPublished, CustomerSaved, ProjectAssigned)
+    str(fact.__struct_config__.tag)
+    for fact in (PriceListPublished, PriceListWithdrawn, CustomerSaved, ProjectAssigned)
 ]
 
 type Read = Callable[[int], Iterable[tuple[int, bytes]]]
@@ -453,6 +455,9 @@ class Archive:
             match fact:
                 case PriceListPublished(price_list=published):
                     metered.price_lists.setdefault(published.name, []).append(published)
+                case PriceListWithdrawn(name=name, version=version):
+                    versions = metered.price_lists[name]
+                    metered.price_lists[name] = [v for v in versions if v.version != version]
                 case CustomerSaved(customer=customer):
                     metered.customers[customer.customer_id] = customer
                 case ProjectAssigned(project_id=assigned_id, customer_id=paying, since=since):

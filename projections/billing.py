@@ -114,6 +114,10 @@ def _published(writer: Writer, fact: s.PriceListPublished, ordinal: Ordinal, _at
     writer.put(PRICE_LISTS, fact.price_list, ordinal)
 
 
+def _withdrawn(writer: Writer, fact: s.PriceListWithdrawn, _ordinal: Ordinal, _at: Micros) -> None:
+    writer.drop(PRICE_LISTS, (fact.name, fact.version))
+
+
 def _customer_saved(writer: Writer, fact: s.CustomerSaved, ordinal: Ordinal, _at: Micros) -> None:
     writer.put(CUSTOMERS, fact.customer, ordinal)
 
@@ -180,6 +184,7 @@ def _budget_passed(writer: Writer, fact: s.BudgetPassed, ordinal: Ordinal, _at: 
 
 APPLY = {
     s.PriceListPublished: _published,
+    s.PriceListWithdrawn: _withdrawn,
     s.CustomerSaved: _customer_saved,
     s.ProjectAssigned: _assigned,
     s.CreditGranted: _credit_granted,

@@ -143,6 +143,7 @@ EVOLVE: dict[type, Callable[[Cell, Any, Micros], None]] = {
     so.OperationCancelled: operation.operation_ended,
     so.OperationTimedOut: operation.operation_ended,
     sb.PriceListPublished: billing.price_list_published,
+    sb.PriceListWithdrawn: billing.price_list_withdrawn,
     st.MeterDefined: metering.meter_defined,
     st.MeterDeleted: metering.meter_deleted,
     sl.AlarmDefined: alarm.alarm_defined,

@@ -176,6 +176,7 @@ class State(Struct, kw_only=True):
     operations: dict[str, Operation] = field(default_factory=dict)  # open ones
     webhooks: dict[str, Webhook] = field(default_factory=dict)
     price_lists: dict[str, tuple[PriceList, ...]] = field(default_factory=dict)
+    withdrawn: dict[str, int] = field(default_factory=dict)  # of price lists, the newest version
     meters: dict[str, tuple[MeterDefinition, ...]] = field(default_factory=dict)  # versions
     alarms: dict[str, Alarm] = field(default_factory=dict)
     sampled: dict[str, dict[str, Micros]] = field(default_factory=dict)  # last hour, by monitor

@@ -56,9 +56,11 @@ from schemas.billing.prices import (
     PriceFact,
     PriceList,
     PriceListPublished,
+    PriceListWithdrawn,
     PriceRule,
     PublishPriceList,
     Tier,
+    WithdrawPriceList,
 )
 
 type BillingAction = PriceAction | CustomerAction | PeriodAction | BudgetAction
@@ -112,6 +114,7 @@ __all__ = [
     "PriceFact",
     "PriceList",
     "PriceListPublished",
+    "PriceListWithdrawn",
     "PriceRule",
     "ProjectAssigned",
     "PublishPriceList",
@@ -119,4 +122,5 @@ __all__ = [
     "Tier",
     "UpdateCustomer",
     "VoidInvoice",
+    "WithdrawPriceList",
 ]

@@ -96,7 +96,17 @@ class PublishPriceList(Struct, frozen=True, kw_only=True, tag=True, tag_field="t
     free: Annotated[tuple[MeterKey, ...], Meta(max_length=100)] = ()
 
 
-type PriceAction = PublishPriceList
+class WithdrawPriceList(Struct, frozen=True, kw_only=True, tag=True, tag_field="type"):
+    """Take back a version of a price list that is not in force yet, as if it had not been.
+
+    Its number is not given again. A list that customers are charged by keeps a version.
+    """
+
+    name: Name = STANDARD
+    version: Annotated[int, Meta(ge=1)]
+
+
+type PriceAction = PublishPriceList | WithdrawPriceList
 
 
 class PriceListPublished(
@@ -107,4 +117,13 @@ class PriceListPublished(
     price_list: PriceList
 
 
-type PriceFact = PriceListPublished
+class PriceListWithdrawn(
+    Struct, frozen=True, kw_only=True, tag="billing.price_list.withdrawn.v1", tag_field="type"
+):
+    """No usage was rated by this version, and none will be: the one before it goes on."""
+
+    name: str
+    version: int
+
+
+type PriceFact = PriceListPublished | PriceListWithdrawn

@@ -55,3 +55,29 @@ def test_who_sees_no_customers_sees_the_standard_list_alone(cloud: Cloud):
     assert {each["name"] for each in listed} == {"standard"}
     assert cloud.demo("GET", "/v1/price-lists/standard").status == 200
     assert cloud.demo("GET", "/v1/price-lists/special").status == 404
+
+
+def test_a_version_that_is_not_in_force_yet_is_withdrawn(cloud: Cloud, tmp_path):
+    up, file = cloud.up, tmp_path / "typo.json"
+    file.write_text(json.dumps({**LIST, "name": "typo"}))
+    assert up.run("price-list", "publish", str(file)).code == 0
+    far, near = "2098-01-01T00:00:00Z", "2097-01-01T00:00:00Z"
+    assert up.run("price-list", "publish", str(file), "--valid-from", far).code == 0
+    kept_out = up.run("price-list", "publish", str(file), "--valid-from", near)
+    assert "withdraw version 2 first" in kept_out.errors
+
+    assert "in force" in up.run("price-list", "withdraw", "typo", "1").errors
+    tried = up.run("price-list", "withdraw", "typo", "2", "--dry-run")
+    assert tried.output == "it would be withdrawn\n"
+    assert up.run("price-list", "withdraw", "typo", "2").output == "withdrew typo, version 2\n"
+
+    listed = [each for each in up.json("price-list", "list") if each["name"] == "typo"]
+    assert [each["version"] for each in listed] == [1]
+    placed = up.run("price-list", "publish", str(file), "--valid-from", near)
+    assert placed.output == "published typo, version 3\n"
+    told = up.json("why", "typo")["events"]
+    assert "billing.price_list.withdrawn.v1" in {event["tag"] for event in told}
+    bill = cloud.admin("GET", "/v1/bill?price_list=typo")
+    assert (bill.status, bill.body["bills"][0]["currency"]) == (200, "EUR"), bill
+    action = {"type": "WithdrawPriceList", "name": "typo", "version": 3}
+    assert cloud.demo("POST", "/v1/actions", action).status == 403

@@ -266,6 +266,16 @@ def _prices(world: World) -> Iterator[tuple[Actor, Any]]:
     yield world.admin, b.PublishPriceList(currency="EUR", rules=rules)
     yield world.admin, b.PublishPriceList(currency="USD", rules=rules)
     yield world.admin, b.PublishPriceList(currency="EUR", rules=rules[:1])
+    for name in ("standard", "planned"):
+        later = world.now + 10**15
+        yield (
+            world.admin,
+            b.PublishPriceList(name=name, currency="EUR", rules=rules, valid_from=later),
+        )
+    yield world.admin, b.WithdrawPriceList(version=1)
+    yield world.admin, b.WithdrawPriceList(version=2)
+    yield world.admin, b.WithdrawPriceList(version=2)
+    yield world.admin, b.WithdrawPriceList(name="planned", version=1)
 
 
 def _meters(world: World) -> Iterator[tuple[Actor, Any]]:

@@ -390,7 +390,13 @@ class Story:
                     ("image.size", "GiB-Hours"),
                 )
             )
-            self.ask(billing.PublishPriceList(currency="EUR", rules=rules), self.world.admin)
+            later = self.world.now + self.dice.choice((10**9, 10**13))
+            when = self.dice.choice((None, None, later))
+            published = billing.PublishPriceList(currency="EUR", rules=rules, valid_from=when)
+            self.ask(published, self.world.admin)
+            if versions := self.world.cell.state.price_lists.get("standard"):
+                version = self.dice.choice(versions).version
+                self.ask(billing.WithdrawPriceList(version=version), self.world.admin)
 
     def do_customers(self) -> None:
         state, dice, world = self.world.cell.state, self.dice, self.world

@@ -26,4 +26,6 @@ from engine.domain.billing.periods import void_invoice as void_invoice
 from engine.domain.billing.prices import in_force as in_force
 from engine.domain.billing.prices import list_of as list_of
 from engine.domain.billing.prices import price_list_published as price_list_published
+from engine.domain.billing.prices import price_list_withdrawn as price_list_withdrawn
 from engine.domain.billing.prices import publish_price_list as publish_price_list
+from engine.domain.billing.prices import withdraw_price_list as withdraw_price_list

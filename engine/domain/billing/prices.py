@@ -8,10 +8,10 @@ from decimal import Decimal
 from engine.domain.billing.customers import need_open, payer_at
 from engine.domain.context import Context
 from engine.domain.metering import measuring
-from engine.domain.state import Cell
+from engine.domain.state import Cell, State
 from schemas import billing as s
 from schemas.envelope import Fact
-from schemas.errors import InvalidInput
+from schemas.errors import Conflict, InvalidInput, NotFound
 from schemas.metering import ADDITIVE, ALWAYS_PRICED, BUILT_IN, MeterDefinition
 from schemas.units import Micros
 
@@ -34,11 +34,14 @@ def publish_price_list(cell: Cell, ctx: Context, action: s.PublishPriceList) -> 
         raise InvalidInput(f"the list {action.name!r} is in {versions[-1].currency}")
     valid_from = ctx.now if action.valid_from is None else action.valid_from
     if versions and valid_from < versions[-1].valid_from:
-        raise InvalidInput("the list would become valid before the version it follows")
+        raise InvalidInput(
+            "the list would become valid before the version it follows: "
+            f"withdraw version {versions[-1].version} first, if it is not in force yet"
+        )
     need_open(cell.state, valid_from)
     price_list = s.PriceList(
         name=action.name,
-        version=len(versions) + 1,
+        version=_newest(cell.state, action.name) + 1,
         currency=action.currency,
         valid_from=valid_from,
         rules=action.rules,
@@ -48,6 +51,34 @@ def publish_price_list(cell: Cell, ctx: Context, action: s.PublishPriceList) -> 
         "name": price_list.name,
         "version": price_list.version,
     }
+
+
+def withdraw_price_list(cell: Cell, ctx: Context, action: s.WithdrawPriceList) -> Decision:
+    """Take back a version by which nothing can have been rated yet."""
+    state = cell.state
+    versions = state.price_lists.get(action.name, ())
+    found = next((v for v in versions if v.version == action.version), None)
+    if found is None:
+        raise NotFound(f"there is no version {action.version} of a price list {action.name!r}")
+    if found.valid_from <= ctx.now:
+        raise Conflict(f"version {found.version} of {found.name!r} is in force")
+    if len(versions) == 1 and _is_chosen(state, found.name):
+        raise Conflict(f"customers are charged by {found.name!r}, which has no other version")
+    fact = s.PriceListWithdrawn(name=found.name, version=found.version)
+    return [fact], {"name": found.name, "version": found.version}
+
+
+def _newest(state: State, name: str) -> int:
+    """Return the highest number that a version of a list was given; 0 if none was."""
+    versions = state.price_lists.get(name, ())
+    return max(versions[-1].version if versions else 0, state.withdrawn.get(name, 0))
+
+
+def _is_chosen(state: State, name: str) -> bool:
+    """Return whether usage is or will be rated by a list; the standard one is for all others."""
+    return name == s.STANDARD or any(
+        terms.price_list == name for versions in state.customers.values() for terms in versions
+    )
 
 
 def need_sound_list(
@@ -204,3 +235,11 @@ def list_of(cell: Cell, project_id: str, at: Micros) -> str:
 def price_list_published(cell: Cell, fact: s.PriceListPublished, at: Micros) -> None:
     lists = cell.state.price_lists
     lists[fact.price_list.name] = (*lists.get(fact.price_list.name, ()), fact.price_list)
+
+
+def price_list_withdrawn(cell: Cell, fact: s.PriceListWithdrawn, at: Micros) -> None:
+    state, name = cell.state, fact.name
+    state.withdrawn[name] = max(fact.version, state.withdrawn.get(name, 0))
+    left = tuple(v for v in state.price_lists.pop(name) if v.version != fact.version)
+    if left:
+        state.price_lists[name] = left

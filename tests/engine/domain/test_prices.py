@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.domain.billing.prices import matches, need_one_rule_each
-from schemas.billing import Match, PriceRule, PublishPriceList, Tier
+from schemas.billing import (
+    CreateCustomer,
+    Match,
+    PriceRule,
+    PublishPriceList,
+    Tier,
+    WithdrawPriceList,
+)
 from schemas.errors import InvalidInput
+from schemas.units import SECOND
 from tests.engine.world import World
 
 UNITS = {
@@ -120,6 +128,50 @@ def test_a_list_stays_in_its_currency(world):
     refused = world.refused(world.admin, a_list(a_rule(), currency="USD"))
 
     assert "is in EUR" in refused.reason
+
+
+def test_a_version_that_is_not_in_force_can_be_withdrawn_and_leaves_its_number():
+    world = World()
+    far = world.now + 365 * 86_400 * SECOND
+    world.ok(world.admin, a_list(a_rule()))
+    world.ok(world.admin, a_list(a_rule(), valid_from=far))
+    kept_out = world.refused(world.admin, a_list(a_rule(), valid_from=far - 1))
+    assert "withdraw version" in kept_out.reason
+    *_, before, planned = world.cell.state.price_lists["standard"]
+
+    world.ok(world.admin, WithdrawPriceList(version=planned.version))
+
+    assert world.cell.state.price_lists["standard"][-1] == before
+    gone = world.refused(world.admin, WithdrawPriceList(version=planned.version))
+    assert gone.code == "NotFound"
+    next_one = world.ok(world.admin, a_list(a_rule(), valid_from=far - 1))
+    assert next_one["version"] == planned.version + 1
+    # What is between two others goes, too, and they stay as they are.
+    world.ok(world.admin, a_list(a_rule(), valid_from=far))
+    world.ok(world.admin, WithdrawPriceList(version=planned.version + 1))
+    left = [each.version for each in world.cell.state.price_lists["standard"][-2:]]
+    assert left == [before.version, planned.version + 2]
+
+
+def test_what_is_in_force_or_the_last_that_customers_have_is_not_withdrawn():
+    world = World()
+    world.ok(world.admin, a_list(a_rule(), valid_from=world.now + SECOND))
+    planned = world.cell.state.price_lists["standard"][-1]
+    world.now = planned.valid_from
+    refused = world.refused(world.admin, WithdrawPriceList(version=planned.version))
+    assert (refused.code, "is in force" in refused.reason) == ("Conflict", True)
+
+    far = world.now + 10**15
+    world.ok(world.admin, a_list(a_rule(), name="partners", valid_from=far))
+    world.ok(world.admin, CreateCustomer(name="one", currency="EUR", price_list="partners"))
+    withdraw = WithdrawPriceList(name="partners", version=1)
+    assert "no other version" in world.refused(world.admin, withdraw).reason
+    world.ok(world.admin, a_list(a_rule(), name="partners", valid_from=far + 1))
+    world.ok(world.admin, withdraw)
+    world.ok(world.admin, a_list(a_rule(), name="draft", valid_from=far))
+    world.ok(world.admin, WithdrawPriceList(name="draft", version=1))
+    assert "draft" not in world.cell.state.price_lists
+    assert world.refused(world.member("m"), WithdrawPriceList(version=1)).code == "Forbidden"
 
 
 def test_dimensions_are_tried_together():
