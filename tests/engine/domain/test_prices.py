@@ -197,6 +197,24 @@ def test_rules_that_tell_too_much_apart_are_refused_and_not_walked():
         need_one_rule_each([a_rule(match=match)], (), ())
 
 
+def test_a_thousand_rules_are_asked_at_once(monkeypatch):
+    """Rule by rule it took twenty seconds of the engine, which decides nothing else meanwhile."""
+    rules = [
+        a_rule(sku=f"s{at}", match={"flavor": Match(any_of=tuple(f"{at}-{n}" for n in range(19)))})
+        for at in range(999)
+    ]
+    named = tuple(value for rule in rules for value in rule.match["flavor"].any_of)
+    rest = a_rule(sku="rest", match={"flavor": Match(all_except=named)})
+
+    def walked(match, value):
+        raise AssertionError("rules are not asked one by one")
+
+    monkeypatch.setattr(Match, "takes", walked)
+    need_one_rule_each([*rules, rest], (), ())
+    with pytest.raises(InvalidInput, match="flavor '5-0'"):
+        need_one_rule_each([*rules[:5], *rules[6:], rest], (), ())
+
+
 NAMES = ("a", "b", "c")
 a_match = st.one_of(
     st.builds(Match, any_of=st.lists(st.sampled_from(NAMES), min_size=1, unique=True).map(tuple)),
