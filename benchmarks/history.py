@@ -14,7 +14,6 @@ full run (some 10 GB under ``var/bench``, a quarter of an hour; kept for the nex
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import resource
 import shutil
@@ -33,7 +32,7 @@ from benchmarks import histories
 from engine.log.commit import Parts
 from projections.columns import rows_of
 from projections.history import History
-from projections.segment import ALONE, COMMON, EACH, GROUP_ROWS, about_rows
+from projections.segment import ALONE, COMMON, EACH, GROUP_ROWS
 from projections.sql.queries import Queries
 from projections.timeline import request_body
 from schemas.config import Config
@@ -134,9 +133,8 @@ def seal(log: Log, out: Path, rounds: int) -> tuple[History, list[float], list[f
             held = history.segments()
             after = held[-1] if held else None
             left = [commit for commit in chunk if after is None or commit[0] > after.last_seq]
-            with contextlib.closing(about_rows(log.timeline, after.last + 1 if after else 1)) as a:
-                if history.seal(left, a, ordinals_max=SEGMENT, through=2**62) is None:
-                    break
+            if history.seal(left, log.timeline, ordinals_max=SEGMENT, through=2**62) is None:
+                break
         took = time.process_time() - began
         ours.append((history.segments()[-1].last - last) / took)
         if number < rounds:

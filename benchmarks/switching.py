@@ -9,16 +9,17 @@ gives the same bytes.
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from benchmarks.histories import BEGAN, PRICES, Years
+from benchmarks.histories import BEGAN, PRICES, TIMELINE, AboutRow, Years
 from engine.log.commit import seal_commit
 from projections.history import History
-from projections.segment import AboutRow
 from schemas.billing import AssignProject, CreateCustomer, Discount, PriceRule, PublishPriceList
 from schemas.compute import CreateServer
 from schemas.months import month_bounds, month_of
@@ -73,8 +74,7 @@ class Switching(Years):
 
     def sealed(self) -> Iterator[Ready]:
         """Yield (sequence, commit, what the timeline says of its ordinals), to the month's end."""
-        for seq, data, about in self._ready:
-            yield seq, data, [_as_sealed(row) for row in about]
+        yield from self._ready
         chance, servers = random.Random(self.random.random()), self._running
         boots = [1] * len(servers)
         pause = (END - self.now - HOUR) // self._facts
@@ -84,9 +84,8 @@ class Switching(Years):
             self._sequence += 1
             request = f"req-{chance.getrandbits(128):032x}"
             ordinal = self._first
-            about.append(
-                (ordinal, "ReportOperation", "", "", "", "", request, "", "accepted", "", "")
-            )
+            told = ("", request, "", "accepted", "", "")
+            about.append((ordinal, "request", "ReportOperation", "", "", "", *told))
             for _ in range(min(IN_COMMIT, self._facts - first)):
                 self.now += 1 + int(chance.random() * 2 * (pause - 1))
                 at = int(chance.random() * len(servers))
@@ -107,7 +106,7 @@ class Switching(Years):
                         b'{"boot":%d,"observed_at":%d,"server_id":"%b","type":"%b"}'
                         % (1 - boot, self.now, server.encode(), tag.encode())
                     )
-                about.append((ordinal, tag, "server", server, project, *(None,) * 6))
+                about.append((ordinal, "fact", tag, "server", server, project, *("",) * 6))
             record = (
                 b'{"facts":[%b],"request":{"action":{"generation":1,"operation_id":"batch",'
                 b'"succeeded":true,"type":"ReportOperation"},"actor":{"host_id":"host-000",'
@@ -130,9 +129,14 @@ def write(directory: Path, facts: int, seed: int) -> History:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for chunk in _chunks(Switching(facts, seed).sealed()):
-        about = [row for _, _, rows in chunk for row in rows]
-        commits = [(seq, data) for seq, data, _ in chunk]
-        history.seal(commits, about, ordinals_max=2**40, through=2**62)
+        with closing(sqlite3.connect(":memory:")) as timeline:
+            timeline.execute(TIMELINE)
+            timeline.executemany(
+                "INSERT INTO timeline VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                (row for _, _, rows in chunk for row in rows),
+            )
+            commits = [(seq, data) for seq, data, _ in chunk]
+            history.seal(commits, timeline, ordinals_max=2**40, through=2**62)
     done.write_text("")
     return history
 
@@ -155,10 +159,3 @@ def _chunks(commits: Iterator[Ready]) -> Iterator[list[Ready]]:
 
 class _At(Struct):
     at: Micros
-
-
-def _as_sealed(row: tuple[object, ...]) -> AboutRow:
-    """Return a row of a timeline as a segment takes it: of a fact, what is its own."""
-    ordinal, kind, tag, resource_kind, resource_id, project, *rest = row
-    told = rest if kind == "request" else [None] * 6
-    return (ordinal, tag, resource_kind, resource_id, project, *told)  # type: ignore[return-value]

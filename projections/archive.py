@@ -29,7 +29,7 @@ from projections.metering import Interval, Usage, usage
 from projections.models import StoredCommit, decode_fact, decode_stored, last_ordinal
 from projections.rating import UsageRow, shown, usage_row
 from projections.reader import Reader
-from projections.segment import HistoryBroken, Segment, about_rows
+from projections.segment import HistoryBroken, Segment
 from schemas.billing import (
     STANDARD,
     Customer,
@@ -248,14 +248,12 @@ class Archive:
             last = segments[-1] if segments else None
             if last is not None and last.last >= through:
                 return sealed
-            rows = about_rows(self._reader.db(), last.last + 1 if last else 1)
-            with contextlib.closing(rows) as about:
-                segment = self._history.seal(
-                    self._read(last.last_seq if last else 0),
-                    about,
-                    ordinals_max=ordinals_max,
-                    through=through,
-                )
+            segment = self._history.seal(
+                self._read(last.last_seq if last else 0),
+                self._reader.db(),
+                ordinals_max=ordinals_max,
+                through=through,
+            )
             if segment is None:
                 return sealed
             sealed.append(segment)

@@ -11,6 +11,7 @@ write the same commits again, byte for byte.
 import itertools
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +24,6 @@ import msgspec
 from engine.log.commit import GENESIS, ChainBroken, check_commit
 from projections.columns import FORMAT
 from projections.segment import (
-    AboutRow,
     FactColumns,
     HistoryBroken,
     Segment,
@@ -125,7 +125,7 @@ class History:
     def seal(
         self,
         messages: Iterable[tuple[int, bytes]],
-        about: Iterable[AboutRow],
+        timeline: sqlite3.Connection,
         *,
         ordinals_max: int,
         through: Ordinal,
@@ -138,19 +138,19 @@ class History:
 
         Args:
             messages: (sequence, commit) of what follows the last segment, in order.
-            about: for each ordinal from there on, what the timeline says of it.
+            timeline: the read model, whose timeline says what each ordinal is about.
             ordinals_max: how many ordinals a segment shall hold at most.
             through: the last ordinal that may be sealed.
 
         Raises:
             ChainBroken: the log is not what was written; nothing was sealed.
-            NotProjected: ``about`` ended too early; nothing was sealed.
+            NotProjected: ``timeline`` ends too early; nothing was sealed.
         """
         segments = self.segments()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._clean(segments)
         data = self.directory / f"{TEMPORARY}{os.getpid()}.parquet"
-        writer = SegmentWriter(data, segments[-1] if segments else None, about)
+        writer = SegmentWriter(data, segments[-1] if segments else None, timeline)
         try:
             for seq, message in messages:
                 if not writer.add(seq, message, ordinals_max, through):
@@ -353,22 +353,24 @@ class History:
         with self._mutex:  # what has its name and no manifest yet is not cleaned up
             self._keep(segment, data)
 
-    def write_anew(self, segment: Segment, data: Path, about: Iterable[AboutRow]) -> list[Segment]:
+    def write_anew(
+        self, segment: Segment, data: Path, timeline: sqlite3.Connection
+    ) -> list[Segment]:
         """Write the commits of a file into files of our own, by the day; return these.
 
         What no hash covers in the file is not taken from it, but from the timeline.
 
         Raises:
             HistoryBroken: it does not hold the commits.
-            NotProjected: ``about`` ended too early.
+            NotProjected: ``timeline`` ends too early.
         """
         written: list[Segment] = []
         before = _Before(segment.first - 1, segment.prev_hash)
         messages = iter(read_commits(data, segment.prev_hash))
-        rows, pending = iter(about), next(messages, None)
+        pending = next(messages, None)
         while pending is not None:
             path = self.directory / f"{FETCHING}{os.getpid()}.parquet"
-            writer = SegmentWriter(path, before, rows)
+            writer = SegmentWriter(path, before, timeline)
             try:
                 while pending is not None and writer.add(*pending, segment.last, segment.last):
                     pending = next(messages, None)

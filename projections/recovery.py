@@ -8,7 +8,8 @@ beside, as ``damaged-…``. A kill at any moment leaves the next call to do the 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ from engine.log.commit import GENESIS
 from projections.copies import Copies, CopiesAnswer
 from projections.history import FETCHING, History
 from projections.reader import Reader
-from projections.segment import AboutRow, HistoryBroken, Segment, about_rows
+from projections.segment import HistoryBroken, Segment
 from schemas.errors import InvalidInput
 from schemas.units import Ordinal
 
@@ -45,16 +46,15 @@ class _Found(Struct):
     is_ours: bool = False
 
 
-type About = Callable[[Ordinal], Iterable[AboutRow]]
+type Timeline = Callable[[], sqlite3.Connection]
 
 
 def restore(
-    history: History, copies: Copies, held: Callable[[], Held], about: About
+    history: History, copies: Copies, held: Callable[[], Held], timeline: Timeline
 ) -> RecoveryAnswer:
     """Fetch what is missing or damaged here, and put it in its place once it is proven. Blocking.
 
-    ``held`` returns the checkpoints that were signed here, ``about`` what the timeline says from an
-    ordinal on.
+    ``held`` returns the checkpoints that were signed here, ``timeline`` the read model.
 
     Raises:
         Unavailable: the store does not answer.
@@ -67,7 +67,7 @@ def restore(
     chain, why = _chain(history, copies, named, good)
     try:
         kept, unsure = _proven(history, chain, {each.name: each for each in named}, held())
-        restored = _put_back(history, kept, named, good, about)
+        restored = _put_back(history, kept, named, good, timeline)
     finally:
         for found in chain:
             _drop(found)
@@ -179,7 +179,7 @@ def _put_back(
     kept: Sequence[_Found],
     named: Sequence[Segment],
     good: Sequence[Segment],
-    about: About,
+    timeline: Timeline,
 ) -> list[Segment]:
     """Put what was fetched in its place, and what was damaged aside."""
     ours = {(each.name, each.sha256) for each in named}
@@ -197,7 +197,7 @@ def _put_back(
             history.put_back(new, data)
             restored.append(new)
         else:
-            restored += history.write_anew(new, data, about(new.first))
+            restored += history.write_anew(new, data, timeline())
     return restored
 
 
@@ -205,9 +205,6 @@ def questions(
     history: History, copies: Copies | None, held: Callable[[], Held], reader: Reader
 ) -> Mapping[str, Callable[[bytes], Awaitable[CopiesAnswer | RecoveryAnswer]]]:
     """Return what the archiver answers about copies; ``held`` are the checkpoints it keeps."""
-
-    def about(first: Ordinal) -> Iterable[AboutRow]:
-        return about_rows(reader.db(), first)
 
     async def look(_payload: bytes) -> CopiesAnswer:
         if copies is None:
@@ -219,7 +216,7 @@ def questions(
         return await look(payload)
 
     async def back(_payload: bytes) -> RecoveryAnswer:
-        return await asyncio.to_thread(restore, history, _required(copies), held, about)
+        return await asyncio.to_thread(restore, history, _required(copies), held, reader.db)
 
     return {"copies": look, "copy": copy, "restore": back}
 

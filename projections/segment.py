@@ -9,8 +9,8 @@ their ordinals. DuckDB is loaded when it is used: an idle archiver need not hold
 """
 
 import hashlib
-import itertools
 import sqlite3
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
-from engine.log.commit import GENESIS, split_commit
+from engine.log.commit import GENESIS, Parts, joined, split_commit
 from projections.columns import FORMAT, quoted, rows_of
 from projections.timeline import request_body
 from schemas.access import RefuseRequest
@@ -33,19 +33,10 @@ FETCH_ROWS = 10_000
 GROUP_ROWS = 20_480
 PIECE_ROWS = 2_048
 
-type AboutRow = tuple[int, str, str, str, str, *tuple[str | None, ...]]
-
-# What all rows of a record have in common is read with its request alone.
-_ABOUT = (
-    "SELECT ordinal, tag, resource_kind, resource_id, project_id, "
-    "CASE kind WHEN 'request' THEN user_id END, CASE kind WHEN 'request' THEN request_id END, "
-    "CASE kind WHEN 'request' THEN cause END, CASE kind WHEN 'request' THEN outcome END, "
-    "CASE kind WHEN 'request' THEN code END, CASE kind WHEN 'request' THEN address END "
-    "FROM timeline WHERE ordinal >= ? ORDER BY ordinal"
-)
 _FACT = ("ordinal", "ts", "tag", "body")
 _WHOLE = frozenset({"ordinal", "seq", "epoch", "ts"})  # columns of 64-bit integers
 _COMMITS = ["ordinal", "seq", "commit_id", "epoch", "hash", "ts", "salt", "kind", "body"]
+_IN_RUNS = {"seq", "commit_id", "epoch", "hash", "ts", "kind"}
 
 
 class HistoryBroken(Exception):
@@ -116,6 +107,18 @@ REPEATED = (
 )  # fmt: skip
 LOOKED_FOR = ("resource_id", "project_id", "user_id", "request_id", "cause", "address")
 
+# What the timeline says of some ordinals, each column as one text: to make Python's values of all
+# takes longer. What rows of a record have in common is read with its request alone.
+_BETWEEN = "FROM timeline WHERE ordinal BETWEEN ? AND ?"
+_OF_EACH, _OF_REQUESTS = (
+    f"SELECT {', '.join(f'json_group_array({name})' for name in ('ordinal', *names))} {_BETWEEN}"
+    for names in (EACH, ("user_id", "request_id", "cause", "outcome", "code", "address"))
+)
+_OF_REQUESTS += " AND kind = 'request'"
+TOLD_ROWS = 2_048
+
+_decode_ordinals = msgspec.json.Decoder(list[int]).decode
+_decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_body = msgspec.json.Decoder(_RequestBody).decode
 _decode_fact = msgspec.json.Decoder(_Typed).decode
 _decode_asking = msgspec.json.Decoder(_Asking).decode
@@ -142,11 +145,11 @@ class SegmentWriter:
     Rows are gathered by column, and written as a row group when there are enough of them.
     """
 
-    def __init__(self, path: Path, after: Before | None, about: Iterable[AboutRow]) -> None:
-        """Begin behind ``after``; ``about`` is what the timeline says of each ordinal then."""
+    def __init__(self, path: Path, after: Before | None, timeline: sqlite3.Connection) -> None:
+        """Begin behind ``after``; ``timeline`` says what each ordinal then is about."""
         self._path = path
         self._file: Any = None
-        self._about = iter(about)
+        self._timeline = timeline
         self._prev_hash = after.last_hash if after else GENESIS
         self._hash = self._prev_hash
         self._first = after.last + 1 if after else 1
@@ -161,10 +164,15 @@ class SegmentWriter:
         self.digest = hashlib.sha256()  # of all that makes commits, as it was written
 
     def _clear(self) -> None:
-        """Forget the rows that were written. Of each: its commit (an index), its salt, its body."""
+        """Forget the rows that were written.
+
+        Of each: its commit and record (indices), its salt, its body.
+        """
         self._group_first = self._next
         self._heads.clear()
+        self._requests: list[Ordinal] = []
         self._commit: list[int] = []
+        self._record: list[int] = []
         self._salts: list[str | None] = []
         self._bodies: list[bytes] = []
 
@@ -175,22 +183,24 @@ class SegmentWriter:
             ChainBroken: it was altered, or does not follow.
             NotProjected: the timeline does not hold what was added.
         """
-        head, records, parts = split_commit(data, self._hash, self._next)
+        head, parts = split_commit(data, self._hash, self._next)
         size = head.next_first - self._first
         if head.next_first - 1 > through:
             return False
         # One of another day begins another segment: files can then be chosen by their day.
         if self.commits and (size > ordinals_max or head.at // DAY != self._first_at // DAY):
             return False
-        for record, part in zip(records, parts, strict=True):
+        wrong = f"what follows ordinal {self._next - 1} would be written wrongly"
+        if parts is None:
+            raise HistoryBroken(wrong, self._next)
+        for part in parts:
             body = request_body(part.request, part.verdict)
             facts = [bytes(fact) for fact in part.facts]
-            # What is read back is these bytes (``_rewritten``): they must give the record again.
-            apart = b'{"request":%b,"verdict":%b}' % (part.request, part.verdict)
-            if body != apart or _joined(part.salt, part.request, part.verdict, facts) != record:
-                raise HistoryBroken(
-                    f"what follows ordinal {self._next - 1} would be written wrongly", self._next
-                )
+            # What is read back is these bytes (``_rewritten``): they must give the parts again.
+            if body != b'{"request":%b,"verdict":%b}' % (part.request, part.verdict):
+                raise HistoryBroken(wrong, self._next)
+            self._record += [len(self._requests)] * (1 + len(facts))
+            self._requests.append(self._group_first + len(self._bodies))
             self._bodies.append(body)
             self._bodies += facts
             self._salts.append(part.salt)
@@ -211,33 +221,31 @@ class SegmentWriter:
         from pyarrow import compute as pc  # noqa: PLC0415
         from pyarrow import parquet  # noqa: PLC0415
 
-        first, count = self._group_first, self._next - self._group_first
-        about = list(itertools.islice(self._about, count))
-        told = list(zip(*about, strict=True)) if about else [()]
-        if told[0] != tuple(range(first, first + count)):
-            raise NotProjected(f"the timeline does not hold all of {first} to {self._next - 1}")
+        first, last = self._group_first, self._next - 1
+        told = _told(self._timeline, first, last, self._requests)
         seqs, commits, epochs, hashes, ats = zip(*self._heads, strict=True)
-        commit = pa.array(self._commit, pa.int32())
-        ts = pa.array(ats, pa.int64()).take(commit)
-        names = (*EACH, *COMMON, *ALONE)
-        text = dict(zip(names, (pa.array(column, pa.string()) for column in told[1:]), strict=True))
-        text |= {name: pc.fill_null_forward(text[name]) for name in COMMON}
-        text |= {name: text[name].fill_null("") for name in ALONE}
-        at = ts.view(pa.timestamp("us"))
+        commit, record = pa.array(self._commit, pa.int32()), pa.array(self._record, pa.int32())
         salt = pa.array(self._salts, pa.string())
+        is_fact = salt.is_null()
+        nothing = pa.nulls(len(record), pa.int32())
+        ts = pa.array(ats, pa.int64()).take(commit)
+        at = ts.view(pa.timestamp("us"))
+        told |= {name: _spread(told[name], record) for name in COMMON}
+        alone = pc.if_else(is_fact, nothing, record)
+        told |= {name: _spread(told[name], alone) for name in ALONE}
         table = pa.table(
             {
-                "ordinal": pa.array(told[0], pa.int64()),
+                "ordinal": pa.array(range(first, last + 1), pa.int64()),
                 "seq": pa.array(seqs, pa.int64()).take(commit),
-                "commit_id": pa.array(commits, pa.string()).take(commit),
+                "commit_id": _spread(pa.array(commits, pa.string()), commit),
                 "epoch": pa.array(epochs, pa.int64()).take(commit),
-                "hash": pa.array(hashes, pa.string()).take(commit),
+                "hash": _spread(pa.array(hashes, pa.string()), commit),
                 "salt": salt,
                 "ts": ts,
-                "kind": pc.if_else(salt.is_null(), "fact", "request"),
-                **{name: text[name] for name in (*EACH, *COMMON, "verdict", "code")},
+                "kind": pc.if_else(is_fact, "fact", "request"),
+                **{name: told[name] for name in (*EACH, *COMMON, "verdict", "code")},
                 "body": pa.array(self._bodies, pa.binary()).cast(pa.string()),
-                "address": text["address"],
+                "address": told["address"],
                 "committed_at": at,
                 "day": at.cast(pa.date32()),
             }
@@ -249,6 +257,7 @@ class SegmentWriter:
                 compression="zstd",
                 use_dictionary=[*REPEATED],
                 bloom_filter_options={key: {"ndv": GROUP_ROWS} for key in LOOKED_FOR},
+                store_schema=False,  # whoever reads it gets texts, not how they were put together
             )
         self._file.write_table(table, row_group_size=len(table))
         _digest(self.digest, table)
@@ -284,9 +293,55 @@ class SegmentWriter:
             self._file.close()
 
 
-def about_rows(db: sqlite3.Connection, first: Ordinal) -> sqlite3.Cursor:
-    """Return what a read model's timeline says of each ordinal from ``first`` on; close it."""
-    return db.execute(_ABOUT, (first,))
+def _told(
+    timeline: sqlite3.Connection, first: Ordinal, last: Ordinal, requests: Sequence[Ordinal]
+) -> dict[str, Any]:
+    """Return columns of what the timeline says: of each ordinal, or of the requests among them.
+
+    Raises:
+        NotProjected: it does not hold all of them.
+    """
+    import pyarrow as pa  # noqa: PLC0415  # as above
+
+    pieces: list[list[Any]] = []
+    for start in range(first, last + 1, TOLD_ROWS):
+        end = min(start + TOLD_ROWS - 1, last)
+        among = requests[bisect_left(requests, start) : bisect_right(requests, end)]
+        each = timeline.execute(_OF_EACH, (start, end)).fetchone()
+        of_requests = timeline.execute(_OF_REQUESTS, (start, end)).fetchone()
+        pieces.append([*_columns(each, range(start, end + 1)), *_columns(of_requests, among)])
+    names = (*EACH, *COMMON, *ALONE)
+    columns = map(pa.concat_arrays, zip(*pieces, strict=True))
+    return dict(zip(names, columns, strict=True))
+
+
+def _columns(texts: Sequence[str], ordinals: Sequence[Ordinal]) -> Iterator[Any]:
+    """Yield columns from JSON arrays, of which the first says in which order all of them are.
+
+    Raises:
+        NotProjected: it is not that of the ordinals.
+    """
+    import pyarrow as pa  # noqa: PLC0415  # as above
+    from pyarrow import compute as pc  # noqa: PLC0415
+
+    if _decode_ordinals(texts[0]) != list(ordinals):
+        raise NotProjected("the timeline does not hold all of what is to be sealed")
+    for text in texts[1:]:
+        if "\\" in text or not ordinals:
+            yield pa.array(_decode_texts(text), pa.string())
+        else:  # without a backslash there is no quote within a text
+            found = pc.split_pattern(pa.array([text[2:-2]], pa.string()), '","').flatten()
+            assert len(found) == len(ordinals), "a text of each"
+            yield found
+
+
+def _spread(values: Any, at: Any) -> Any:
+    """Return a column that has at each place the value of that number, each value once; else ""."""
+    import pyarrow as pa  # noqa: PLC0415  # as above
+
+    coded = pa.concat_arrays([pa.array([""], pa.string()), values]).dictionary_encode()
+    at = pa.compute.add(at, 1).fill_null(0)
+    return pa.DictionaryArray.from_arrays(coded.indices.take(at), coded.dictionary)
 
 
 def join(
@@ -539,16 +594,8 @@ def _rewritten(rows: Sequence[Any], prev: str) -> bytes:
 def _record(salt: str, body: bytes, facts: Sequence[bytes]) -> bytes:
     """Write a record again from its rows."""
     said = _decode_body(body)
-    return _joined(salt, said.request, said.verdict, facts)
-
-
-def _joined(salt: str, request: msgspec.Raw, verdict: msgspec.Raw, facts: Sequence[bytes]) -> bytes:
-    return b'{"facts":[%b],"request":%b,"salt":%b,"verdict":%b}' % (
-        b",".join(facts),
-        request,
-        _encode(salt),
-        verdict,
-    )
+    apart = [msgspec.Raw(fact) for fact in facts]
+    return joined(Parts(salt=salt, request=said.request, verdict=said.verdict, facts=apart))
 
 
 def digest_of(path: Path) -> bytes:
@@ -571,17 +618,34 @@ def digest_of(path: Path) -> bytes:
 
 
 def _digest(digest: Any, table: Any) -> None:
-    """Add the values of a table that make commits: lengths and bytes, whatever lies between."""
+    """Add the values of a table that make commits: lengths and bytes, whatever lies between.
+
+    Of what many rows have in common each value is added once, with the place where it ends.
+    """
+    import pyarrow as pa  # noqa: PLC0415  # as above
+    from pyarrow import compute as pc  # noqa: PLC0415
+
     for name in _COMMITS:
-        column = table.column(name).combine_chunks()
+        column = table.column(name)
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string())
         if name == "salt":  # NULL for facts; a salt is never empty
             column = column.fill_null("")
-        assert column.offset == 0, "a table of its own"
-        *_, values = column.buffers()
+        if name in _IN_RUNS:
+            runs = pc.run_end_encode(column)
+            digest.update(_bytes_of(runs.run_ends))
+            column = runs.values
         if str(column.type) == "string":
-            offsets = memoryview(column.buffers()[1])[: 4 * (len(column) + 1)]
-            digest.update(offsets)
-            values = memoryview(values)[: int.from_bytes(offsets[-4:], "little")]
-        else:
-            values = memoryview(values)[: 8 * len(column)]
-        digest.update(values)
+            digest.update(memoryview(column.buffers()[1])[: 4 * (len(column) + 1)])
+        digest.update(_bytes_of(column))
+
+
+def _bytes_of(column: Any) -> memoryview:
+    """Return the bytes of a column's values, one behind the other."""
+    assert (column.offset, column.null_count) == (0, 0), "a column of its own"
+    *_, values = column.buffers()
+    if str(column.type) == "string":
+        offsets = memoryview(column.buffers()[1])[: 4 * (len(column) + 1)]
+        return memoryview(values)[: int.from_bytes(offsets[-4:], "little")]
+    return memoryview(values)[: len(column) * column.type.bit_width // 8]

@@ -22,7 +22,7 @@ equals ``jq -r .hash c.json``.
 Ordinals: a request takes one, then each of its facts; ``first`` is that of the first request.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 import msgspec
@@ -91,9 +91,21 @@ class Parts(Struct, frozen=True):
     facts: list[Raw] = []
 
 
+class _Apart(Struct, frozen=True):
+    """A commit whose records are taken apart at once."""
+
+    at: Micros
+    commit: str
+    epoch: int
+    first: Ordinal
+    hash: str
+    prev: str
+    records: list[Parts]
+
+
 _decode_sealed = msgspec.json.Decoder(Sealed).decode
 _decode_facts = msgspec.json.Decoder(_Facts).decode
-_decode_parts = msgspec.json.Decoder(Parts).decode
+_decode_apart = msgspec.json.Decoder(_Apart).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -121,26 +133,9 @@ def check_commit(data: bytes, prev: str, first: Ordinal) -> CommitHead:
     Raises:
         ChainBroken: it was altered, or does not follow; nothing from its first ordinal on holds.
     """
-    return _checked(data, prev, first, _decode_facts)[0]
-
-
-def split_commit(
-    data: bytes, prev: str, first: Ordinal
-) -> tuple[CommitHead, list[bytes], list[Parts]]:
-    """Check a message, and return its records as bytes and taken apart.
-
-    Raises:
-        ChainBroken: as ``check_commit``.
-    """
-    return _checked(data, prev, first, _decode_parts)
-
-
-def _checked[T: _Facts | Parts](
-    data: bytes, prev: str, first: Ordinal, decode: Callable[[Raw], T]
-) -> tuple[CommitHead, list[bytes], list[T]]:
     try:
         sealed = _decode_sealed(data)
-        records = [decode(raw) for raw in sealed.records]
+        records = [_decode_facts(raw) for raw in sealed.records]
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ChainBroken(first, f"not a commit: {error}") from error
     if sealed.first != first:
@@ -156,15 +151,50 @@ def _checked[T: _Facts | Parts](
     # Bytes that no hash covers (spaces, a key given twice) could otherwise differ unseen.
     if data != _message(sealed.commit, first, prev, digest, sealed.epoch, sealed.at, encoded):
         raise ChainBroken(first, "is not in canonical form")
-    head = CommitHead(
-        commit=sealed.commit,
-        first=first,
-        next_first=first + len(records) + sum(len(record.facts) for record in records),
-        hash=digest,
-        at=sealed.at,
-        epoch=sealed.epoch,
+    return _head(sealed, records)
+
+
+def split_commit(data: bytes, prev: str, first: Ordinal) -> tuple[CommitHead, list[Parts] | None]:
+    """Check a message, and return its records taken apart: each is ``joined`` again, to the byte.
+
+    If that is not so they are None.
+
+    Raises:
+        ChainBroken: as ``check_commit``.
+    """
+    try:
+        apart = _decode_apart(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return check_commit(data, prev, first), None
+    encoded = [joined(part) for part in apart.records]
+    digest = _hash(apart.commit, first, prev, apart.epoch, apart.at, encoded)
+    # One comparison shows all: what is hashed are the bytes that lie there.
+    if (apart.first, apart.prev, apart.hash) == (first, prev, digest) and encoded:
+        message = _message(apart.commit, first, prev, digest, apart.epoch, apart.at, encoded)
+        if message == data:
+            return _head(apart, apart.records), apart.records
+    return check_commit(data, prev, first), None
+
+
+def joined(part: Parts) -> bytes:
+    """Return a record from its parts."""
+    return b'{"facts":[%b],"request":%b,"salt":%b,"verdict":%b}' % (
+        b",".join(part.facts),
+        part.request,
+        _encode(part.salt),
+        part.verdict,
     )
-    return head, encoded, records
+
+
+def _head(commit: Sealed | _Apart, records: Sequence[_Facts | Parts]) -> CommitHead:
+    return CommitHead(
+        commit=commit.commit,
+        first=commit.first,
+        next_first=commit.first + len(records) + sum([len(record.facts) for record in records]),
+        hash=commit.hash,
+        at=commit.at,
+        epoch=commit.epoch,
+    )
 
 
 def open_commit(data: bytes) -> Sealed:

@@ -27,7 +27,6 @@ from pyarrow import parquet  # noqa: F401
 from projections import copies, history, segment
 from projections.copies import Copies
 from projections.history import History
-from projections.segment import about_rows
 
 assert obstore
 WATCHED = {module.__file__ for module in (history, segment, copies)}
@@ -61,10 +60,8 @@ class Work:
         held = found.segments()
         last = held[-1] if held else None
         db = sqlite3.connect(self.base / "n.sqlite")
-        rows = about_rows(db, last.last + 1 if last else 1)
         left = self.commits[last.last_seq if last else 0 :]
-        done = found.seal(left, rows, ordinals_max=25, through=2**40)
-        rows.close()
+        done = found.seal(left, db, ordinals_max=25, through=2**40)
         db.close()
         return done is not None
 

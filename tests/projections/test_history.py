@@ -1,5 +1,8 @@
 """Sealed history: the log for ever, whatever interrupts the sealing; any change to it is seen."""
 
+import sqlite3
+from contextlib import closing
+
 import duckdb
 import msgspec
 import pyarrow as pa
@@ -15,7 +18,6 @@ from projections.segment import (
     HistoryBroken,
     NotProjected,
     SegmentWriter,
-    about_rows,
     file_sha256,
     read_facts,
 )
@@ -95,6 +97,44 @@ def test_columns_say_what_each_ordinal_is_about(sealed):
 
     assert rows[0] == ("request", "server", sealed.story.demo.project_id, "accepted", None)
     assert rows[1][4] == "compute.server.created.v1"
+
+
+ODD = ['"', '","', "\\", "a\nb", "é漢\U0001f600", "\x1f", "\\u0022", "]", ""]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 2048])
+def test_columns_say_what_the_timeline_says_whatever_that_is(sealed, monkeypatch, rows):
+    """Texts with quotes, backslashes and line feeds in them too, however many are read at once."""
+    monkeypatch.setattr(segment_module, "TOLD_ROWS", rows)
+    with closing(sqlite3.connect(":memory:")) as timeline:
+        sealed.reader.db().backup(timeline)
+        timeline.execute("DROP TRIGGER timeline_request_again")
+        alone = ("outcome", "code", "address")
+        told = (*segment_module.EACH, *segment_module.COMMON, *alone)
+        for number, name in enumerate(told):
+            for at, odd in enumerate(ODD):
+                timeline.execute(
+                    f"UPDATE timeline SET {name} = ? WHERE ordinal % 50 = ?", [odd, number + 3 * at]
+                )
+
+        segment = sealed.history.seal(
+            sealed.story.commits, timeline, ordinals_max=10_000, through=10_000
+        )
+        path = sealed.history.path(segment)
+        found = duckdb.execute(
+            f"SELECT ordinal, kind, {', '.join(told)} FROM (FROM '{path}' "
+            "SELECT *, verdict AS outcome) ORDER BY ordinal"
+        ).fetchall()
+        expected = []
+        for ordinal, kind, *row in timeline.execute(
+            f"SELECT ordinal, kind, {', '.join(told)} FROM timeline ORDER BY ordinal"
+        ):
+            if kind == "request":
+                common = row[4:7]
+            row[4:] = (*common, *(row[7:] if kind == "request" else ("", "", "")))
+            expected.append((ordinal, kind, *row))
+    assert found == expected
+    assert list(sealed.history.commits(segment)) == sealed.story.commits
 
 
 def as_older(sealed, segment):
@@ -228,7 +268,6 @@ def test_what_is_not_projected_yet_is_not_sealed(sealed):
         sealed.seal()
 
     assert sealed.history.segments() == []
-    assert list(about_rows(sealed.reader.db(), story.cell.state.ordinal)) == []
 
 
 @pytest.mark.parametrize("ordinals_max", [None, 1, 17, 50, 10_000])

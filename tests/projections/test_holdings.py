@@ -1,6 +1,8 @@
 """What is kept of the fold gives what folding the whole log gives, whatever happens in between."""
 
 import random
+import sqlite3
+from contextlib import closing
 from itertools import pairwise
 
 import duckdb
@@ -16,7 +18,7 @@ from projections.history import History
 from projections.holdings import CHECKPOINT, Holdings
 from projections.late import changed_since
 from projections.metering import intervals, usage
-from projections.segment import ALONE, COMMON
+from projections.timeline import STATEMENTS
 from schemas import compute as c
 from schemas import image as i
 from schemas.compute import CreateServer
@@ -97,13 +99,15 @@ class Log:
         last = sealed[-1] if sealed else None
         after, first = (last.last_seq, last.last + 1) if last else (0, 1)
         ordinals = range(first, 2 * len(self.commits) + 1)
-        # Facts say nothing of their own about what they have in common with their request.
-        about = [
-            (n, tag(self, n), "", "", "", *(["" if n % 2 else None] * len((*COMMON, *ALONE))))
-            for n in ordinals
-        ]
         through = min(2 * (after + commits), 2 * self.end)
-        return history.seal(self.read(after), about, ordinals_max=10_000, through=through)
+        with closing(sqlite3.connect(":memory:")) as timeline:
+            timeline.execute(STATEMENTS[0])
+            timeline.executemany(
+                "INSERT INTO timeline VALUES (?, ?, ?, '', '', '', '', '', '', 0, '', '', '', '')",
+                [(n, "request" if n % 2 else "fact", tag(self, n)) for n in ordinals],
+            )
+            commits = self.read(after)
+            return history.seal(commits, timeline, ordinals_max=10_000, through=through)
 
 
 def tag(log, ordinal):

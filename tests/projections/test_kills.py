@@ -3,14 +3,12 @@
 import json
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from projections import history as module
 from projections.history import History
-from projections.segment import about_rows
 from schemas.units import DAY
 from tests.projections.story import Story, projected
 from tests.projections.test_history import Sealed
@@ -112,8 +110,7 @@ def test_a_disk_that_is_full_while_a_manifest_is_written(base, monkeypatch):
         return write(path, data)
 
     def seal():
-        with closing(about_rows(timeline, 1)) as rows:
-            return history.seal(story.commits, rows, ordinals_max=1000, through=2**40)
+        return history.seal(story.commits, timeline, ordinals_max=1000, through=2**40)
 
     monkeypatch.setattr(module.Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):

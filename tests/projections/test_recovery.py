@@ -13,7 +13,7 @@ from engine.log.checkpoint import Checkpoint, Held
 from projections.copies import Copies
 from projections.history import History
 from projections.recovery import restore
-from projections.segment import HistoryBroken, about_rows
+from projections.segment import HistoryBroken
 from schemas.errors import Unavailable
 from schemas.units import DAY
 from tests.projections.story import a_small_story
@@ -40,7 +40,7 @@ class World:
             self.history,
             self.copies,
             lambda: Held(checkpoints=self.signed),
-            lambda first: about_rows(self.sealed.reader.db(), first),
+            self.sealed.reader.db,
         )
 
     def sign(self, segment):

@@ -15,9 +15,12 @@ from engine.log.commit import (
     GENESIS,
     ChainBroken,
     check_commit,
+    joined,
     leaf_hash,
     merkle_root,
+    open_commit,
     seal_commit,
+    split_commit,
 )
 from schemas.compute import Keypair, KeypairCreated
 from schemas.engine import ElectLeader, LeaderElected
@@ -198,6 +201,41 @@ def test_what_no_hash_covers_is_refused_too(alter, why):
 
     with pytest.raises(ChainBroken, match=why):
         check_commit(alter(message), GENESIS, 1)
+
+
+def said(check, *of):
+    try:
+        return check(*of)
+    except ChainBroken as error:
+        return str(error)
+
+
+def test_taken_apart_a_commit_is_checked_as_whole():
+    """Whatever byte is changed, cut or put in: the same head, or the same refusal."""
+    data, _ = sealed([a_record(), a_record(2, facts=2)])
+    head, parts = split_commit(data, GENESIS, 1)
+    assert head == check_commit(data, GENESIS, 1)
+    assert [joined(part) for part in parts] == open_commit_records(data)
+    for place in range(len(data)):
+        before, after = data[:place], data[place + 1 :]
+        others = [before + after, before + b" " + data[place:], before + b"}" + after]
+        others += [before + bytes([data[place] ^ 1]) + after]
+        for other in (each for each in others if each != data):
+            whole = said(check_commit, other, GENESIS, 1)
+            assert said(lambda *of: split_commit(*of)[0], other, GENESIS, 1) == whole
+            assert isinstance(whole, str)
+
+
+def open_commit_records(data):
+    return [bytes(record) for record in open_commit(data).records]
+
+
+def test_a_record_of_another_form_is_not_taken_apart():
+    """The chain holds, but what is put together again from its parts would not be it."""
+    record = encode(a_record())
+    for other in (record[:-1] + b',"z":1}', record.replace(b'"facts":', b'"facts": ')):
+        data, _ = sealed([other])
+        assert split_commit(data, GENESIS, 1) == (check_commit(data, GENESIS, 1), None)
 
 
 def test_a_commit_out_of_place_is_refused():
