@@ -2,7 +2,8 @@
 
 The facts about each resource that the requests touched are folded once more; between them lie the
 states that a row had before and after. Invariant: planning changes nothing, and one log gives one
-plan. A row that somebody else has changed since is marked, with the newest change.
+plan. A row that somebody else has changed since is marked, with the newest change. What a request
+changed that has an undone one for its cause is no such change: it is a step of a plan that was cut.
 """
 
 import sqlite3
@@ -116,8 +117,11 @@ def _replay(
     scratch = Scratch()
     alone: list[Event] = []
     states: dict[Row, Any] = {}
+    ours = set(undone)  # and the steps back from them
     try:
         for event in story:
+            if event.cause in undone and event.user_id:
+                ours.add(event.request_id)
             if not scratch.apply(event) and event.ordinal in ordinals:
                 alone.append(event)
             for row in scratch.changed:
@@ -131,16 +135,16 @@ def _replay(
                     found.after = after
                     found.tags.append(event.tag)
                     found.requests[event.request_id] = None
-                elif row in touched and not _follows(event, undone):
+                elif row in touched and not _follows(event, ours):
                     touched[row].changed_by = event
     finally:
         scratch.db.close()
     return alone
 
 
-def _follows(event: Event, undone: set[str]) -> bool:
-    """Return whether a fact is how the work of an undone request ended."""
-    return event.cause in undone and not event.user_id
+def _follows(event: Event, ours: set[str]) -> bool:
+    """Return whether a fact is of a step back, or is how the work of a request of ours ended."""
+    return event.request_id in ours or (event.cause in ours and not event.user_id)
 
 
 def _step(

@@ -300,6 +300,28 @@ def test_what_is_as_it_was_before_needs_nothing(tmp_path):
     assert plan(story, tmp_path, made, renamed) == []
 
 
+def test_a_plan_that_was_cut_between_two_steps_of_one_thing_goes_on(tmp_path):
+    """What names an undone request as its cause is a step of ours, and how its work ended, too."""
+    story = a_small_story()
+    renamed = story.submit(story.demo, c.RenameServer(server_id=story.first, name="mine"))
+    stopped = story.submit(story.demo, c.StopServer(server_id=story.first))
+    story.report(stopped.verdict.reply["operation_id"])
+
+    rename, start = plan(story, tmp_path, renamed, stopped)
+    assert (rename.action["type"], start.action["type"]) == ("RenameServer", "StartServer")
+    cause = start.undoes.request_id
+    begun = story.submit(story.admin, c.StartServer(server_id=story.first), cause=cause)
+    assert [step.changed_by for step in plan(story, tmp_path, renamed, stopped)] == [None, None]
+    story.report(begun.verdict.reply["operation_id"], running=True)
+
+    (left,) = plan(story, tmp_path, renamed, stopped)
+    assert (left.action, left.changed_by) == (rename.action, None)
+    # Whoever does the same without saying why is somebody else.
+    story.ok(story.admin, c.RenameServer(server_id=story.first, name="other"))
+    (left,) = plan(story, tmp_path, renamed, stopped)
+    assert (left.action, left.changed_by.tag) == (rename.action, "compute.server.renamed.v1")
+
+
 def test_what_is_secret_or_gone_is_said(tmp_path):
     story = a_small_story()
     user = story.ok(story.admin, i.CreateUser(name="bob", password=SECRET))["user_id"]
