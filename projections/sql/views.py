@@ -123,7 +123,7 @@ SERVERS_HISTORY = View(
         ("server_id", "VARCHAR", "which server"),
         ("project_id", "VARCHAR", "whose"),
         ("name", "VARCHAR", "what it was called then"),
-        ("status", "VARCHAR", "BUILD, ACTIVE, SHUTOFF, VERIFY_RESIZE, ERROR or DELETED"),
+        ("status", "VARCHAR", "as the API showed it, or DELETED"),
         ("flavor", "VARCHAR", "name of its flavor"),
         ("vcpus", "BIGINT", "that it has"),
         ("memory_mib", "BIGINT", "that it has"),
@@ -142,7 +142,11 @@ WITH facts AS (
       WHEN 'compute.server.started.v1' THEN 'ACTIVE'
       WHEN 'compute.server.rebooted.v1' THEN 'ACTIVE'
       WHEN 'compute.server.stopped.v1' THEN 'SHUTOFF'
+      WHEN 'compute.server.reboot_requested.v1'
+        THEN CASE WHEN body LIKE '%"hard":true%' THEN 'HARD_REBOOT' ELSE 'REBOOT' END
+      WHEN 'compute.server.resize_requested.v1' THEN 'RESIZE'
       WHEN 'compute.server.resized.v1' THEN 'VERIFY_RESIZE'
+      WHEN 'compute.server.resize_revert_requested.v1' THEN 'REVERT_RESIZE'
       WHEN 'compute.server.resize_confirmed.v1'
         THEN CASE WHEN body LIKE '%"running":true%' THEN 'ACTIVE' ELSE 'SHUTOFF' END
       WHEN 'compute.server.resize_reverted.v1'
@@ -151,7 +155,20 @@ WITH facts AS (
       WHEN 'compute.server.deleted.v1' THEN 'DELETED'
       WHEN 'compute.server.task_failed.v1'
         THEN CASE WHEN body LIKE '%"running":true%' THEN 'ACTIVE' ELSE 'SHUTOFF' END
-    END AS status
+    END AS rests,
+    -- Whether a resize that is done waits for its owner, whatever the server does meanwhile.
+    last_value(CASE
+      WHEN tag IN ('compute.server.resized.v1', 'compute.server.resize_revert_requested.v1')
+        THEN true
+      WHEN tag IN ('compute.server.created.v1', 'compute.server.reboot_requested.v1',
+        'compute.server.resize_requested.v1', 'compute.server.resize_confirmed.v1',
+        'compute.server.resize_reverted.v1', 'compute.server.failed.v1')
+        THEN false
+      END IGNORE NULLS) OVER (PARTITION BY resource_id ORDER BY ordinal
+        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS waits,
+    CASE WHEN waits AND tag IN ('compute.server.started.v1', 'compute.server.rebooted.v1',
+        'compute.server.stopped.v1', 'compute.server.task_failed.v1')
+      THEN 'VERIFY_RESIZE' ELSE rests END AS status
   FROM events
   WHERE kind = 'fact' AND tag LIKE 'compute.server.%'
 ), sized AS (

@@ -13,8 +13,10 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from engine.domain.compute.evolve import evolve_server
 from projections.archive import Archive, Window
 from projections.history import History
+from projections.models import decode_fact
 from projections.redaction import without_ciphertext
 from projections.sql import queries as module
 from projections.sql.child import TooMuch
@@ -22,16 +24,17 @@ from projections.sql.queries import Queries, TooManyQueries
 from projections.sql.question import Limits, Question
 from projections.sql.statement import check
 from projections.sql.views import SHOWN, VIEWS
+from schemas import compute as c
 from schemas.config import Config
 from schemas.errors import InvalidInput, Rejected, Unavailable
-from tests.projections.story import a_small_story, reading
+from tests.projections.story import Story, a_small_story, reading
 
 
 class World:
     """A story of which a part is sealed, and who asks about it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.story = a_small_story()
+    def __init__(self, directory: Path, story: Story | None = None) -> None:
+        self.story = story or a_small_story()
         self.config = Config(state_dir=str(directory), node="n", sql_s=20.0, sql_memory_mib=128)
         self.reader = reading(self.story, directory / "read" / "n.sqlite")
         self.history = History(directory / "history")
@@ -144,6 +147,47 @@ def test_servers_history_says_what_each_was_and_when(world):
     ]  # fmt: skip
     assert all(one[2] == other[1] for one, other in itertools.pairwise(rows))
     assert open_rows == [len(servers)]
+
+
+def test_servers_history_says_what_the_api_showed(tmp_path):
+    """After each fact about a server, its status is what the read model folds it to."""
+    story = a_small_story()
+    big = story.flavor(name="big", vcpus=2, memory_mib=1024)
+    web = c.ResizeServer(server_id=story.first, flavor_id=big)
+    back = c.RevertServerResize(server_id=story.first)
+
+    def ended(action, **fields):
+        operation = story.ok(story.demo, action)["operation_id"]
+        story.report(operation, **fields)
+
+    ended(web, succeeded=False, running=True)
+    ended(web, running=True)
+    ended(back, succeeded=False, running=True)
+    ended(back, running=True)
+    ended(c.RebootServer(server_id=story.first, hard=True), running=True)
+    made = World(tmp_path, story)
+    folded = []
+    server = None
+    for event in made.reader.events(limit=10_000, resource_id=story.first):
+        if event.kind == "fact" and event.tag.startswith("compute.server."):
+            fact = decode_fact(event.body)
+            server = evolve_server(server, fact, event.at)
+            folded.append((event.ordinal, server.status))
+    changes = [
+        [ordinal, status]
+        for (ordinal, status), (_, before) in itertools.pairwise([*folded[::-1], (0, "")])
+        if status != before
+    ][::-1]
+
+    told = made.rows(
+        f"SELECT ordinal, status FROM servers_history WHERE server_id = '{story.first}' "
+        "ORDER BY ordinal"
+    )
+
+    seen = [row for row, before in zip(told, [[0, ""], *told], strict=False) if row[1] != before[1]]
+    assert seen == changes
+    assert {"VERIFY_RESIZE", "REVERT_RESIZE", "RESIZE", "HARD_REBOOT"} <= {s for _, s in seen}
+    made.reader.close()
 
 
 def test_views_have_the_columns_that_are_documented(world):
