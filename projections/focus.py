@@ -8,6 +8,7 @@ floats. Records are made and written one after the other: memory does not grow w
 """
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from itertools import batched
 from typing import IO, Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from engine.domain.billing.periods import DIGITS_MAX
@@ -27,6 +29,8 @@ from schemas.errors import InvalidInput
 from schemas.months import month_bounds
 from schemas.units import Micros
 
+_encode = msgspec.json.Encoder(order="sorted").encode
+
 type Version = Literal["1.4", "1.2"]
 type Kind = Literal["String", "Decimal", "DateTime", "Integer", "JSON"]
 type Record = dict[str, Any]
@@ -37,6 +41,7 @@ PRECISION, SCALE = 38, 12
 SCALES = {"ContractedUnitPrice": 20, "ListUnitPrice": 20}
 CSV, PARQUET = "csv", "parquet"
 NAMED_AT_ONCE = 1000  # rows whose names are looked up together
+CACHED = 4096  # times: most rows are of whole days
 ROW_GROUP = 20_000  # rows of Parquet that are held in memory
 STATUS = {"closed": "Open", "issued": "Issued", "voided": "Voided"}
 # Of a meter, by the first words of its key: category, service, subcategory.
@@ -302,7 +307,7 @@ def metadata(export: Export, generator: str) -> Record:
         },
         "DatasetInstance": {"DatasetInstanceName": export.dataset, "Rows": export.rows},
         "Recency": {
-            "DatasetInstanceLastUpdated": _iso(_moment(export.updated)),
+            "DatasetInstanceLastUpdated": _json_moment(export.updated),
             "DatasetInstanceComplete": export.complete,
         },
     }
@@ -316,8 +321,11 @@ def as_csv(export: Export, out: IO[bytes]) -> None:
     text = io.TextIOWrapper(out, encoding="utf-8", newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NOTNULL, lineterminator="\r\n")
     writer.writerow([name for name, _ in export.columns])
+    ways = [(name, _AS_TEXT[kind]) for name, kind in export.columns]
     for record in export.records:
-        writer.writerow([_text(record[name]) for name, _ in export.columns])
+        writer.writerow(
+            [None if (value := record[name]) is None else way(value) for name, way in ways]
+        )
     text.detach()  # which writes what is left, and leaves the file open
 
 
@@ -540,29 +548,33 @@ def _definition(name: str, kind: Kind) -> Record:
     return told
 
 
+@functools.lru_cache(CACHED)
 def _moment(at: Micros | None) -> datetime | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().removesuffix("+00:00") + "Z"
+def _json_moment(at: Micros) -> str:
+    moment = _moment(at)
+    assert moment is not None, "it has one"
+    return _iso(moment)
+
+
+@functools.lru_cache(CACHED)
+def _iso(moment: datetime) -> str:
+    return moment.isoformat().removesuffix("+00:00") + "Z"
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _encode(value).decode()
 
 
-def _text(value: object) -> str | None:
-    match value:
-        case None:
-            return None
-        case datetime():
-            return _iso(value)
-        case Decimal():
-            return f"{value:f}"
-        case str():
-            return harmless(value)
-        case _:
-            return str(value)
+# How a value that is not null is written as text.
+_AS_TEXT: Mapping[Kind, Callable[[Any], str]] = {
+    "String": harmless,
+    "Decimal": "{:f}".format,
+    "DateTime": _iso,
+    "Integer": str,
+    "JSON": str,
+}

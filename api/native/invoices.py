@@ -188,7 +188,7 @@ async def focus(call: Call) -> Answer:
     wanted |= {"month": call.args[0], "content": part == "content"}
     if isinstance(call.edge.reader, PastReader):
         wanted["moment"] = call.edge.reader.moment
-    export = msgspec.convert(await asked(call, "focus", wanted, BILL_S), ExportAnswer)
+    export = msgspec.convert(await asked(call, "focus", wanted, WALK_S), ExportAnswer)
     if part == "metadata":
         return json_answer({"metadata": export.metadata})
     told = json.dumps(export.metadata, separators=(",", ":")).encode()  # ASCII, as headers are
@@ -206,7 +206,7 @@ async def _pieces(call: Call, export: ExportAnswer) -> AsyncGenerator[bytes]:
     reached = len(export.content)
     while reached < export.bytes:
         question = {"file": export.file, "offset": reached}
-        content = msgspec.convert(await asked(call, "piece", question, BILL_S), Piece).content
+        content = msgspec.convert(await asked(call, "piece", question, WALK_S), Piece).content
         if not content:
             raise Unavailable("the file ends early")
         reached += len(content)

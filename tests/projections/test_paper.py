@@ -5,12 +5,12 @@ import unicodedata
 from decimal import Decimal
 
 import pypdf
+import pytest
 from msgspec.structs import replace
 
-from engine.domain.billing.periods import invoice_id_of
 from projections.paper import as_html, paper
 from projections.pdf import as_pdf
-from schemas.billing import BillingSettings, Customer, VoidInvoice
+from schemas.billing import BillingSettings, Customer
 from tests.projections.company import FEBRUARY, MARCH, Company, archived, books
 
 SETTINGS = BillingSettings(
@@ -21,26 +21,36 @@ SETTINGS = BillingSettings(
 )
 
 
-def printed(tmp_path, month, customer="acme", *, voided=False, **changes):
+@pytest.fixture(scope="module")
+def company(tmp_path_factory):
     company = Company()
-    archive = archived(company, tmp_path)
+    archive = archived(company, tmp_path_factory.mktemp("paper"))
     company.close(archive, FEBRUARY)
     company.issue(FEBRUARY)
     company.close(archive, MARCH)
+    ledger = books(archive, company)
+    company.documents = {
+        (month, customer): drawn.document
+        for month in (FEBRUARY, MARCH)
+        for customer, drawn in ledger.month(month).drawn_up.items()
+    }
+    company.books.close()
+    return company
+
+
+def printed(company, month, customer="acme", *, voided=False, **changes):
     identity = getattr(company, customer)
-    with company.books:
-        drawn = books(archive, company).invoice(invoice_id_of(month, identity))
+    document = company.documents[month, identity]
     terms = replace(company.cell.state.customers[identity][-1], **changes)
+    invoice = company.cell.state.invoices[document.invoice_id]
     if voided:
-        void = VoidInvoice(invoice_id=drawn.document.invoice_id, reason="sent to somebody else")
-        company.ok(company.admin, void)
-    invoice = company.cell.state.invoices[drawn.document.invoice_id]
+        invoice = replace(invoice, status="voided", void_reason="sent to somebody else")
     projects = {company.actors["acme"].project_id: "acme <prod>"}
-    return paper(drawn.document, terms, SETTINGS, invoice, projects)
+    return paper(document, terms, SETTINGS, invoice, projects)
 
 
-def test_a_page_says_who_owes_whom_what_and_why(tmp_path):
-    told = printed(tmp_path, FEBRUARY, tax_id="DE999", reference="PO-7")
+def test_a_page_says_who_owes_whom_what_and_why(company):
+    told = printed(company, FEBRUARY, tax_id="DE999", reference="PO-7")
     page = as_html(told).decode()
 
     for said in ("Invoice INV-2024-", "Cloud &lt;Ltd&gt;", "IE123", "Acme", "10115 Berlin",
@@ -50,17 +60,17 @@ def test_a_page_says_who_owes_whom_what_and_why(tmp_path):
     assert "<prod>" not in page
 
 
-def test_times_are_the_customers_whose_clocks_change(tmp_path):
+def test_times_are_the_customers_whose_clocks_change(company):
     """Of a month that begins in winter and ends in summer, each end has its own offset."""
-    told = dict(printed(tmp_path, MARCH, customer="bolt", zone="Europe/Berlin").facts)
-    utc = dict(printed(tmp_path / "utc", MARCH, customer="bolt").facts)
+    told = dict(printed(company, MARCH, customer="bolt", zone="Europe/Berlin").facts)
+    utc = dict(printed(company, MARCH, customer="bolt").facts)
 
     assert told["Billing period"] == "2024-03-01 01:00 CET to 2024-04-01 02:00 CEST"
     assert utc["Billing period"] == "2024-03-01 00:00 UTC to 2024-04-01 00:00 UTC"
 
 
-def test_a_pdf_is_the_same_to_the_byte(tmp_path):
-    told = printed(tmp_path, FEBRUARY)
+def test_a_pdf_is_the_same_to_the_byte(company):
+    told = printed(company, FEBRUARY)
 
     first, again = as_pdf(told), as_pdf(told)
 
@@ -77,9 +87,9 @@ def text_of(pdf):
     return "\n".join(page.extract_text() for page in pages)
 
 
-def test_a_pdf_has_every_script_and_no_markup_of_others(tmp_path):
+def test_a_pdf_has_every_script_and_no_markup_of_others(company):
     names = "Ünïted Ελλάς Россия 株式会社 プロ 한국 <b>x</b> & <img src=x>"
-    told = printed(tmp_path, FEBRUARY, name=names, reference="\u202eevil\x00\x1b[31m", address="🚀")
+    told = printed(company, FEBRUARY, name=names, reference="\u202eevil\x00\x1b[31m", address="🚀")
     text = " ".join(text_of(as_pdf(told)).split())
 
     for said in ("Ünïted", "Ελλάς", "Россия", "株式会社", "プロ", "한국", "<b>x</b> & <img src=x>"):
@@ -87,12 +97,12 @@ def test_a_pdf_has_every_script_and_no_markup_of_others(tmp_path):
     assert "\u202e" not in text
     assert "evil[31m" in text
     assert "\ufffd" in text  # what no font has is not left out
-    arabic = printed(tmp_path / "a", FEBRUARY, name="شركة")
+    arabic = printed(company, FEBRUARY, name="شركة")
     assert unicodedata.normalize("NFKC", text_of(as_pdf(arabic))).count("ش") == 1
 
 
-def test_texts_as_long_as_may_be_and_many_lines_have_room(tmp_path):
-    told = printed(tmp_path, FEBRUARY, name="W" * 255, address="\n".join("x" * 2048))
+def test_texts_as_long_as_may_be_and_many_lines_have_room(company):
+    told = printed(company, FEBRUARY, name="W" * 255, address="\n".join("x" * 2048))
     lines = [replace(told.lines[0], number=n + 1, what=f"sku-{n}") for n in range(1100)]
     long = replace(told, lines=tuple(lines), issuer="N" * 4096, terms="T" * 255)
     text = text_of(as_pdf(long))
@@ -104,8 +114,8 @@ def test_texts_as_long_as_may_be_and_many_lines_have_room(tmp_path):
     assert f"Page {pages} of {pages}" in text
 
 
-def test_sums_say_what_they_are(tmp_path):
-    told = printed(tmp_path, FEBRUARY)
+def test_sums_say_what_they_are(company):
+    told = printed(company, FEBRUARY)
     (at,) = [n for n, line in enumerate(told.lines) if not line.number]
     before = sum(Decimal(line.amount) for line in told.lines[:at])
     after = sum(Decimal(line.amount) for line in told.lines[at + 1 :])
@@ -115,19 +125,19 @@ def test_sums_say_what_they_are(tmp_path):
     assert [line.number for line in told.lines if line.number] == [*range(1, len(told.lines))]
 
 
-def test_a_voided_invoice_asks_for_nothing(tmp_path):
-    told = printed(tmp_path, FEBRUARY)
+def test_a_voided_invoice_asks_for_nothing(company):
+    told = printed(company, FEBRUARY)
     assert told.total_word == "To be paid"
-    voided = printed(tmp_path / "v", FEBRUARY, voided=True)
+    voided = printed(company, FEBRUARY, voided=True)
 
     assert voided.title.endswith("(voided)")
     assert voided.total_word.startswith("Nothing is to be paid")
     assert ("Voided", "sent to somebody else") in voided.facts
 
 
-def test_currencies_keep_their_own_decimals(tmp_path):
+def test_currencies_keep_their_own_decimals(company):
     for currency, total in (("JPY", "1200"), ("KWD", "1.234"), ("EUR", "-12.30")):
-        document = replace(a_document(tmp_path / currency), currency=currency, total=total)
+        document = replace(a_document(company), currency=currency, total=total)
         told = paper(document, a_customer(), SETTINGS, None, {})
         text = text_of(as_pdf(told))
         assert f"Amount ({currency})" in text
@@ -135,8 +145,8 @@ def test_currencies_keep_their_own_decimals(tmp_path):
         assert told.title.startswith("Credit note" if total[0] == "-" else "Invoice")
 
 
-def test_a_correction_names_what_the_customer_has(tmp_path):
-    document = a_document(tmp_path)
+def test_a_correction_names_what_the_customer_has(company):
+    document = a_document(company)
     line = replace(document.lines[0], of_invoice="2024-01.x")
     document = replace(document, lines=(line,))
 
@@ -151,10 +161,5 @@ def a_customer():
     )
 
 
-def a_document(tmp_path):
-    company = Company()
-    return (
-        books(archived(company, tmp_path), company)
-        .invoice(invoice_id_of(FEBRUARY, company.crumb))
-        .document
-    )
+def a_document(company):
+    return company.documents[FEBRUARY, company.crumb]
