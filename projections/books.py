@@ -3,9 +3,9 @@
 A closed month is derived from the log up to the ordinal it was closed with, an open one from all of
 it, by the same code: what was issued comes out again, to the byte, or the books say what differs.
 What was held is asked of ``holdings``, which keep it; who verifies opens the books ``anew``: the
-whole log is folded for them alone. Rows lie in a database on disk and are read there; only those
-that a rule counts over the month, and what was found late, are in memory. A month that is not large
-is verified by ``pricing`` alone, so that two ways to reckon agree on it.
+whole log is folded for them alone. Rows lie in a database on disk and are read there; only what it
+cannot reckon with, and what was found late, is in memory. A month that is not large is verified by
+``pricing`` alone, so that two ways to reckon agree on it.
 """
 
 import functools
@@ -35,6 +35,7 @@ from projections.ledger import (
     month_rows,
     terms_of,
     total,
+    with_rows,
 )
 from projections.metering import Usage
 from projections.scratch import Scratch, room, scratch_in
@@ -277,7 +278,8 @@ class Books:
         if self._anew and count <= BY_PRICING_ROWS:
             return by_pricing(past), None
         drawn = Drawn(scratch.db, found, scratch.directory)
-        return by_pricing(only(held, past, found.left)), _Summed(found, drawn)
+        rows = with_rows(by_pricing(only(held, past, found.left)), found.minimums)
+        return rows, _Summed(found, drawn)
 
     def _drawn_up(
         self, month: str, past: Past, usage: MonthRows, found: "_Summed | None"
@@ -349,7 +351,7 @@ class Books:
             return None
         # Of meters that nothing is counted of, no other resource's rows are others now.
         alone = simple_meters(earlier, before, month) & simple_meters(held, now, month)
-        return about(earlier, before, changed, alone), about(held, now, changed, alone)
+        return about((earlier, before), (held, now), month_bounds(month), changed, alone)
 
 
 class _Summed(Struct, frozen=True):

@@ -19,8 +19,7 @@ from projections.metering import Usage
 from projections.pricing import Part
 from projections.rating import SHOWN_DECIMALS
 from projections.scratch import room
-from projections.tally import PRICED, Form, Tally, rounded
-from schemas.units import DAY
+from projections.tally import Form, Tally
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,22 +31,21 @@ _OWN = (
     "amount", "base_quantity", "dimensions", "end", "first_ordinal", "last_ordinal", "list_amount",
     "quantity", "resource_id", "resource_kind", "start",
 )  # fmt: skip
-_DRAW = f"""
-CREATE TABLE drawn AS
-{PRICED}
+_DRAW = """
+CREATE TABLE drawn AS {charged}
 SELECT forms.line, forms.form, resource_kind, resource_id, dimensions, piece_start, piece_end,
-    quantity, {rounded("amount", "amount_of")} AS cost,
-    {rounded("list_amount", "list_of")} AS list_cost, {rounded("shown", "shown_of")} AS units,
-    first_ordinal, last_ordinal, forms.places, forms.unit
-FROM priced JOIN forms ON forms.project_id = priced.project_id AND forms.priced = priced.priced
-ORDER BY forms.line, resource_kind, resource_id, piece_start, piece_end, forms.version,
-    first_ordinal, last_ordinal, replace(dimensions, '"', chr(1)), quantity::VARCHAR
-"""  # noqa: S608  # our own words
+    quantity, cost, list_cost, units, first_ordinal, last_ordinal, forms.places, forms.unit, bare
+FROM charged JOIN forms ON forms.project_id = charged.project_id
+    AND forms.priced = charged.priced AND forms.tier = charged.tier
+ORDER BY forms.line, resource_kind, resource_id, piece_start, piece_end, forms.tier,
+    forms.version, first_ordinal, last_ordinal, replace(dimensions, '"', chr(1)), quantity::VARCHAR
+"""
 _MONEY = "({0} // unit)::VARCHAR || '.' || lpad(({0} % unit)::VARCHAR, places, '0')"
 _UNIT = 10**SHOWN_DECIMALS
 _READ = f"""
 SELECT form, line,
-    {_MONEY.format("cost")} AS amount, quantity::VARCHAR AS base_quantity,
+    CASE WHEN bare THEN '0' ELSE {_MONEY.format("cost")} END AS amount,
+    quantity::VARCHAR AS base_quantity,
     CASE dimensions WHEN '{{{{}}}}' THEN '' ELSE '"dimensions":' || dimensions || ',' END
         AS dimensions,
     piece_end::VARCHAR AS end, first_ordinal::VARCHAR AS first_ordinal,
@@ -111,21 +109,25 @@ class Drawn:
         db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         db.execute(f"SET temp_directory = '{quoted(self._directory / 'spilled')}'")
         db.execute(
-            "CREATE TEMP TABLE forms (project_id VARCHAR, priced INTEGER, form INTEGER, "
-            "line INTEGER, version INTEGER, places INTEGER, unit BIGINT)"
+            "CREATE TEMP TABLE forms (project_id VARCHAR, priced INTEGER, tier INTEGER, "
+            "form INTEGER, line INTEGER, version INTEGER, places INTEGER, unit BIGINT)"
         )
         with db.appender("forms") as appender:
             for number, form in enumerate(self._tally.forms):
                 of = form.priced
                 appender.append_row(
-                    form.project_id, form.number, number, form.line, of.version, of.places,
-                    10**of.places,
+                    form.project_id, form.number, form.step.tier, number, form.line, of.version,
+                    of.places, 10**of.places,
                 )  # fmt: skip
         try:
-            db.execute(_DRAW.format(day=DAY, number=self._tally.number))
+            self._fill(self._tally.number)
         except (duckdb.OutOfRangeException, duckdb.ConversionException):
             # What a discount is taken off is larger than what was summed up.
-            db.execute(_DRAW.format(day=DAY, number="HUGEINT"))
+            self._fill("HUGEINT")
+
+    def _fill(self, number: str) -> None:
+        charged = self._tally.charged.format(number=number)
+        self._db.execute(_DRAW.replace("{charged}", charged))
 
 
 def _frames(forms: Sequence[Form]) -> "list[pa.Array]":
@@ -139,7 +141,6 @@ def _frames(forms: Sequence[Form]) -> "list[pa.Array]":
 def _example(form: Form) -> Row:
     of = form.priced
     assert of.rule is not None, "what has no rule has no rows"
-    assert of.rule.price is not None, "checked when it was published"
     assert of.price_list is not None, "rules are a price list's"
     usage = Usage(
         resource_kind="-",
@@ -161,8 +162,8 @@ def _example(form: Form) -> Row:
         rule=of.rule,
         model=of.rule.model,
         quantity=1,
-        tier=0,
-        price=of.rule.price,
+        tier=form.step.tier,
+        price=form.step.price,
         discount=of.discount,
         list_amount=Decimal(1),
         amount=Decimal(1),

@@ -129,18 +129,25 @@ class Held(Struct, frozen=True, kw_only=True):
         project_id: str | None = None,
         meter: str | None = None,
         resources: Collection[str] | None = None,
+        projects: Collection[str] | None = None,
     ) -> list[Interval]:
-        """Return the intervals that touch [start, end], in the order in which they began."""
+        """Return the intervals that touch [start, end], in the order in which they began.
+
+        They are of one project and one meter, or of some resources and projects, where these are
+        given.
+        """
         definitions = [version for versions in self.versions.values() for version in versions]
         known = {(version.key, version.version) for version in definitions}
-        found = list(self._run_rows(start, end, project_id, meter, resources))
+        if project_id is not None:
+            projects = (project_id,)
+        found = list(self._run_rows(start, end, projects, meter, resources))
         found += [
             each
             for each in self.loose
             if each.start <= end
             and each.first_ordinal <= self.as_of
             and (each.end is None or each.end >= start or self._ended_later(each))
-            and project_id in {None, each.project_id}
+            and (projects is None or each.project_id in projects)
             and meter in {None, each.meter}
             and (resources is None or each.resource_id in resources)
         ]
@@ -158,7 +165,7 @@ class Held(Struct, frozen=True, kw_only=True):
         self,
         start: Micros,
         end: Micros,
-        project_id: str | None,
+        projects: Collection[str] | None,
         meter: str | None,
         resources: Collection[str] | None,
     ) -> Iterator[Interval]:
@@ -166,13 +173,12 @@ class Held(Struct, frozen=True, kw_only=True):
             return
         where = ["start_at <= ?", "first_ordinal <= ?", "(end_at >= ? OR last_ordinal > ?)"]
         values: list[Any] = [[str(path) for path in self.runs], end, self.as_of, start, self.as_of]
-        for column, wanted in (("project_id", project_id), ("meter", meter)):
+        meters = None if meter is None else (meter,)
+        only = (("project_id", projects), ("meter", meters), ("resource_id", resources))
+        for column, wanted in only:
             if wanted is not None:
-                where.append(f"{column} = ?")
-                values.append(wanted)
-        if resources is not None:
-            where.append("resource_id IN (SELECT unnest(?))")
-            values.append(sorted(resources))
+                where.append(f"{column} IN (SELECT unnest(?))")
+                values.append(sorted(wanted))
         with database() as db:
             db.execute(
                 f"SELECT * FROM read_parquet(?) WHERE {' AND '.join(where)}",  # noqa: S608  # our own words

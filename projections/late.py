@@ -38,18 +38,50 @@ def changed_since(held: Held, ordinal: Ordinal, start: Micros, end: Micros) -> f
     return frozenset(found)
 
 
-def about(held: Held, past: Past, resources: Collection[str], alone: Collection[str]) -> Past:
-    """Return the past as far as it is about some resources; of meters not ``alone``, all of it."""
+def about(
+    before: tuple[Held, Past],
+    now: tuple[Held, Past],
+    time: tuple[Micros, Micros],
+    resources: Collection[str],
+    alone: Collection[str],
+) -> tuple[Past, Past]:
+    """Return two pasts as far as what some resources used in a time is charged by them.
 
-    def intervals(start: Micros, end: Micros) -> list[Interval]:
-        found = [
-            each for each in held.intervals(start, end, resources=resources) if each.meter in alone
-        ]
-        for meter in sorted(past.definitions.keys() - set(alone)):
-            found += held.intervals(start, end, meter=meter)
-        return found
+    Of meters ``alone`` that is what these used; of others, of which something is counted, all that
+    their customers did.
+    """
+    theirs = {
+        each.project_id
+        for held, _ in (before, now)
+        for each in held.intervals(*time, resources=resources)
+    }
+    projects = _of_their_customers(before[1], theirs) | _of_their_customers(now[1], theirs)
 
-    return replace(past, intervals=intervals)
+    def narrowed(held: Held, past: Past) -> Past:
+        def intervals(start: Micros, end: Micros) -> list[Interval]:
+            own = held.intervals(start, end, resources=resources)
+            found = [each for each in own if each.meter in alone]
+            if past.definitions.keys() - set(alone):
+                others = held.intervals(start, end, projects=projects)
+                found += (each for each in others if each.meter not in alone)
+            return found
+
+        return replace(past, intervals=intervals)
+
+    return narrowed(*before), narrowed(*now)
+
+
+def _of_their_customers(past: Past, projects: Collection[str]) -> frozenset[str]:
+    """Return the projects, and all that anybody pays for who ever paid for one of them."""
+    payers = past.state.payers
+    customers = {
+        payer.customer_id for project_id in projects for payer in payers.get(project_id, ())
+    } - {""}
+    return frozenset(projects).union(
+        project_id
+        for project_id, of in payers.items()
+        if any(payer.customer_id in customers for payer in of)
+    )
 
 
 def _is_news(each: Interval, held: Held, ordinal: Ordinal, start: Micros, end: Micros) -> bool:

@@ -137,6 +137,14 @@ def month_rows(
     return MonthRows(rows=rows, unrated=unrated, unassigned=unassigned)
 
 
+def with_rows(month: MonthRows, more: Mapping[str, Iterable[Row]]) -> MonthRows:
+    """Return a month's rows and more of them, in their order."""
+    rows = dict(month.rows)
+    for customer_id, found in more.items():
+        rows[customer_id] = tuple(sorted([*rows.get(customer_id, ()), *found], key=_order))
+    return replace(month, rows=rows)
+
+
 def month_usage(past: Past, month: str, until: Micros | None = None) -> dict[str, list[Usage]]:
     """Return a month's usage by who pays for it; "" is nobody."""
     start, end = month_bounds(month)

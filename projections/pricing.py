@@ -215,15 +215,15 @@ def _slices(
     """Return how much of a piece lies in which tier, at which price."""
     if rule.model == "volume":
         at = next(n for n, t in enumerate(rule.tiers) if t.up_to is None or
-                  total <= _whole(t.up_to, base))  # fmt: skip
+                  total <= whole(t.up_to, base))  # fmt: skip
         return [(usage.quantity, at + 1, rule.tiers[at].price)]
-    free = 0 if rule.included is None else _whole(rule.included, base)
+    free = 0 if rule.included is None else whole(rule.included, base)
     bounds: list[tuple[int | None, int, str]] = [(free, 0, "0")] if free else []
     if rule.model == "unit":
         bounds.append((None, 1 if free else 0, rule.price or "0"))
     else:
         for number, tier in enumerate(rule.tiers, 1):
-            ends = None if tier.up_to is None else free + _whole(tier.up_to, base)
+            ends = None if tier.up_to is None else free + whole(tier.up_to, base)
             bounds.append((ends, number, tier.price))
     found: list[tuple[int, int, str]] = []
     left, reached = usage.quantity, used
@@ -267,27 +267,40 @@ def _minimums(accounts: dict[_Key, _Account]) -> list[Part]:
         lacking = _rounded(Decimal(rule.minimum), price_list.currency) - account.spent
         if lacking <= 0:
             continue
-        start, end = month_bounds(month)
-        of_month = replace(
-            usage, resource_kind=MINIMUM, resource_id=rule.sku, project_id="", value=0,
-            quantity=0, start=start, end=end,
-            first_ordinal=account.first_ordinal, last_ordinal=account.last_ordinal,
-        )  # fmt: skip
-        parts.append(
-            Part(
-                usage=of_month,
-                price_list=price_list,
-                rule=rule,
-                model=MINIMUM,
-                quantity=0,
-                tier=0,
-                price=rule.minimum,
-                discount="",
-                list_amount=lacking,
-                amount=lacking,
-            )
-        )
+        span = account.first_ordinal, account.last_ordinal
+        parts.append(minimum_part(usage, price_list, rule, month, lacking, span))
     return parts
+
+
+def minimum_part(
+    last: Usage,
+    price_list: PriceList,
+    rule: PriceRule,
+    month: str,
+    lacking: Decimal,
+    span: tuple[int, int],
+) -> Part:
+    """Return what a month lacks to the minimum of the rule that its last usage was priced by.
+
+    ``span`` are the first and the last ordinal of what was used.
+    """
+    start, end = month_bounds(month)
+    of_month = replace(
+        last, resource_kind=MINIMUM, resource_id=rule.sku, project_id="", value=0,
+        quantity=0, start=start, end=end, first_ordinal=span[0], last_ordinal=span[1],
+    )  # fmt: skip
+    return Part(
+        usage=of_month,
+        price_list=price_list,
+        rule=rule,
+        model=MINIMUM,
+        quantity=0,
+        tier=0,
+        price=rule.minimum or "0",
+        discount="",
+        list_amount=lacking,
+        amount=lacking,
+    )
 
 
 def _part(
@@ -344,7 +357,7 @@ def fraction(number: str) -> tuple[int, int]:
     return int(whole + digits), 10 ** len(digits)
 
 
-def _whole(units: str, base: int) -> int:
+def whole(units: str, base: int) -> int:
     """Return a quantity in base units, the part of one left out."""
     numerator, denominator = fraction(units)
     return numerator * base // denominator

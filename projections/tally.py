@@ -2,14 +2,13 @@
 
 The rules are ``pricing``'s and ``ledger``'s, to the last digit: usage is cut at midnights, where
 another begins to pay, and where a version of a price list comes into force; each piece is priced
-exactly, in integers, and rounded once, half to even. Done here is what costs the same whatever else
-the month has used: a price for each unit. What a rule counts over the month is left to ``pricing``,
-as are meters that have changed, and only their rows are ever in memory. Invariant: the lines are
-those of ``invoice`` over ``ledger``'s rows. What cannot be summed up so is refused, not guessed.
-The rows behind the lines are ``drawn``'s, from the tables that are left in the database.
+exactly, in integers, and rounded once, half to even. What a rule counts over the month (tiers, what
+is included, a maximum) is counted in ``pricing``'s order. Left to ``pricing`` are meters that have
+changed, and skus whose versions count otherwise; only their rows are ever in memory. Invariant: the
+lines are those of ``invoice`` over ``ledger``'s rows. What cannot be summed up so is refused, not
+guessed. The rows behind the lines are ``drawn``'s, from the tables that are left in the database.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -20,23 +19,22 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.domain.billing.prices import matches
 from projections.holdings import Held
 from projections.invoice import Line, Summed
-from projections.ledger import Past, Prices, terms_of
-from projections.metering import Interval
-from projections.pricing import (
-    EXTRA_DECIMALS,
-    HUNDRED,
-    Discount,
-    counts,
-    discount_of,
-    fraction,
-    text,
+from projections.ledger import Past, Prices, Row, row_of, terms_of
+from projections.metering import Interval, Usage
+from projections.price_table import (
+    PricedBy,
+    Step,
+    at_total,
+    minimum_units,
+    priced_by,
+    reckoned_alike,
+    rule_of,
 )
+from projections.pricing import counts, minimum_part, text
 from projections.rating import SHOWN_DECIMALS
 from schemas.billing import Customer, PriceList, PriceRule
-from schemas.currency import decimals
 from schemas.metering import ADDITIVE, MeterDefinition
 from schemas.months import month_bounds
 from schemas.units import DAY, Micros
@@ -53,8 +51,9 @@ class Tally(Struct, frozen=True, kw_only=True):
     """What was summed up: lines by customer, and what nobody pays for, by project and meter.
 
     ``versions`` are those of its price list that priced any of it, ``left`` the meters that were
-    not looked at. ``forms`` are the lines' parts that are priced alike, in the order of the lines;
-    ``number`` is how wide the numbers are that it was reckoned with.
+    not looked at. ``forms`` are the lines' parts that are priced alike, in the order of the lines,
+    ``minimums`` the rows of what a month lacks. ``charged`` is the query of all pieces, which has
+    {number}: how wide the numbers are.
     """
 
     lines: dict[str, list[Summed]]
@@ -62,30 +61,9 @@ class Tally(Struct, frozen=True, kw_only=True):
     unassigned: dict[tuple[str, str], int]
     left: frozenset[str]
     forms: tuple["Form", ...]
+    minimums: dict[str, list[Row]]
+    charged: str
     number: str
-
-
-class PricedBy(Struct, frozen=True, kw_only=True):
-    """What a group of usage is priced by; the amounts and ``shown`` are reduced fractions.
-
-    Without a rule nobody pays, or it costs nothing; ``too_early``: no list was in force yet.
-    """
-
-    customer_id: str
-    meter: MeterDefinition
-    rule: PriceRule | None
-    too_early: bool
-    price_list: PriceList | None
-    discount: str
-    places: int
-    amount: tuple[int, int]
-    list_amount: tuple[int, int]
-    shown: tuple[int, int]
-
-    @property
-    def version(self) -> int:
-        """The version of the price list; 0 without one."""
-        return 0 if self.price_list is None else self.price_list.version
 
 
 class Form(Struct, frozen=True, kw_only=True):
@@ -97,6 +75,7 @@ class Form(Struct, frozen=True, kw_only=True):
     project_id: str
     number: int
     priced: PricedBy
+    step: Step
     line: int
 
 
@@ -130,8 +109,8 @@ WITH known AS (
 SELECT * EXCLUDE (last_day) REPLACE (unnest(range(day, last_day + 1)) AS day) FROM spread
 """
 
-# Cut where another pays or pays by other prices, and priced, each once.
-PRICED = """
+# Cut where another pays or pays by other prices, each with what it is priced by.
+_MATCHED = """
 WITH pieces AS (
     SELECT used.*, coalesce(payer, 0) AS payer,
         greatest(first, used.day * {day}, since) AS piece_start,
@@ -140,22 +119,56 @@ WITH pieces AS (
         ON stretches.project_id = used.project_id AND stretches.day = used.day
         AND first < until AND (last > since OR (first = last AND first >= since))
 ), measured AS (
-    SELECT *, CASE WHEN integral THEN value::{number} * (piece_end - piece_start) ELSE value END
+    SELECT *, CASE WHEN integral THEN value::{{number}} * (piece_end - piece_start) ELSE value END
         AS quantity
     FROM pieces
-), priced AS (
-    SELECT measured.*, priced, tells,
-        quantity::{number} * amount_by::{number} AS amount, amount_of::{number} AS amount_of,
-        quantity::{number} * list_by::{number} AS list_amount, list_of::{number} AS list_of,
-        quantity::{number} * shown_by::{number} AS shown, shown_of::{number} AS shown_of
+), matched AS (
+    SELECT measured.*, prices.* EXCLUDE (payer, meter, dimensions)
     FROM measured JOIN prices
         ON prices.payer = measured.payer AND prices.meter = measured.meter
         AND prices.dimensions = CASE WHEN tells THEN measured.dimensions ELSE '' END
 )
 """
+# The order in which a month uses up what is counted: that of ``pricing``.
+_WHEN = "piece_start, piece_end, first_ordinal, project_id, resource_id, meter"
+_WHOLE = """
+SELECT * EXCLUDE (begins, ends), quantity AS times
+FROM matched JOIN steps USING (priced) WHERE taken IN ('whole', 'total')
+"""
+_SLICED = f"""
+SELECT * EXCLUDE (begins, ends, reached)
+    REPLACE ((least(reached + quantity, ends) - greatest(reached, begins))::{{number}} AS quantity),
+    (least(reached + quantity, ends) - greatest(reached, begins))::{{number}} AS times
+FROM (
+    SELECT *, coalesce(sum(quantity) OVER (
+        PARTITION BY account ORDER BY {_WHEN} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ), 0) AS reached
+    FROM matched WHERE taken = 'sliced'
+) JOIN steps USING (priced)
+WHERE reached < ends AND CASE WHEN quantity = 0 THEN reached >= begins
+    ELSE reached + quantity > begins END
+"""  # noqa: S608  # our own words
+_ONCE = f"""
+SELECT * EXCLUDE (begins, ends), CASE WHEN quantity > 0 AND row_number() OVER (
+        PARTITION BY account, resource_kind, resource_id, quantity > 0 ORDER BY {_WHEN}
+    ) = 1 THEN 1 ELSE 0 END AS times
+FROM matched JOIN steps USING (priced) WHERE taken = 'once'
+"""  # noqa: S608  # our own words
+_BY_TAKEN = {"whole": _WHOLE, "total": _WHOLE, "sliced": _SLICED, "once": _ONCE}
+_CAPPED = f"""
+SELECT * EXCLUDE (spent) REPLACE (
+    least(spent, cap) - least(spent - cost, cap) AS cost, spent - cost >= cap AND cost > 0 AS bare
+)
+FROM (
+    SELECT *, sum(cost) OVER (
+        PARTITION BY account ORDER BY {_WHEN}, tier ROWS UNBOUNDED PRECEDING
+    ) AS spent
+    FROM costing WHERE cap IS NOT NULL
+)
+"""  # noqa: S608  # our own words
 
 
-def rounded(amount: str, of: str) -> str:
+def _rounded(amount: str, of: str) -> str:
     """Return the expression of a quotient, rounded once, half to even."""
     half = f"2 * ({amount} % {of})"
     return (
@@ -164,11 +177,39 @@ def rounded(amount: str, of: str) -> str:
     )
 
 
-_SUMS = f"""
-{PRICED}
-SELECT project_id, priced, count(*), sum(quantity), sum({rounded("amount", "amount_of")}),
-    sum({rounded("shown", "shown_of")}), min(first_ordinal), max(last_ordinal), min(resource_id)
-FROM priced GROUP BY ALL
+def _charged(priced: Iterable[PricedBy]) -> str:
+    """Return the query of all pieces and what each costs, for what there is to price by."""
+    priced = list(priced)
+    parts = dict.fromkeys(_BY_TAKEN[each.taken] for each in priced)
+    columns = ", ".join(
+        f"{_rounded(amount, f'{of}_of::{{number}}')} AS {name}"
+        for name, amount, of in (
+            ("cost", "(times::{number} * amount_by::{number})", "amount"),
+            ("list_cost", "(times::{number} * list_by::{number})", "list"),
+            ("units", "(quantity::{number} * shown_by::{number})", "shown"),
+        )
+    )
+    query = f"""{_MATCHED.format(day=DAY)}, taken AS ({" UNION ALL ".join(parts)}), costing AS (
+        SELECT project_id, resource_kind, resource_id, meter, dimensions, piece_start, piece_end,
+            first_ordinal, last_ordinal, priced, account, cap, tier, quantity, {columns},
+            false AS bare
+        FROM taken
+    )"""  # noqa: S608  # our own words
+    if all(each.cap is None for each in priced):
+        return f"{query}, charged AS (FROM costing)"
+    return f"{query}, charged AS (FROM costing WHERE cap IS NULL UNION ALL {_CAPPED})"
+
+
+_SUMS = """
+SELECT project_id, priced, tier, count(*), sum(quantity), sum(cost), sum(units),
+    min(first_ordinal), max(last_ordinal), min(resource_id), bool_and(bare)
+FROM charged GROUP BY ALL
+"""
+_TOTALS = "SELECT priced, sum(quantity) FROM matched WHERE taken = 'total' GROUP BY ALL"
+# Of accounts, what was used, by what it was priced last, and which facts it follows from.
+_ACCOUNTS = f"""
+SELECT account, sum(quantity), last(priced ORDER BY {_WHEN}), min(first_ordinal), max(last_ordinal)
+FROM matched WHERE account IN (SELECT unnest(?)) GROUP BY ALL
 """  # noqa: S608  # our own words
 
 
@@ -209,15 +250,15 @@ def tally(
         else tuple(prices(each))
         for customer_id, each in terms.items()
     }
-    simple = _simple(held, lists.values())
+    _need_own_skus(lists.values())
+    reckoned = _reckoned(held, lists.values())
     left = frozenset(
         key for key, each in held.definitions.items() if each.aggregation in ADDITIVE
-    ) - frozenset(simple)
-    _need_own_skus(lists.values())
+    ) - frozenset(reckoned)
     payers: list[tuple[str, PriceList | None]] = [("", None)]
     stretches = list(_stretches(past, lists, start, end, payers))
     db.execute("CREATE TEMP TABLE meters (meter VARCHAR)")
-    db.execute("INSERT INTO meters SELECT unnest(?)", [sorted(simple)])
+    db.execute("INSERT INTO meters SELECT unnest(?)", [sorted(reckoned)])
     db.execute(
         _USED.format(start=start, end=end, day=DAY, through=held.as_of, held=_source(db, held))
     )
@@ -226,9 +267,30 @@ def tally(
         "(project_id VARCHAR, day BIGINT, since BIGINT, until BIGINT, payer INTEGER)"
     )
     _insert(db, "stretches", stretches)
-    priced = _price_table(db, lists, payers, terms, simple)
-    sums, number = _summed(db)
-    return _gathered(sums, priced, left, left_out, number)
+    priced = _price_table(db, lists, payers, terms, reckoned)
+    for number in ("BIGINT", "HUGEINT"):
+        try:
+            return _tally(db, priced, month, left, left_out, number)
+        except (duckdb.OutOfRangeException, duckdb.ConversionException):
+            continue  # wider numbers may do
+    raise Uncountable("its numbers are larger than a database reckons with")
+
+
+def _tally(
+    db: duckdb.DuckDBPyConnection,
+    priced: Sequence[PricedBy],
+    month: str,
+    left: frozenset[str],
+    left_out: Collection[str],
+    number: str,
+) -> Tally:
+    priced = _of_totals(db, priced, number)
+    _write_steps(db, priced)
+    charged = _charged(priced)
+    sums: list[_Sum] = db.execute(f"{charged.format(number=number)} {_SUMS}").fetchall()
+    found = _gathered(sums, priced, left_out)
+    minimums = _minimums(db, priced, sums, month, left_out, number)
+    return replace(found, left=left, minimums=minimums, charged=charged, number=number)
 
 
 def simple_meters(held: Held, past: Past, month: str) -> frozenset[str]:
@@ -237,7 +299,14 @@ def simple_meters(held: Held, past: Past, month: str) -> frozenset[str]:
         past.state.price_lists[terms_of(past, customer_id, month).price_list]
         for customer_id in past.state.customers
     ]
-    return frozenset(_simple(held, lists))
+    counted = {
+        rule.meter
+        for versions in lists
+        for version in versions
+        for rule in version.rules
+        if counts(rule)
+    }
+    return frozenset(_reckoned(held, lists)) - counted
 
 
 def only(held: Held, past: Past, meters: Iterable[str]) -> Past:
@@ -249,14 +318,14 @@ def only(held: Held, past: Past, meters: Iterable[str]) -> Past:
     return replace(past, intervals=intervals)
 
 
-def _simple(held: Held, lists: Iterable[Sequence[PriceList]]) -> dict[str, MeterDefinition]:
-    """Return the meters that never changed and that no rule counts over the month."""
-    counted = {
+def _reckoned(held: Held, lists: Iterable[Sequence[PriceList]]) -> dict[str, MeterDefinition]:
+    """Return the meters that never changed, and whose rules go on alike in all versions."""
+    others = {
         rule.meter
         for versions in lists
+        if not reckoned_alike(versions)
         for version in versions
         for rule in version.rules
-        if counts(rule)
     }
     return {
         key: versions[0]
@@ -264,7 +333,7 @@ def _simple(held: Held, lists: Iterable[Sequence[PriceList]]) -> dict[str, Meter
         if len(versions) == 1
         and (versions[0].valid_from, versions[0].valid_until) == (0, None)
         and versions[0].aggregation in ADDITIVE
-        and key not in counted
+        and key not in others
     }
 
 
@@ -371,13 +440,13 @@ def _price_table(
     lists: Mapping[str, Sequence[PriceList]],
     payers: Sequence[tuple[str, PriceList | None]],
     terms: Mapping[str, Customer],
-    simple: Mapping[str, MeterDefinition],
+    meters: Mapping[str, MeterDefinition],
 ) -> list[PricedBy]:
     """Write which usage is priced how; return what it is numbered by."""
     db.execute(
         "CREATE TEMP TABLE prices (payer INTEGER, meter VARCHAR, dimensions VARCHAR, "
-        "tells BOOLEAN, priced INTEGER, amount_by HUGEINT, amount_of HUGEINT, list_by HUGEINT, "
-        "list_of HUGEINT, shown_by HUGEINT, shown_of HUGEINT)"
+        "tells BOOLEAN, priced INTEGER, taken VARCHAR, account INTEGER, cap HUGEINT, "
+        "shown_by HUGEINT, shown_of HUGEINT)"
     )
     # Dimensions are looked at only where a rule does: few combinations, but each row is read.
     telling = {
@@ -385,7 +454,7 @@ def _price_table(
         for _, version in payers
         if version is not None
         for rule in version.rules
-        if rule.match and rule.meter in simple
+        if rule.match and rule.meter in meters
     }
     kinds: dict[str, list[str]] = {}
     if telling:
@@ -396,108 +465,73 @@ def _price_table(
         for meter, dimensions in rows:
             kinds.setdefault(meter, []).append(dimensions)
     priced: list[PricedBy] = []
-    rows_: list[tuple[object, ...]] = []
+    table: list[tuple[object, ...]] = []
+    accounts: dict[tuple[str, str], int] = {}
     for number, (customer_id, version) in enumerate(payers):
         versions = lists[customer_id] if customer_id else ()
         named = {rule.meter for each in versions for rule in each.rules}
-        for meter, definition in simple.items():
+        for meter, definition in meters.items():
             too_early = bool(customer_id) and version is None and meter in named
             tells = version is not None and meter in telling
             for dimensions in kinds.get(meter, []) if tells else [""]:
-                rule = _rule(version, meter, _decode_dimensions(dimensions) if tells else {})
-                each = _priced(customer_id, definition, version, rule, terms)
+                rule = rule_of(version, meter, _decode_dimensions(dimensions) if tells else {})
+                each = priced_by(customer_id, definition, version, rule, terms)
                 each = replace(each, too_early=too_early)
-                rows_.append(
+                account = each.account
+                table.append(
                     (
-                        number,
-                        meter,
-                        dimensions,
-                        tells,
-                        len(priced),
-                        *each.amount,
-                        *each.list_amount,
-                        *each.shown,
+                        number, meter, dimensions, tells, len(priced), each.taken,
+                        None if account is None else accounts.setdefault(account, len(accounts)),
+                        each.cap, *each.shown,
                     )
-                )
+                )  # fmt: skip
                 priced.append(each)
-    _insert(db, "prices", rows_)
+    _insert(db, "prices", table)
     return priced
 
 
-def _rule(version: PriceList | None, meter: str, dimensions: dict[str, str]) -> PriceRule | None:
-    rules = () if version is None else version.rules
-    return next((r for r in rules if r.meter == meter and matches(r, dimensions)), None)
+def _of_totals(
+    db: duckdb.DuckDBPyConnection, priced: Sequence[PricedBy], number: str
+) -> list[PricedBy]:
+    """Let what a month has used by the end of each version of a list decide on its tier."""
+    found = list(priced)
+    if all(each.taken != "total" for each in found):
+        return found
+    matched = _MATCHED.format(day=DAY).format(number=number)
+    used: dict[tuple[str, str], dict[int, int]] = {}
+    for at, quantity in db.execute(f"{matched} {_TOTALS}").fetchall():
+        of = found[at]
+        assert of.account is not None, "volumes are counted"
+        by_version = used.setdefault(of.account, {})
+        by_version[of.version] = by_version.get(of.version, 0) + int(quantity)
+    for at, of in enumerate(found):
+        if of.taken == "total" and of.account is not None:
+            by_version = used.get(of.account, {})
+            total = sum(q for version, q in by_version.items() if version <= of.version)
+            found[at] = at_total(of, total)
+    return found
 
 
-def _priced(
-    customer_id: str,
-    definition: MeterDefinition,
-    version: PriceList | None,
-    rule: PriceRule | None,
-    terms: Mapping[str, Customer],
-) -> PricedBy:
-    free = PricedBy(
-        customer_id=customer_id,
-        meter=definition,
-        rule=None,
-        too_early=False,
-        price_list=None,
-        discount="",
-        places=0,
-        amount=(0, 1),
-        list_amount=(0, 1),
-        shown=_reduced(10**SHOWN_DECIMALS, definition.base_per_unit),
+def _write_steps(db: duckdb.DuckDBPyConnection, priced: Sequence[PricedBy]) -> None:
+    db.execute(
+        "CREATE OR REPLACE TEMP TABLE steps (priced INTEGER, tier INTEGER, begins HUGEINT, "
+        "ends HUGEINT, amount_by HUGEINT, amount_of HUGEINT, list_by HUGEINT, list_of HUGEINT)"
     )
-    if version is None or rule is None:
-        return free
-    assert rule.price is not None, "checked when it was published"
-    places = decimals(version.currency) + EXTRA_DECIMALS
-    numerator, denominator = fraction(rule.price)
-    numerator, denominator = (
-        numerator * 10**places,
-        denominator * definition.base_per_unit * rule.per,
-    )
-    full = less = _reduced(numerator, denominator)
-    of = [Discount(percent=d.percent, sku=d.sku) for d in terms[customer_id].discounts]
-    if discount := discount_of(rule.sku, of):
-        off, hundred = fraction(text(HUNDRED - Decimal(discount)))
-        less = _reduced(numerator * off, denominator * hundred * 100)
-    return replace(
-        free,
-        rule=rule,
-        price_list=version,
-        discount=discount,
-        places=places,
-        amount=less,
-        list_amount=full,
+    _insert(
+        db,
+        "steps",
+        (
+            (number, step.tier, step.begins, step.ends, *step.amount, *step.list_amount)
+            for number, of in enumerate(priced)
+            for step in of.steps
+        ),
     )
 
 
-def _reduced(numerator: int, denominator: int) -> tuple[int, int]:
-    common = math.gcd(numerator, denominator)
-    return numerator // common, denominator // common
+type _Sum = tuple[str, int, int, int, int, int, int, int, int, str, bool]
 
 
-type _Sum = tuple[str, int, int, int, int, int, int, int, str]
-
-
-def _summed(db: duckdb.DuckDBPyConnection) -> tuple[list[_Sum], str]:
-    """Sum up, in numbers as wide as they must be: DuckDB refuses what would not fit."""
-    for number in ("BIGINT", "HUGEINT"):
-        try:
-            return db.execute(_SUMS.format(day=DAY, number=number)).fetchall(), number
-        except (duckdb.OutOfRangeException, duckdb.ConversionException):
-            continue
-    raise Uncountable("its numbers are larger than a database reckons with")
-
-
-def _gathered(
-    sums: Sequence[_Sum],
-    priced: Sequence[PricedBy],
-    left: frozenset[str],
-    left_out: Collection[str],
-    number: str,
-) -> Tally:
+def _gathered(sums: Sequence[_Sum], priced: Sequence[PricedBy], left_out: Collection[str]) -> Tally:
     unassigned: dict[tuple[str, str], int] = {}
     lines: dict[str, list[Summed]] = {}
     groups: dict[tuple[str, str, str], list[tuple[_Sum, PricedBy, PriceRule]]] = {}
@@ -511,19 +545,19 @@ def _gathered(
             lines.setdefault(of.customer_id, [])
         if not of.customer_id:
             key = found[0], of.meter.key
-            unassigned[key] = unassigned.get(key, 0) + int(found[3])
+            unassigned[key] = unassigned.get(key, 0) + int(found[4])
         elif of.rule is not None:
             line = of.customer_id, found[0], of.rule.sku
             groups.setdefault(line, []).append((found, of, of.rule))
     versions: dict[str, set[int]] = {}
     forms: list[Form] = []
     for at, ((customer_id, project_id, sku), parts) in enumerate(sorted(groups.items())):
-        # Of one resource what is used under an earlier version comes first.
-        parts.sort(key=lambda part: (part[0][8], part[1].version))
+        # Of one resource what is used under an earlier version, in a lower tier, comes first.
+        parts.sort(key=lambda part: (part[0][9], part[1].version, part[0][2]))
         _, first, rule = parts[0]
         versions.setdefault(customer_id, set()).update(of.version for _, of, _ in parts)
-        units = sum(int(found[5]) for found, _, _ in parts)
-        cost = sum(int(found[4]) for found, _, _ in parts)
+        units = sum(int(found[6]) for found, _, _ in parts)
+        cost = sum(int(found[5]) for found, _, _ in parts)
         line_ = Line(
             line=0,
             category="Usage",
@@ -532,22 +566,78 @@ def _gathered(
             description=sku,
             quantity=text(Decimal(f"{units}E-{SHOWN_DECIMALS}")),
             unit=rule.unit,
-            prices=tuple(dict.fromkeys(rule.price or "" for _, _, rule in parts)),
-            amount=text(Decimal(f"{cost}E-{first.places}")),
-            rows=sum(found[2] for found, _, _ in parts),
-            first_ordinal=min(found[6] for found, _, _ in parts),
-            last_ordinal=max(found[7] for found, _, _ in parts),
+            prices=tuple(dict.fromkeys(of.step(found[2]).price for found, of, _ in parts)),
+            # Where a maximum is reached nothing has no decimals, in rows and so in their sum.
+            amount="0"
+            if all(found[10] for found, _, _ in parts)
+            else text(Decimal(f"{cost}E-{first.places}")),
+            rows=sum(found[3] for found, _, _ in parts),
+            first_ordinal=min(found[7] for found, _, _ in parts),
+            last_ordinal=max(found[8] for found, _, _ in parts),
         )
         lines[customer_id].append(Summed(line=line_, at=at))
         forms += (
-            Form(project_id=project_id, number=found[1], priced=of, line=at)
+            Form(
+                project_id=project_id,
+                number=found[1],
+                priced=of,
+                step=of.step(found[2]),
+                line=at,
+            )
             for found, of, _ in parts
         )
     return Tally(
         lines=lines,
         versions=versions,
         unassigned=unassigned,
-        left=left,
+        left=frozenset(),
         forms=tuple(forms),
-        number=number,
+        minimums={},
+        charged="",
+        number="",
     )
+
+
+def _minimums(
+    db: duckdb.DuckDBPyConnection,
+    priced: Sequence[PricedBy],
+    sums: Sequence[_Sum],
+    month: str,
+    left_out: Collection[str],
+    number: str,
+) -> dict[str, list[Row]]:
+    """Return by customer the rows of what a month lacks to a minimum."""
+    wanted = {
+        of.account
+        for of in priced
+        if of.rule is not None and of.rule.minimum is not None and of.customer_id not in left_out
+    }
+    if not wanted:
+        return {}
+    numbered = db.execute("SELECT DISTINCT account, priced FROM prices WHERE account IS NOT NULL")
+    by_account = {a: number for number, at in numbered.fetchall() if (a := priced[at].account)}
+    spent: dict[tuple[str, str], int] = {}
+    for found in sums:
+        if (account := priced[found[1]].account) is not None:
+            spent[account] = spent.get(account, 0) + int(found[5])
+    matched = _MATCHED.format(day=DAY).format(number=number)
+    asked = [by_account[account] for account in wanted if account in by_account]
+    rows: dict[str, list[Row]] = {}
+    for _, used, last, *span in db.execute(f"{matched} {_ACCOUNTS}", [asked]).fetchall():
+        of = priced[last]
+        least = None if of.rule is None else minimum_units(of.rule, of.places)
+        if least is None or of.rule is None or of.price_list is None or not used:
+            continue
+        assert of.account is not None, "minimums are counted"
+        lacking = least - spent.get(of.account, 0)
+        if lacking > 0:
+            usage = Usage(
+                resource_kind="", resource_id="", project_id="", meter=of.meter.key,
+                meter_version=of.meter.version, dimensions={}, value=0, quantity=0,
+                start=0, end=0, first_ordinal=0, last_ordinal=0,
+            )  # fmt: skip
+            amount = Decimal(f"{lacking}E-{of.places}")
+            first, through = span
+            part = minimum_part(usage, of.price_list, of.rule, month, amount, (first, through))
+            rows.setdefault(of.customer_id, []).append(row_of(part, of.meter))
+    return rows

@@ -14,7 +14,7 @@ from projections.ledger import Past, month_rows
 from projections.metering import Interval
 from projections.scratch import forget, scratch_in
 from projections.tally import only, tally
-from schemas.billing import Customer, Discount, Payer, PriceList, PriceRule
+from schemas.billing import Customer, Discount, Payer, PriceList, PriceRule, Tier
 from schemas.errors import Unavailable
 from schemas.metering import BUILT_IN
 from schemas.months import month_bounds
@@ -52,7 +52,15 @@ def priced(*rules, currency="EUR"):
 RULES = (
     PriceRule(sku='s"1', meter="compute.vcpu", unit="Core-Hours", price="0.0127"),
     PriceRule(sku="ß", meter="compute.memory", unit="GiB-Hours", price="7", per=1000),
-    PriceRule(sku="disk", meter="compute.disk", unit="GiB-Hours", price="0.1", included="5"),
+    PriceRule(
+        sku="disk",
+        meter="compute.disk",
+        unit="GiB-Hours",
+        model="graduated",
+        included="5",
+        tiers=(Tier(up_to="700", price="0.1"), Tier(price="0.07")),
+        maximum="55",
+    ),
 )
 
 
