@@ -16,6 +16,8 @@ from projections.invoice import ROUNDING, Document, Line
 from schemas.billing import BillingSettings, Customer, Invoice
 from schemas.units import Micros
 
+PARTY_LINES = 12  # of a name and an address, each on one of its own
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -160,7 +162,11 @@ def as_html(printed: Paper) -> bytes:
 
 
 def _party(name: str, address: str, tax_id: str) -> str:
-    return "\n".join(part for part in (name, address, f"Tax ID {tax_id}" if tax_id else "") if part)
+    lines = [name, *address.splitlines()]
+    if len(lines) > PARTY_LINES:  # no word is lost, but no page is filled with it
+        lines[PARTY_LINES - 1 :] = [", ".join(lines[PARTY_LINES - 1 :])]
+    lines.append(f"Tax ID {tax_id}" if tax_id else "")
+    return "\n".join(line for line in lines if line.strip())
 
 
 def _shown(at: Micros, zone: ZoneInfo) -> str:

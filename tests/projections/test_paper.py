@@ -103,6 +103,8 @@ def test_a_pdf_has_every_script_and_no_markup_of_others(company):
 
 def test_texts_as_long_as_may_be_and_many_lines_have_room(company):
     told = printed(company, FEBRUARY, name="W" * 255, address="\n".join("x" * 2048))
+    assert told.customer.count("\n") < 15
+    assert told.customer.count("x") == 2048
     lines = [replace(told.lines[0], number=n + 1, what=f"sku-{n}") for n in range(1100)]
     long = replace(told, lines=tuple(lines), issuer="N" * 4096, terms="T" * 255)
     text = text_of(as_pdf(long))
