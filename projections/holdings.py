@@ -42,7 +42,8 @@ log = structlog.get_logger(__name__)
 CHECKPOINT = "checkpoint.msgpack"
 ANEW = ".anew-"
 RUN_ROWS = 50_000
-KEEP_EVERY = 20_000  # ordinals between two checkpoints
+KEEP_EVERY = 20_000  # ordinals between two checkpoints, at least
+BYTES_AN_ORDINAL = 100  # that the last one had, at most
 FAN_IN = 8
 DIGEST_BYTES = 32
 MERGED_ROWS_MAX = 1_000_000
@@ -232,6 +233,7 @@ class Holdings:
         self._runs: list[Run] = []
         self._intact: dict[str, tuple[int, int, int]] = {}
         self._kept_at: Ordinal = 0
+        self._kept_bytes = 0
 
     @contextlib.contextmanager
     def look(self) -> Iterator[Held]:
@@ -327,7 +329,7 @@ class Holdings:
     def _is_due(self) -> bool:
         """Return whether so much is new that a checkpoint, which holds all states, is worth it."""
         new = self._position.ordinal - self._kept_at
-        return new >= max(KEEP_EVERY, self._meters.size() + len(self._facts))
+        return new >= max(KEEP_EVERY, self._kept_bytes // BYTES_AN_ORDINAL)
 
     def keep(self) -> None:
         """Write what has ended into a run, and a checkpoint."""
@@ -517,7 +519,7 @@ class Holdings:
             return
         self._position, self._runs = kept.position, kept.runs
         self._meters = Meters((), kept.states)
-        self._kept_at = kept.position.ordinal
+        self._kept_at, self._kept_bytes = kept.position.ordinal, len(data)
         self._facts = [(each.ordinal, each.at, decode_fact(each.body)) for each in kept.facts]
         for _, at, fact in self._facts:
             _define(self._versions, at, fact)
@@ -595,10 +597,12 @@ class Holdings:
         path = self._directory / f".{CHECKPOINT}"
         with path.open("wb") as file:
             data = msgspec.msgpack.encode(kept)
-            file.write(hashlib.sha256(data).digest() + data)
+            file.write(hashlib.sha256(data).digest())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         path.replace(self._directory / CHECKPOINT)
+        self._kept_bytes = len(data)
 
     def _clean(self) -> None:
         """Remove files that no checkpoint names; while somebody reads, they stay."""

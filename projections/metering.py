@@ -175,10 +175,6 @@ class Meters:
                 if held is not None and held.open is not None:
                     yield held.open
 
-    def size(self) -> int:
-        """Return of how many things something is kept."""
-        return len(self._held) * len(self.definitions) + sum(map(len, self._noted))
-
     def ended(self) -> int:
         """Return how many have ended since they were last forgotten."""
         return len(self._closed)
@@ -350,7 +346,8 @@ class _Step:
         held = self._keep(of, fact) if self._tells else of[self._meter]
         if held is None:
             return
-        held.latest = max(held.latest, at)
+        if at > held.latest:  # noqa: PLR1730  # a call for each fact would tell
+            held.latest = at
         before = held.open
         if before is None:
             self._begin(held, ordinal, resource_id)
@@ -363,7 +360,8 @@ class _Step:
         held = self._keep(of, fact) if self._tells else of[self._meter]
         if held is None:
             return
-        held.latest = max(held.latest, at)
+        if at > held.latest:  # noqa: PLR1730  # a call for each fact would tell
+            held.latest = at
         if held.open is not None:
             self._closed.append(replace(held.open, end=held.latest, last_ordinal=ordinal))
             held.open = None
