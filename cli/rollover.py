@@ -196,7 +196,12 @@ async def _seal(config: Config) -> None:
     async with broker(config, store=False) as bus:
         with contextlib.suppress(BusError):  # nobody archives now; enough may be archived
             for question in ("seal", "checkpoint"):
-                await bus.request(bus.subjects.history(question), b"", timeout_s=SEAL_S)
+                await bus.request(
+                    bus.subjects.history(question),
+                    b"",
+                    timeout_s=SEAL_S,
+                    silent_s=config.history_silent_s,
+                )
 
 
 async def _drop(config: Config, number: int) -> None:
