@@ -1,4 +1,4 @@
-"""Seals, merges and copies history, and dies at a given line of it: run by test_kills.
+"""Seals, merges, copies and restores history, and dies at a given line of it: run by test_kills.
 
 First a process does the work and looks, at each line that it comes to, at what lies on the disk.
 For each line at which that is other than at the line before (a kill at all the rest leaves the
@@ -16,6 +16,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import CodeType
@@ -24,12 +25,14 @@ import duckdb  # noqa: F401  # loaded once, before any process forks
 import obstore
 from pyarrow import parquet  # noqa: F401
 
-from projections import copies, history, segment
+from engine.log.checkpoint import Checkpoint, Held
+from projections import copies, history, recovery, segment
 from projections.copies import Copies
 from projections.history import History
+from projections.recovery import restore
 
 assert obstore
-WATCHED = {module.__file__ for module in (history, segment, copies)}
+WATCHED = {module.__file__ for module in (history, segment, copies, recovery)}
 TOOL = 4
 
 
@@ -55,6 +58,29 @@ class Work:
                     pass
             case "copy":
                 Copies(found, f"file://{place}/there").copy()
+            case "restore":
+                self._restore(found, place)
+
+    def _restore(self, found: History, place: Path) -> None:
+        store = Copies(found, f"file://{place}/there")
+        last = max(store.manifests().values(), key=lambda each: each.last)
+        signed = Checkpoint(
+            at=1, cell="c", key="k",
+            hash=last.last_hash, ordinal=last.last, sequence=last.last_seq,
+        )  # fmt: skip
+        with closing(sqlite3.connect(self.base / "n.sqlite")) as db:
+            told = restore(found, store, lambda: Held(checkpoints=(signed,)), lambda: db)
+        assert told.whole, told.why
+
+    def damage(self, place: Path) -> None:
+        """Harm the first file, and lose the second and the last with their manifests."""
+        shutil.copytree(place / "history", place / "there")
+        first, second, *_, last = History(place / "history").segments()
+        path = place / "history" / f"{first.name}.parquet"
+        path.write_bytes(path.read_bytes()[:-1])
+        for lost in (second, last):
+            for end in ("json", "parquet"):
+                (place / "history" / f"{lost.name}.{end}").unlink()
 
     def _seal(self, found: History) -> bool:
         held = found.segments()
@@ -68,6 +94,9 @@ class Work:
     def check_rest(self, place: Path) -> None:
         """Whatever is left holds together, and is what the log is."""
         found = History(place / "history")
+        if self.name == "restore":
+            assert set(found.readable()) <= set(self.commits)
+            return
         held = found.verify()
         read = [commit for each in held for commit in found.commits(each)]
         whole = self.name != "seal"
@@ -81,10 +110,15 @@ class Work:
         """All is done, and nothing else lies there."""
         self.check_rest(place)
         found = History(place / "history")
-        held = found.segments()
+        held = found.verify()
+        assert [commit for each in held for commit in found.commits(each)] == self.commits
         assert held[-1].last_seq == len(self.commits)
         names = {f"{each.name}.{end}" for each in held for end in ("json", "parquet")}
-        assert {path.name for path in (place / "history").iterdir()} == names
+        assert {
+            path.name
+            for path in (place / "history").iterdir()
+            if not path.name.startswith("damaged-")
+        } == names
         if self.name == "merge":
             assert len(held) == 1
         if self.name == "copy":
@@ -171,6 +205,8 @@ def main() -> None:
         (place / "history").mkdir(parents=True)
         if name != "seal":
             shutil.copytree(base / "sealed", place / "history", dirs_exist_ok=True)
+        if name == "restore":
+            work.damage(place)
 
     lay_out()
     if forked(lambda: watched(work, place)):

@@ -35,7 +35,7 @@ def base(tmp_path):
     return tmp_path, story
 
 
-@pytest.mark.parametrize("work", ["seal", "merge", "copy"])
+@pytest.mark.parametrize("work", ["seal", "merge", "copy", "restore"])
 def test_a_kill_at_any_line_leaves_history_whole(base, work):
     """What is left holds together, and the next attempt ends as if nothing had been."""
     place, story = base
