@@ -100,27 +100,31 @@ def _need_sound(rule: s.PriceRule, meters: Mapping[str, MeterDefinition]) -> Non
     _need_measured(rule, meters)
     if rule.model in {"unit", "flat"}:
         if rule.price is None or rule.tiers:
-            raise InvalidInput(f"{rule.sku}: a rule of model {rule.model} has a price and no tiers")
+            raise InvalidInput(
+                f"rule {rule.sku}: one of model {rule.model} has a price and no tiers"
+            )
     elif rule.price is not None or not rule.tiers:
-        raise InvalidInput(f"{rule.sku}: a rule of model {rule.model} has tiers and no price")
+        raise InvalidInput(f"rule {rule.sku}: one of model {rule.model} has tiers and no price")
     _need_rising(rule)
     if rule.included is not None and rule.model not in {"unit", "graduated"}:
-        raise InvalidInput(f"{rule.sku}: nothing is included in a rule of model {rule.model}")
+        raise InvalidInput(f"rule {rule.sku}: nothing is included in one of model {rule.model}")
     if rule.model == "flat" and (rule.minimum, rule.maximum, rule.per) != (None, None, 1):
-        raise InvalidInput(f"{rule.sku}: a flat price has no minimum, no maximum and no per")
+        raise InvalidInput(f"rule {rule.sku}: a flat price has no minimum, no maximum and no per")
     lowest, highest = Decimal(rule.minimum or 0), rule.maximum
     if highest is not None and Decimal(highest) < lowest:
-        raise InvalidInput(f"{rule.sku}: the minimum is above the maximum")
+        raise InvalidInput(f"rule {rule.sku}: the minimum is above the maximum")
     money = [rule.price, rule.minimum, rule.maximum, *(tier.price for tier in rule.tiers)]
     if any(Decimal(price) > PRICE_MAX for price in money if price is not None):
-        raise InvalidInput(f"{rule.sku}: no price is above {PRICE_MAX}")
+        raise InvalidInput(f"rule {rule.sku}: no price is above {PRICE_MAX}")
     if rule.included is not None and Decimal(rule.included) > QUANTITY_MAX:
-        raise InvalidInput(f"{rule.sku}: no quantity is above {QUANTITY_MAX}")
+        raise InvalidInput(f"rule {rule.sku}: no quantity is above {QUANTITY_MAX}")
     for dimension, match in rule.match.items():
         if (match.any_of is None) is (match.all_except is None):
-            raise InvalidInput(f"{rule.sku}: {dimension} matches any_of or all_except, one of them")
+            raise InvalidInput(
+                f"rule {rule.sku}: {dimension} matches any_of or all_except, one of them"
+            )
         if any(OTHER in value for value in match.any_of or match.all_except or ()):
-            raise InvalidInput(f"{rule.sku}: a value of {dimension} has a control character")
+            raise InvalidInput(f"rule {rule.sku}: a value of {dimension} has a control character")
 
 
 def _need_measured(rule: s.PriceRule, meters: Mapping[str, MeterDefinition]) -> None:
@@ -142,11 +146,13 @@ def _need_rising(rule: s.PriceRule) -> None:
     for number, tier in enumerate(rule.tiers, 1):
         last = number == len(rule.tiers)
         if last is not (tier.up_to is None):
-            raise InvalidInput(f"{rule.sku}: the last tier, and no other, goes on without an end")
+            raise InvalidInput(
+                f"rule {rule.sku}: the last tier, and no other, goes on without an end"
+            )
         if tier.up_to is None:
             return
         if not reached < Decimal(tier.up_to) <= QUANTITY_MAX:
-            raise InvalidInput(f"{rule.sku}: tier {number} must end above the one before it")
+            raise InvalidInput(f"rule {rule.sku}: tier {number} must end above the one before it")
         reached = Decimal(tier.up_to)
 
 

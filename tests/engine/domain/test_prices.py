@@ -90,7 +90,7 @@ SMALL, NOT_SMALL = Match(any_of=("small",)), Match(all_except=("small",))
         ),
         ((a_rule(model="flat", minimum="1"),), "a flat price has no minimum"),
         ((a_rule(minimum="2", maximum="1"),), "the minimum is above the maximum"),
-        ((a_rule(price="1000000001"),), "no price is above"),
+        ((a_rule(sku="x", price="1000000001"),), "rule x: no price is above"),
         ((a_rule(included="9" * 17),), "no quantity is above"),
         ((a_rule(match={"flavor": Match()}),), "any_of or all_except"),
         (
