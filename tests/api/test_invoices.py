@@ -162,6 +162,7 @@ def test_an_invoice_is_printed_and_exported(cloud: Cloud, customer: str, tmp_pat
     )
 
     assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]  # it loads nothing
     assert b"VAT 19 %" in page.raw
     assert b">demo<" in page.raw
     assert wrong.status == none.status == 400
