@@ -507,7 +507,7 @@ def require_tags(path: Path) -> None:
             for batch in file.iter_batches(batch_size=FETCH_ROWS, columns=names):
                 columns = (batch.column(name).to_pylist() for name in names)
                 for ordinal, kind, tag, body in zip(*columns, strict=True):
-                    if tag != _tag_of(kind, body):
+                    if not _is_tagged(kind, tag, body):
                         raise HistoryBroken(
                             f"ordinal {ordinal} is not tagged as what it is", ordinal
                         )
@@ -515,17 +515,21 @@ def require_tags(path: Path) -> None:
         raise HistoryBroken(f"{path.name} cannot be read: {error}") from error
 
 
-def _tag_of(kind: str, body: str) -> str | None:
-    """Return what the timeline tags a row as (``timeline``); None if that cannot be told."""
+def _is_tagged(kind: str, tag: str, body: str) -> bool:
+    """Return whether a row is tagged as the timeline does, or ever did.
+
+    What an edge refused has the name of what was wished for, if that is known.
+    """
     try:
         if kind == "fact":
-            return _decode_fact(body).type
+            return tag == _decode_fact(body).type
         asked = _decode_asking(body).request.action
-        if asked.type != RefuseRequest.__name__:
-            return asked.type
-        return msgspec.json.decode(asked.action, type=str) or asked.type
+        if tag == asked.type:
+            return True
+        wished = asked.type == RefuseRequest.__name__
+        return wished and tag == msgspec.json.decode(asked.action, type=str)
     except (msgspec.MsgspecError, TypeError):
-        return None
+        return False
 
 
 def _need_columns(file: Any, path: Path, names: Iterable[str]) -> None:

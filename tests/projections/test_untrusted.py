@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from projections.archive import Window
 from projections.history import History
-from projections.segment import HistoryBroken
+from projections.segment import HistoryBroken, require_tags
 from tests.engine.history import everything
 from tests.projections.story import Story, a_small_story
 from tests.projections.test_history import Sealed
@@ -73,6 +73,14 @@ def test_nothing_there_is_is_taken_for_changed(tmp_path):
     sealed.seal()
 
     assert sealed.archive.verify().intact
+    for segment in sealed.history.segments():
+        path = sealed.history.path(segment)
+        table = parquet.read_table(path)
+        refused = pc.match_substring(table["body"], '"type":"RefuseRequest"')
+        names = pc.if_else(refused, "RefuseRequest", table["tag"])
+        at = table.schema.get_field_index("tag")
+        parquet.write_table(table.set_column(at, "tag", names), path)
+        require_tags(path)  # as it was tagged once
 
 
 @pytest.mark.parametrize("name", CHANGES)
