@@ -79,13 +79,17 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class HeldState(Struct, array_like=True, gc=False):
-    """What is known of a resource: whose, how much, and the latest time seen of it."""
+    """What is known of a resource: whose, how much, and the latest time seen of it.
+
+    ``told`` says that any of it may be other than what is open has.
+    """
 
     dimensions: Dimensions
     project_id: str = ""
     value: int = 0
     latest: Micros = 0
     open: Interval | None = None
+    told: bool = False
 
 
 class MeterState(Struct):
@@ -297,6 +301,18 @@ class _Step:
         self._meter = meter
         self._definition = definition
         self._keeps_zero = definition.keeps_zero
+        self._empty = Interval(
+            resource_kind=definition.resource_kind,
+            resource_id="",
+            project_id="",
+            meter=definition.key,
+            meter_version=definition.version,
+            value=0,
+            start=0,
+            end=None,
+            first_ordinal=0,
+            last_ordinal=None,
+        )
         self._noted = noted
         self._closed = closed
         self._project = reader(of, rule.project) if rule.project else None
@@ -348,11 +364,10 @@ class _Step:
             return
         if at > held.latest:  # noqa: PLR1730  # a call for each fact would tell
             held.latest = at
-        before = held.open
-        if before is None:
+        if held.open is None:
             self._begin(held, ordinal, resource_id)
-        else:
-            self._cut(held, before, ordinal, at)
+        elif held.told:
+            self._cut(held, held.open, ordinal, at)
 
     def _close(
         self, of: Places, _resource_id: str, ordinal: Ordinal, at: Micros, fact: Any
@@ -381,6 +396,7 @@ class _Step:
                 return None
             held = HeldState(dimensions=self._blank, value=self._at_first)
             of[self._meter] = held
+        held.told = True
         if self._project is not None:
             held.project_id = self._project(fact) or ""
         if self._sources:
@@ -399,19 +415,15 @@ class _Step:
 
     def _begin(self, held: HeldState, ordinal: Ordinal, resource_id: str) -> None:
         if held.project_id and (held.value or self._keeps_zero):
-            definition = self._definition
-            held.open = Interval(
-                resource_kind=definition.resource_kind,
+            held.told = False
+            held.open = replace(
+                self._empty,
                 resource_id=resource_id,
                 project_id=held.project_id,
-                meter=definition.key,
-                meter_version=definition.version,
                 dimensions=held.dimensions,
                 value=held.value,
                 start=held.latest,
-                end=None,
                 first_ordinal=ordinal,
-                last_ordinal=None,
             )
 
     def _cut(self, held: HeldState, before: Interval, ordinal: Ordinal, at: Micros) -> None:

@@ -415,10 +415,11 @@ def _read_facts(path: Path, tags: Sequence[str], columns: Sequence[str]) -> Iter
         with parquet.ParquetFile(path) as file:
             _need_columns(file, path, ("tag", *columns))
             for group in range(file.num_row_groups):
-                found = pc.is_in(file.read_row_group(group, ["tag"])["tag"], wanted)
+                of = file.read_row_group(group, ["tag"], use_threads=False)
+                found = pc.is_in(of["tag"], wanted)
                 if not pc.any(found).as_py():
                     continue
-                table = file.read_row_group(group, list(columns)).filter(found)
+                table = file.read_row_group(group, list(columns), use_threads=False).filter(found)
                 last = _risen(table["ordinal"].combine_chunks(), last)
                 yield table
     except (ArrowException, OSError) as error:
