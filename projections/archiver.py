@@ -232,16 +232,21 @@ class Archiver:
         subscription = await self._bus.subscribe(
             self._bus.subjects.history("*"), self._hear, concurrency=QUESTIONS_MAX
         )
+        copying: asyncio.Task[None] | None = None
         try:
             await self._guarded("not_compared", self._compare())
             while True:
                 await self._guarded("not_sealed", self.seal_due(_now()))
                 await self._guarded("not_signed", self.sign_due(_now()))
                 await self._guarded("not_merged", self.merge_due())
-                await self._guarded("not_copied", self.copy_due())
+                if copying is None or copying.done():  # a slow store holds up nothing else
+                    copying = asyncio.create_task(self._guarded("not_copied", self.copy_due()))
                 await self._guarded("not_held", asyncio.to_thread(self._archive.holdings.keep_up))
                 await asyncio.sleep(min(CHECK_S_MAX, max(1.0, self._segment_age_s / 10)))
         finally:
+            if copying is not None:
+                copying.cancel()
+                await asyncio.gather(copying, return_exceptions=True)
             await subscription.stop()
 
     async def readings(self) -> list[Reading]:

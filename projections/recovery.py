@@ -20,8 +20,10 @@ from projections.copies import Copies, CopiesAnswer
 from projections.history import FETCHING, History
 from projections.reader import Reader
 from projections.segment import HistoryBroken, Segment
-from schemas.errors import InvalidInput
+from schemas.errors import InvalidInput, Unavailable
 from schemas.units import Ordinal
+
+LOOK_S = 15.0  # how long who asks what lies there is kept waiting
 
 
 class RecoveryAnswer(Struct, frozen=True, kw_only=True):
@@ -205,15 +207,24 @@ def questions(
     history: History, copies: Copies | None, held: Callable[[], Held], reader: Reader
 ) -> Mapping[str, Callable[[bytes], Awaitable[CopiesAnswer | RecoveryAnswer]]]:
     """Return what the archiver answers about copies; ``held`` are the checkpoints it keeps."""
+    looking: asyncio.Future[CopiesAnswer] | None = None
 
     async def look(_payload: bytes) -> CopiesAnswer:
+        # A store that does not answer holds up one thread, however many ask, and no question.
+        nonlocal looking
         if copies is None:
             return CopiesAnswer(store="")
-        return await asyncio.to_thread(copies.look)
+        if looking is None or looking.done():
+            looking = asyncio.ensure_future(asyncio.to_thread(copies.look))
+        await asyncio.wait({looking}, timeout=LOOK_S)
+        if not looking.done():
+            raise Unavailable(f"{copies.url} does not answer")
+        return looking.result()
 
-    async def copy(payload: bytes) -> CopiesAnswer:
-        await asyncio.to_thread(_required(copies).copy)
-        return await look(payload)
+    async def copy(_payload: bytes) -> CopiesAnswer:
+        store = _required(copies)
+        await asyncio.to_thread(store.copy)
+        return await asyncio.to_thread(store.look)
 
     async def back(_payload: bytes) -> RecoveryAnswer:
         return await asyncio.to_thread(restore, history, _required(copies), held, reader.db)

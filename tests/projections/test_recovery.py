@@ -1,5 +1,6 @@
 """History put back from a second place that may be anybody's: only what is proven counts."""
 
+import asyncio
 import hashlib
 
 import msgspec
@@ -12,7 +13,7 @@ from pyarrow import parquet
 from engine.log.checkpoint import Checkpoint, Held
 from projections.copies import Copies
 from projections.history import History
-from projections.recovery import restore
+from projections.recovery import questions, restore
 from projections.segment import HistoryBroken
 from schemas.errors import Unavailable
 from schemas.units import DAY
@@ -280,3 +281,35 @@ def test_a_full_disk_is_told(world, monkeypatch):
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(Unavailable, match="No space left"):
         world.restore()
+
+
+async def test_a_store_that_never_answers_holds_up_nobody(world, monkeypatch):
+    """Somebody takes connections and says nothing: whoever asks is told, and asks in one thread."""
+    connected, over = 0, asyncio.Event()
+
+    async def silent(_reader, writer):
+        nonlocal connected
+        connected += 1
+        await over.wait()
+        writer.close()
+
+    monkeypatch.setattr("projections.recovery.LOOK_S", 0.2)
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    told = {
+        "aws_access_key_id": "key", "aws_secret_access_key": "hidden", "aws_region": "us-east-1",
+        "aws_endpoint": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+    }  # fmt: skip
+    copies = Copies(world.history, "s3://bucket/x", told)
+    look = questions(world.history, copies, Held, world.sealed.reader)["copies"]
+
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="does not answer"):
+            await look(b"")
+    assert connected == 1
+
+    over.set()
+    monkeypatch.setattr("projections.recovery.LOOK_S", None)  # until it is over
+    with pytest.raises(Unavailable, match="s3://bucket/x: ") as ended:
+        await look(b"")
+    assert "hidden" not in ended.value.reason
+    server.close()
