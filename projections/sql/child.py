@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from projections.columns import quoted, rows_of
+from projections.spreadsheet import FORMULA
 from projections.sql.question import ANSWER, MOVED, Column, Question, Told, given_file
 from projections.sql.statement import Asked, bare, check, first_line
 from projections.sql.views import EVENTS, SHOWN, VIEWS, Given
@@ -40,6 +41,8 @@ WRITERS = {
     "csv": "FORMAT csv, HEADER true",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
+
+_FORMULA = ", ".join(f"chr({ord(character)})" for character in sorted(FORMULA))
 
 _TAIL = (
     "CREATE TEMP TABLE tail (ordinal BIGINT, ts BIGINT, kind VARCHAR, tag VARCHAR, "
@@ -276,7 +279,10 @@ def _write_arrow(db: "duckdb.DuckDBPyConnection", select: str, path: Path) -> in
 
 
 def _written(column: Column, form: str) -> str:
-    """Return how a column is written: in JSON exact numbers are text, times as everywhere."""
+    """Return how a column is written: in JSON exact numbers are text, times as everywhere.
+
+    In CSV no text is one that a spreadsheet takes for a formula: see ``spreadsheet``.
+    """
     name = '"' + column.name.replace('"', '""') + '"'
     if form == "json":
         if column.type.startswith("DECIMAL") or column.type in {"HUGEINT", "UHUGEINT"}:
@@ -285,6 +291,9 @@ def _written(column: Column, form: str) -> str:
             return f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {name}"
         if column.type in {"DOUBLE", "FLOAT"}:  # JSON has no infinity, and nothing but numbers
             return f"CASE WHEN isfinite({name}) THEN {name} END AS {name}"
+    if form == "csv" and column.type == "VARCHAR":
+        shown = f"CASE WHEN left({name}, 1) IN ({_FORMULA}) THEN chr(39) || {name} ELSE {name} END"
+        return f"{shown} AS {name}"
     return name
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import io
 import itertools
 import json
 import re
@@ -313,6 +314,21 @@ def test_what_is_no_number_is_null_in_json(world):
 
     (row,) = json.loads(data, parse_constant=refuse)
     assert list(row.values()) == [None, None, 0.5, None]
+
+
+def test_no_text_in_csv_is_a_formula(world):
+    sql = (
+        "SELECT unnest(['=1+1', '-x', '@SUM(A1)', chr(9) || '=1', 'plain', '', NULL]) AS \"a b\", "
+        "-1.5::DECIMAL(4, 1) AS n, ['=x'] AS l"
+    )
+    _, data = world.found(sql, form="csv")
+    rows = list(csv.reader(io.StringIO(data.decode())))
+
+    assert rows[0] == ["a b", "n", "l"]
+    assert [row[0] for row in rows[1:]] == ["'=1+1", "'-x", "'@SUM(A1)", "'\t=1", "plain", "", ""]
+    assert {row[1] for row in rows[1:]} == {"-1.5"}
+    for form in ("json", "parquet"):
+        assert b"'=1+1" not in world.found(sql, form=form)[1]
 
 
 def test_answers_are_files_of_the_format_asked_for(world, tmp_path):
