@@ -193,7 +193,7 @@ def _history(names: Subjects) -> dict[str, Any]:
     told = [names.projected("*"), names.proven("*")]
     # Before these answers come signs of life, each of which keeps the way back open.
     long = [names.history("*"), names.moment("*")]
-    answers = [*long, names.metrics("*")]
+    answers = [names.history("*"), names.metrics("*"), names.moment("*")]
     history = _user(
         "history",
         [*told, *asks, *reads, *(_mapped(call) for call in calls), *_answers()],
