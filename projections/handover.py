@@ -21,6 +21,7 @@ from schemas.errors import NotFound, Unavailable
 PIECE_BYTES = 384 * 1024  # half a message of the bus, once it is text
 KEPT_MAX = 8
 IDLE_S = 300.0
+IDLE_IF_FULL_S = 60.0
 
 
 class OfPiece(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,10 +111,11 @@ class Handover:
                 self._kept.popitem()[1][0].close()
 
     def _make_room(self) -> None:
-        """Let go of files that nobody asks for; refuse another if there are too many."""
+        """Let go of files that nobody asks for, sooner if there are many; or refuse another."""
         now = self._clock()
+        # Asked for last, put in last: the first is the one that has waited longest.
         for name, (file, used) in list(self._kept.items()):
-            if now - used > IDLE_S:
+            if now - used > (IDLE_S if len(self._kept) < KEPT_MAX else IDLE_IF_FULL_S):
                 del self._kept[name]
                 file.close()
         if len(self._kept) >= KEPT_MAX:

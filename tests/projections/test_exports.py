@@ -7,7 +7,14 @@ import pytest
 from projections import exports
 from projections.answers import Position
 from projections.exports import Exports, OfExport
-from projections.handover import IDLE_S, KEPT_MAX, PIECE_BYTES, Handover, OfPiece
+from projections.handover import (
+    IDLE_IF_FULL_S,
+    IDLE_S,
+    KEPT_MAX,
+    PIECE_BYTES,
+    Handover,
+    OfPiece,
+)
 from projections.models import decode_stored, last_ordinal
 from projections.timemachine.moments import Moment
 from schemas.billing import UpdateCustomer, VoidInvoice
@@ -85,9 +92,17 @@ def test_files_that_nobody_asks_for_go_and_are_few(tmp_path):
     names = [kept(b"x" * (PIECE_BYTES + 1)) for _ in range(KEPT_MAX)]
     with pytest.raises(Unavailable, match="ask again later"), handover.writing():
         pass
-    now[0] = IDLE_S - 1
+    now[0] = IDLE_IF_FULL_S - 1
     assert handover.piece(OfPiece(file=names[0], offset=0)).content == b"x" * PIECE_BYTES
-    now[0] = IDLE_S + 1
+    now[0] = IDLE_IF_FULL_S + 1
+    later = kept(b"x")  # there is room for it: one that nobody asks for goes
+    with pytest.raises(NotFound):
+        handover.piece(OfPiece(file=names[1], offset=0))
+    assert handover.piece(OfPiece(file=names[2], offset=0)).content == b"x" * PIECE_BYTES
+    assert handover.piece(OfPiece(file=later, offset=0)).content == b"x"
+    now[0] = IDLE_S + IDLE_IF_FULL_S - 2
+    assert handover.piece(OfPiece(file=names[0], offset=0)).content == b"x" * PIECE_BYTES
+    now[0] += IDLE_S - 1
 
     kept(b"")
     assert handover.piece(OfPiece(file=names[0], offset=PIECE_BYTES)).content == b"x"
