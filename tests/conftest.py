@@ -32,6 +32,12 @@ structlog.configure(
 _cells = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the files that have slow tests first, so that none of them is left for the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 class Nats:
     """A cell on the session's broker. Everything here is done as the administrator.
 
