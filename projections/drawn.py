@@ -31,14 +31,19 @@ _OWN = (
     "amount", "base_quantity", "dimensions", "end", "first_ordinal", "last_ordinal", "list_amount",
     "quantity", "resource_id", "resource_kind", "start",
 )  # fmt: skip
-_DRAW = """
-CREATE TABLE drawn AS {charged}
-SELECT forms.line, forms.form, resource_kind, resource_id, dimensions, piece_start, piece_end,
-    quantity, cost, list_cost, units, first_ordinal, last_ordinal, forms.places, forms.unit, bare
+# Sorted in a step of its own: all at once takes more memory than there may be.
+_GATHER = """
+CREATE OR REPLACE TABLE gathered AS {charged}
+SELECT forms.line, forms.form, forms.tier, forms.version, resource_kind, resource_id, dimensions,
+    piece_start, piece_end, quantity, cost, list_cost, units, first_ordinal, last_ordinal,
+    forms.places, forms.unit, bare
 FROM charged JOIN forms ON forms.project_id = charged.project_id
     AND forms.priced = charged.priced AND forms.tier = charged.tier
-ORDER BY forms.line, resource_kind, resource_id, piece_start, piece_end, forms.tier,
-    forms.version, first_ordinal, last_ordinal, replace(dimensions, '"', chr(1)), quantity::VARCHAR
+"""
+_SORT = """
+CREATE TABLE drawn AS SELECT * EXCLUDE (tier, version) FROM gathered
+ORDER BY line, resource_kind, resource_id, piece_start, piece_end, tier, version, first_ordinal,
+    last_ordinal, replace(dimensions, '"', chr(1)), quantity::VARCHAR
 """
 _MONEY = "({0} // unit)::VARCHAR || '.' || lpad(({0} % unit)::VARCHAR, places, '0')"
 _UNIT = 10**SHOWN_DECIMALS
@@ -120,14 +125,16 @@ class Drawn:
                     of.places, 10**of.places,
                 )  # fmt: skip
         try:
-            self._fill(self._tally.number)
+            self._gather(self._tally.number)
         except (duckdb.OutOfRangeException, duckdb.ConversionException):
             # What a discount is taken off is larger than what was summed up.
-            self._fill("HUGEINT")
+            self._gather("HUGEINT")
+        db.execute(_SORT)
+        db.execute("DROP TABLE gathered")
 
-    def _fill(self, number: str) -> None:
+    def _gather(self, number: str) -> None:
         charged = self._tally.charged.format(number=number)
-        self._db.execute(_DRAW.replace("{charged}", charged))
+        self._db.execute(_GATHER.replace("{charged}", charged))
 
 
 def _frames(forms: Sequence[Form]) -> "list[pa.Array]":
