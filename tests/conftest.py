@@ -1,6 +1,7 @@
 """What all tests share: a real broker for the session, and a cell of its own for each test."""
 
 import contextlib
+import gc
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin the files that have slow tests first, so that none of them is left for the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_open() -> Iterator[None]:
+    """Let what a file of tests leaves open be told there, and not wherever memory is tidied."""
+    yield
+    gc.collect()
 
 
 class Nats:
