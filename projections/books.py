@@ -277,7 +277,7 @@ class Books:
         count = sum(each.line.rows for lines in found.lines.values() for each in lines)
         if self._anew and count <= BY_PRICING_ROWS:
             return by_pricing(past), None
-        drawn = Drawn(scratch.db, found, scratch.directory)
+        drawn = Drawn(scratch.db, found)
         rows = with_rows(by_pricing(only(held, past, found.left)), found.minimums)
         return rows, _Summed(found, drawn)
 

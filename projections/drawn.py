@@ -7,13 +7,11 @@ However many rows a month has, those in memory are one batch. Invariant: the byt
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import msgspec
 
-from projections.columns import quoted
 from projections.ledger import Row, row_of
 from projections.metering import Usage
 from projections.pricing import Part
@@ -68,11 +66,10 @@ _decode_lines = msgspec.json.Decoder(Row).decode_lines
 class Drawn:
     """The rows of one tally, drawn up once they are asked for. Lines count as in its forms."""
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, found: Tally, directory: Path) -> None:
-        """``db`` is the tally's, ``directory`` where it may put what does not fit into memory."""
+    def __init__(self, db: duckdb.DuckDBPyConnection, found: Tally) -> None:
+        """``db`` is the tally's; what does not fit into memory it puts beside its file."""
         self._db = db
         self._tally = found
-        self._directory = directory
         self._frames: list[pa.Array] | None = None
 
     def texts(self, first: int, last: int) -> Iterator[memoryview]:
@@ -112,7 +109,6 @@ class Drawn:
     def _draw(self) -> None:
         db = self._db
         db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-        db.execute(f"SET temp_directory = '{quoted(self._directory / 'spilled')}'")
         db.execute(
             "CREATE TEMP TABLE forms (project_id VARCHAR, priced INTEGER, tier INTEGER, "
             "form INTEGER, line INTEGER, version INTEGER, places INTEGER, unit BIGINT)"

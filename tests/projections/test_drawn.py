@@ -103,7 +103,7 @@ def of_rows(past):
 def of_database(past, held, scratch):
     found = tally(scratch.db, held, past, MONTH)
     left = month_rows(only(held, past, found.left), MONTH).rows.get("acme", ())
-    drawn = Drawn(scratch.db, found, scratch.directory)
+    drawn = Drawn(scratch.db, found)
     return draw_up(
         TERMS, MONTH, past.ordinal, left, (), (), found.lines["acme"], found.versions["acme"], drawn
     )
@@ -123,6 +123,16 @@ def test_many_rows_of_whatever_name_have_the_bytes_of_the_ledger():
         assert all(here == there for here, there in both)
         last = wanted.document.lines[-1].line
         assert list(found.numbered(last)) == list(wanted.numbered(last))
+
+
+def test_a_month_that_did_not_fit_while_it_was_summed_up_is_drawn_up():
+    held = holding(20_000)
+    past = past_of(held, priced(*RULES))
+    with scratch_in(None) as scratch:
+        scratch.db.execute("SET memory_limit = '28MiB'")
+        found = of_database(past, held, scratch)
+        assert list(scratch.directory.glob("*.tmp")), "it has spilled"
+        assert found.digest() == of_rows(past).digest()
 
 
 def test_two_readers_do_not_disturb_each_other():

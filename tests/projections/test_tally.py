@@ -179,7 +179,7 @@ def test_a_month_summed_up_is_that_of_its_rows(seed):
         except Uncountable:
             assert rows.unrated
             return
-        drawn_from = Drawn(scratch.db, found, scratch.directory)
+        drawn_from = Drawn(scratch.db, found)
         left = month_rows(only(held, past, found.left), MONTH, until=until)
         assert left.unrated.keys() == rows.unrated.keys()
         assert rows.rows.keys() == left.rows.keys() | found.lines.keys()
