@@ -73,6 +73,7 @@ ACTIONS = {
     "Upload": "update/upload",
     "Use": "authenticate/use",
     "Void": "undeploy/void",
+    "Withdraw": "undeploy/withdraw",
 }
 METHODS = {
     "GET": "read",
