@@ -41,7 +41,14 @@ from projections.metering import Usage
 from projections.scratch import Scratch, room, scratch_in
 from projections.tally import Tally, Uncountable, only, simple_meters, tally
 from projections.whatif import Forecast, WhatIf, forecast, what_if
-from schemas.billing import BillingFact, ClosedInvoice, Closing, PeriodClosed, PublishPriceList
+from schemas.billing import (
+    BillingFact,
+    ClosedInvoice,
+    Closing,
+    Payer,
+    PeriodClosed,
+    PublishPriceList,
+)
 from schemas.envelope import members
 from schemas.errors import InvalidInput, NotFound
 from schemas.metering import BUILT_IN, MeterDefined, MeterDeleted
@@ -266,9 +273,10 @@ class Books:
         by_pricing = functools.partial(
             month_rows, month=month, until=until, prices=prices, left_out=left_out
         )
-        held, scratch = self._held().then(past.ordinal), self._scratch()
+        held = self._held().then(past.ordinal)
         try:
             with room("what a month comes to"):
+                scratch = self._scratch()
                 found = tally(
                     scratch.db, held, past, month, until, prices=prices, left_out=left_out
                 )
@@ -327,7 +335,9 @@ class Books:
         disputes = list(past.state.corrections.values())
         settled_before = len(before.state.corrections)
         if len(disputes) > settled_before:
-            about = {c.invoice_id: self.invoice(c.invoice_id) for c in disputes}
+            # Earlier ones about the same lines count, others do not: each is a month to derive.
+            wanted = {each.invoice_id for each in disputes[settled_before:]}
+            about = {invoice_id: self.invoice(invoice_id) for invoice_id in sorted(wanted)}
             settlements, without = settled(disputes, about, settled_before)
             for customer_id, more in settlements.items():
                 rows.setdefault(customer_id, []).extend(more)
@@ -341,7 +351,7 @@ class Books:
         """
         rows = sum(invoice.rows for invoice in now.closings[month].invoices)
         by_pricing = self._anew and rows <= BY_PRICING_ROWS
-        if by_pricing or before.state.payers != now.state.payers:
+        if by_pricing or _paid_for(before, month) != _paid_for(now, month):
             return before, now
         held, earlier = self._held().then(now.ordinal), self._held().then(before.ordinal)
         if held.versions != earlier.versions:
@@ -410,6 +420,16 @@ def _past(reading: Reading, held: Callable[[], Held], through: Ordinal) -> Past:
         state=cell.state,
         closings=closings,
     )
+
+
+def _paid_for(past: Past, month: str) -> dict[str, tuple[Payer, ...]]:
+    """Return who paid for which project by the end of a month, and since when."""
+    _, end = month_bounds(month)
+    found = {
+        project_id: tuple(payer for payer in of if payer.since < end)
+        for project_id, of in past.state.payers.items()
+    }
+    return {project_id: of for project_id, of in found.items() if of}
 
 
 def _by_meter(used: Iterable[Usage]) -> dict[tuple[str, str], int]:

@@ -39,7 +39,7 @@ FROM charged JOIN forms ON forms.project_id = charged.project_id
     AND forms.priced = charged.priced AND forms.tier = charged.tier
 """
 _SORT = """
-CREATE TABLE drawn AS SELECT * EXCLUDE (tier, version) FROM gathered
+CREATE OR REPLACE TABLE drawn AS SELECT * EXCLUDE (tier, version) FROM gathered
 ORDER BY line, resource_kind, resource_id, piece_start, piece_end, tier, version, first_ordinal,
     last_ordinal, replace(dimensions, '"', chr(1)), quantity::VARCHAR
 """
@@ -110,7 +110,7 @@ class Drawn:
         db = self._db
         db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         db.execute(
-            "CREATE TEMP TABLE forms (project_id VARCHAR, priced INTEGER, tier INTEGER, "
+            "CREATE OR REPLACE TEMP TABLE forms (project_id VARCHAR, priced INTEGER, tier INTEGER, "
             "form INTEGER, line INTEGER, version INTEGER, places INTEGER, unit BIGINT)"
         )
         with db.appender("forms") as appender:

@@ -137,17 +137,19 @@ def at_total(priced: PricedBy, total: int) -> PricedBy:
     return replace(priced, steps=(replace(step, begins=0, ends=ENDLESS),))
 
 
-def reckoned_alike(versions: Sequence[PriceList]) -> bool:
-    """Return whether what one version of a list counts goes on in the next as DuckDB has it.
+def counted_otherwise(versions: Sequence[PriceList]) -> frozenset[str]:
+    """Return the meters of skus of which one version of a list counts otherwise than another.
 
-    That is so if rules of a sku have one model and one maximum, in all versions.
+    What was used under one goes on in the next, as DuckDB has it, only if both have one model and
+    one maximum.
     """
     kinds: dict[str, tuple[str, str | None]] = {}
+    found: set[str] = set()
     for rule in (rule for version in versions for rule in version.rules):
         kind = rule.model, rule.maximum
         if kinds.setdefault(rule.sku, kind) != kind:
-            return False
-    return True
+            found.add(rule.meter)
+    return frozenset(found)
 
 
 def minimum_units(rule: PriceRule, places: int) -> int | None:

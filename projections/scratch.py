@@ -1,6 +1,6 @@
 """Room on disk for what is worked out and thrown away: a database in a directory of its own.
 
-What a kill leaves there goes when the next process begins.
+What a kill leaves there goes when the next process begins, unless it is where the system has it.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 from msgspec import Struct
 
 from projections.segment import database
@@ -17,6 +18,9 @@ from schemas.errors import Unavailable
 
 if TYPE_CHECKING:
     import duckdb
+
+
+log = structlog.get_logger(__name__)
 
 
 class Scratch(Struct, frozen=True):
@@ -49,12 +53,22 @@ def room(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except (
+        duckdb.IOException,
+        duckdb.OutOfMemoryException,
+        duckdb.TransactionException,  # what could not be written when it was committed
+        duckdb.FatalException,
+        OSError,
+    ) as error:
         reason = str(error).partition("\n")[0]
         raise Unavailable(f"{what} cannot be worked out on this disk: {reason}") from error
 
 
 def forget(directory: Path) -> None:
-    """Remove what others have left, who are no more."""
-    if directory.exists():
+    """Remove what others have left, who are no more; what cannot be removed is told of."""
+    try:
         shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("scratch_not_removed", directory=str(directory), error=str(error))

@@ -10,6 +10,7 @@ guessed. The rows behind the lines are ``drawn``'s, from the tables that are lef
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
@@ -27,9 +28,9 @@ from projections.price_table import (
     PricedBy,
     Step,
     at_total,
+    counted_otherwise,
     minimum_units,
     priced_by,
-    reckoned_alike,
     rule_of,
 )
 from projections.pricing import counts, minimum_part, text
@@ -39,6 +40,7 @@ from schemas.metering import ADDITIVE, MeterDefinition
 from schemas.months import month_bounds
 from schemas.units import DAY, Micros
 
+NUMBER_MAX = 2**126  # with room for twice a rest
 _decode_dimensions = msgspec.json.Decoder(dict[str, str]).decode
 _encode_dimensions = msgspec.json.Encoder().encode
 
@@ -91,7 +93,7 @@ WITH known AS (
     FROM {held}
     WHERE start_at <= {end} AND first_ordinal <= {through}
         AND (end_at IS NULL OR end_at >= {start} OR last_ordinal > {through})
-        AND meter IN (SELECT meter FROM meters)
+        AND (meter, meter_version) IN (SELECT meter, version FROM meters)
 ), bounded AS (
     SELECT * EXCLUDE (start_at, last_ordinal), start_at,
         greatest(start_at, {start}) AS first,
@@ -129,7 +131,8 @@ WITH pieces AS (
         AND prices.dimensions = CASE WHEN tells THEN measured.dimensions ELSE '' END
 )
 """
-# The order in which a month uses up what is counted: that of ``pricing``.
+# The order in which a month uses up what is counted: that of ``pricing``. There are no ties: meters
+# that could have any are left to it.
 _WHEN = "piece_start, piece_end, first_ordinal, project_id, resource_id, meter"
 _WHOLE = """
 SELECT * EXCLUDE (begins, ends), quantity AS times
@@ -145,7 +148,7 @@ FROM (
     ), 0) AS reached
     FROM matched WHERE taken = 'sliced'
 ) JOIN steps USING (priced)
-WHERE reached < ends AND CASE WHEN quantity = 0 THEN reached >= begins
+WHERE begins < ends AND reached < ends AND CASE WHEN quantity = 0 THEN reached >= begins
     ELSE reached + quantity > begins END
 """  # noqa: S608  # our own words
 _ONCE = f"""
@@ -205,6 +208,14 @@ SELECT project_id, priced, tier, count(*), sum(quantity), sum(cost), sum(units),
     min(first_ordinal), max(last_ordinal), min(resource_id), bool_and(bare)
 FROM charged GROUP BY ALL
 """
+# Which combinations of dimensions somebody pays for.
+_KINDS = """
+SELECT DISTINCT coalesce(payer, 0), meter, dimensions
+FROM used LEFT JOIN stretches
+    ON stretches.project_id = used.project_id AND stretches.day = used.day
+    AND first < until AND (last > since OR (first = last AND first >= since))
+WHERE meter IN (SELECT unnest(?))
+"""
 _TOTALS = "SELECT priced, sum(quantity) FROM matched WHERE taken = 'total' GROUP BY ALL"
 # Of accounts, what was used, by what it was priced last, and which facts it follows from.
 _ACCOUNTS = f"""
@@ -250,15 +261,19 @@ def tally(
         else tuple(prices(each))
         for customer_id, each in terms.items()
     }
-    _need_own_skus(lists.values())
-    reckoned = _reckoned(held, lists.values())
+    in_force = [_in_force(versions, start, end) for versions in lists.values()]
+    _need_own_skus(in_force)
+    reckoned = _reckoned(held, in_force)
+    if not reckoned:
+        raise Uncountable("there is no meter that it can be reckoned of")
     left = frozenset(
         key for key, each in held.definitions.items() if each.aggregation in ADDITIVE
     ) - frozenset(reckoned)
     payers: list[tuple[str, PriceList | None]] = [("", None)]
     stretches = list(_stretches(past, lists, start, end, payers))
-    db.execute("CREATE TEMP TABLE meters (meter VARCHAR)")
-    db.execute("INSERT INTO meters SELECT unnest(?)", [sorted(reckoned)])
+    # Intervals of versions that were not known yet lie there too.
+    db.execute("CREATE TEMP TABLE meters (meter VARCHAR, version INTEGER)")
+    _insert(db, "meters", ((key, each.version) for key, each in sorted(reckoned.items())))
     db.execute(
         _USED.format(start=start, end=end, day=DAY, through=held.as_of, held=_source(db, held))
     )
@@ -296,7 +311,10 @@ def _tally(
 def simple_meters(held: Held, past: Past, month: str) -> frozenset[str]:
     """Return the meters whose rows owe nothing to what else the month has used."""
     lists = [
-        past.state.price_lists[terms_of(past, customer_id, month).price_list]
+        _in_force(
+            past.state.price_lists[terms_of(past, customer_id, month).price_list],
+            *month_bounds(month),
+        )
         for customer_id in past.state.customers
     ]
     counted = {
@@ -318,15 +336,19 @@ def only(held: Held, past: Past, meters: Iterable[str]) -> Past:
     return replace(past, intervals=intervals)
 
 
-def _reckoned(held: Held, lists: Iterable[Sequence[PriceList]]) -> dict[str, MeterDefinition]:
-    """Return the meters that never changed, and whose rules go on alike in all versions."""
-    others = {
-        rule.meter
-        for versions in lists
-        if not reckoned_alike(versions)
-        for version in versions
-        for rule in version.rules
-    }
+def _in_force(versions: Sequence[PriceList], start: Micros, end: Micros) -> list[PriceList]:
+    """Return the versions of a list that are in force at some time of [start, end)."""
+    until = [each.valid_from for each in versions[1:]] + [end]
+    return [
+        version
+        for version, ends in zip(versions, until, strict=False)
+        if version.valid_from < end and (ends > start or version is versions[-1])
+    ]
+
+
+def _reckoned(held: Held, lists: Collection[Sequence[PriceList]]) -> dict[str, MeterDefinition]:
+    """Return the meters that never changed, and whose skus are counted alike in all versions."""
+    others = {meter for versions in lists for meter in counted_otherwise(versions)}
     return {
         key: versions[0]
         for key, versions in held.versions.items()
@@ -334,10 +356,24 @@ def _reckoned(held: Held, lists: Iterable[Sequence[PriceList]]) -> dict[str, Met
         and (versions[0].valid_from, versions[0].valid_until) == (0, None)
         and versions[0].aggregation in ADDITIVE
         and key not in others
+        and not _may_tie(versions[0])
     }
 
 
-def _need_own_skus(lists: Iterable[Sequence[PriceList]]) -> None:
+def _may_tie(meter: MeterDefinition) -> bool:
+    """Return whether one fact may give two points, or two stretches, that nothing tells apart.
+
+    Which of them uses up a tier first is for ``pricing`` to say.
+    """
+    begun = Counter(
+        (rule.fact, rule.effect == "add")
+        for rule in meter.rules
+        if rule.effect in {"add", "open", "set"}
+    )
+    return any(count > (1 if is_point else 2) for (_, is_point), count in begun.items())
+
+
+def _need_own_skus(lists: Collection[Sequence[PriceList]]) -> None:
     """Refuse a sku that another version of a list has of another meter: its rows would mix."""
     for versions in lists:
         meters: dict[str, str] = {}
@@ -402,12 +438,13 @@ def _merged(changes: list[tuple[Micros, str]]) -> Iterator[tuple[Micros, Micros,
 def _source(db: duckdb.DuckDBPyConnection, held: Held) -> str:
     """Put what lies in no run into a table, and return what is to be read."""
     columns = (
-        "resource_kind, resource_id, project_id, meter, dimensions, value, start_at, end_at, "
-        "first_ordinal, last_ordinal, aggregation"
+        "resource_kind, resource_id, project_id, meter, meter_version, dimensions, value, "
+        "start_at, end_at, first_ordinal, last_ordinal, aggregation"
     )
     db.execute(
         "CREATE TEMP TABLE loose (resource_kind VARCHAR, resource_id VARCHAR, project_id VARCHAR, "
-        "meter VARCHAR, dimensions VARCHAR, value BIGINT, start_at BIGINT, end_at BIGINT, "
+        "meter VARCHAR, meter_version INTEGER, dimensions VARCHAR, value BIGINT, "
+        "start_at BIGINT, end_at BIGINT, "
         "first_ordinal BIGINT, last_ordinal BIGINT, aggregation VARCHAR)"
     )
     _insert(
@@ -415,7 +452,7 @@ def _source(db: duckdb.DuckDBPyConnection, held: Held) -> str:
         "loose",
         (
             (
-                x.resource_kind, x.resource_id, x.project_id, x.meter,
+                x.resource_kind, x.resource_id, x.project_id, x.meter, x.meter_version,
                 _encode_dimensions(x.dimensions).decode(), x.value, x.start, x.end,
                 x.first_ordinal, x.last_ordinal, x.aggregation,
             )
@@ -448,7 +485,7 @@ def _price_table(
         "tells BOOLEAN, priced INTEGER, taken VARCHAR, account INTEGER, cap HUGEINT, "
         "shown_by HUGEINT, shown_of HUGEINT)"
     )
-    # Dimensions are looked at only where a rule does: few combinations, but each row is read.
+    # Dimensions are looked at only where a rule does, and only those that there are.
     telling = {
         rule.meter
         for _, version in payers
@@ -456,14 +493,11 @@ def _price_table(
         for rule in version.rules
         if rule.match and rule.meter in meters
     }
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[tuple[int, str], list[str]] = {}
     if telling:
-        rows = db.execute(
-            "SELECT DISTINCT meter, dimensions FROM used WHERE meter IN (SELECT unnest(?))",
-            [sorted(telling)],
-        ).fetchall()
-        for meter, dimensions in rows:
-            kinds.setdefault(meter, []).append(dimensions)
+        rows = db.execute(_KINDS, [sorted(telling)]).fetchall()
+        for number, meter, dimensions in rows:
+            kinds.setdefault((number, meter), []).append(dimensions)
     priced: list[PricedBy] = []
     table: list[tuple[object, ...]] = []
     accounts: dict[tuple[str, str], int] = {}
@@ -473,19 +507,23 @@ def _price_table(
         for meter, definition in meters.items():
             too_early = bool(customer_id) and version is None and meter in named
             tells = version is not None and meter in telling
-            for dimensions in kinds.get(meter, []) if tells else [""]:
+            by_rule: dict[str, int] = {}
+            for dimensions in kinds.get((number, meter), []) if tells else [""]:
                 rule = rule_of(version, meter, _decode_dimensions(dimensions) if tells else {})
-                each = priced_by(customer_id, definition, version, rule, terms)
-                each = replace(each, too_early=too_early)
+                known = "" if rule is None else rule.sku + repr(rule.match)
+                if known not in by_rule:
+                    by_rule[known] = len(priced)
+                    each = priced_by(customer_id, definition, version, rule, terms)
+                    priced.append(replace(each, too_early=too_early))
+                each = priced[by_rule[known]]
                 account = each.account
                 table.append(
                     (
-                        number, meter, dimensions, tells, len(priced), each.taken,
+                        number, meter, dimensions, tells, by_rule[known], each.taken,
                         None if account is None else accounts.setdefault(account, len(accounts)),
                         each.cap, *each.shown,
                     )
                 )  # fmt: skip
-                priced.append(each)
     _insert(db, "prices", table)
     return priced
 
@@ -513,6 +551,12 @@ def _of_totals(
 
 
 def _write_steps(db: duckdb.DuckDBPyConnection, priced: Sequence[PricedBy]) -> None:
+    if any(
+        max(*step.amount, *step.list_amount, *of.shown) >= NUMBER_MAX
+        for of in priced
+        for step in of.steps
+    ):
+        raise Uncountable("its prices have more digits than a database reckons with")
     db.execute(
         "CREATE OR REPLACE TEMP TABLE steps (priced INTEGER, tier INTEGER, begins HUGEINT, "
         "ends HUGEINT, amount_by HUGEINT, amount_of HUGEINT, list_by HUGEINT, list_of HUGEINT)"
@@ -547,6 +591,9 @@ def _gathered(sums: Sequence[_Sum], priced: Sequence[PricedBy], left_out: Collec
             key = found[0], of.meter.key
             unassigned[key] = unassigned.get(key, 0) + int(found[4])
         elif of.rule is not None:
+            # No sum has what it would be without a discount: it is first looked at in the rows.
+            if max(int(found[4]), 1) * of.step(found[2]).list_amount[0] >= NUMBER_MAX:
+                raise Uncountable("its numbers are larger than a database reckons with")
             line = of.customer_id, found[0], of.rule.sku
             groups.setdefault(line, []).append((found, of, of.rule))
     versions: dict[str, set[int]] = {}

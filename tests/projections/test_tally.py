@@ -3,8 +3,10 @@
 import random
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.domain.state import State
 from projections.drawn import Drawn
@@ -16,7 +18,7 @@ from projections.metering import Interval
 from projections.scratch import scratch_in
 from projections.tally import Uncountable, only, simple_meters, tally
 from schemas.billing import Customer, Discount, Match, Payer, PriceList, PriceRule, Tier
-from schemas.metering import BUILT_IN
+from schemas.metering import BUILT_IN, MeterDefinition, MeterRule
 from schemas.months import month_bounds
 from schemas.units import DAY, HOUR, MINUTE
 
@@ -79,6 +81,8 @@ class Dice(random.Random):
                     aggregation=BUILT_IN[meter].aggregation,
                 )
             )
+        # What a version says that is defined later: nobody may count it yet.
+        found += [replace(x, meter_version=2) for x in found if self.maybe(0.1)]
         versions = {key: (meter,) for key, meter in BUILT_IN.items()}
         as_of = self.choice([self.randrange(1, 140), 1000])
         return Held(as_of=as_of, versions=versions, runs=(), loose=tuple(found), facts=())
@@ -221,3 +225,101 @@ def test_what_is_found_late_is_about_those_it_is_about(seed):
     pair = about((earlier, before), (held, now), (START, END), changed, alone)
 
     assert corrections(*pair, MONTH) == corrections(before, now, MONTH)
+
+
+COUNTED = MeterDefinition(
+    key="my.requests", resource_kind="server", aggregation="sum", unit="Requests", base_unit="",
+    base_per_unit=1,
+    rules=(
+        MeterRule(fact="compute.server.created.v1", effect="add", resource="server_id",
+                  project="project_id"),
+    ),
+)  # fmt: skip
+
+
+def counted(**fields):
+    return PriceRule(**({"sku": "s", "meter": "my.requests", "unit": "Requests"} | fields))
+
+
+def a_point(value, meter="my.requests"):
+    return Interval(
+        resource_kind="server", resource_id="r", project_id="p", meter=meter, meter_version=1,
+        dimensions={}, value=value, start=START + 10, end=START + 10, first_ordinal=1,
+        last_ordinal=1, aggregation="sum",
+    )  # fmt: skip
+
+
+def reckoned(point, *versions, meter=COUNTED, percent="0"):
+    """Return what DuckDB and what ``pricing`` make of one point; the first None if left to it."""
+    definitions = {**BUILT_IN, meter.key: meter}
+    state = State()
+    state.price_lists["standard"] = tuple(
+        PriceList(name="standard", version=n, currency="EUR", valid_from=at, rules=rules)
+        for n, (at, rules) in enumerate(versions, 1)
+    )
+    state.customers["acme"] = (a_customer("acme", Discount(percent=percent)),)
+    state.payers["p"] = (Payer(customer_id="acme", since=0),)
+    known = {key: (each,) for key, each in definitions.items()}
+    held = Held(as_of=9, versions=known, runs=(), loose=(point,), facts=())
+    past = replace(past_of(held, state), definitions=definitions)
+    terms = state.customers["acme"][0]
+    wanted = draw_up(terms, MONTH, 9, month_rows(past, MONTH).rows["acme"], ())
+    with scratch_in(None) as scratch:
+        try:
+            found = tally(scratch.db, held, past, MONTH)
+        except Uncountable:
+            return None, list(wanted.rows)
+        drawn = draw_up(
+            terms, MONTH, 9, (), (), (), found.lines.get("acme", ()),
+            found.versions.get("acme", ()), Drawn(scratch.db, found),
+        )  # fmt: skip
+        assert found.left or drawn.digest() == wanted.digest()
+        return list(drawn.rows), list(wanted.rows)
+
+
+NARROW = (Tier(up_to="1.2", price="1"), Tier(up_to="1.5", price="2"), Tier(price="3"))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        counted(model="graduated", tiers=NARROW),
+        counted(model="graduated", included="1.5", tiers=(Tier(up_to="0.5", price="2"), NARROW[2])),
+    ],
+)
+def test_tiers_in_which_no_whole_unit_lies_have_no_rows(rule):
+    found, wanted = reckoned(a_point(5), (0, (rule,)))
+    assert found == wanted
+    assert all(row.base_quantity != "0" for row in found)
+
+
+@pytest.mark.parametrize(
+    ("meter", "rule", "percent"),
+    [
+        # What it would be without the discount has more than 128 bits, what it is has not.
+        (COUNTED, counted(price="987654321.987654321987", per=1), "100"),
+        (replace(COUNTED, base_per_unit=2**63 - 25),
+         counted(price="0.000000000001", per=10**9), "12.345677"),
+    ],
+)  # fmt: skip
+def test_numbers_too_large_to_reckon_with_are_left_to_pricing(meter, rule, percent):
+    found, wanted = reckoned(a_point(2**62), (0, (rule,)), meter=meter, percent=percent)
+    assert found is None
+    assert wanted
+
+
+def test_a_sku_that_counts_otherwise_leaves_the_others_alone():
+    other = rule("cpu", "compute.vcpu", price="1")
+    versions = (
+        (0, (counted(price="2"), other)),
+        (START, (counted(price="2"), replace(other, maximum="5"))),
+    )
+    found, wanted = reckoned(a_point(3), *versions)
+    assert found == wanted
+
+
+def test_a_meter_whose_points_nothing_tells_apart_is_left_to_pricing():
+    twice = replace(COUNTED, rules=COUNTED.rules * 2)
+    found, wanted = reckoned(a_point(3), (0, (counted(price="2"),)), meter=twice)
+    assert [row.sku for row in wanted if row.sku] == ["s"]
+    assert not [row for row in found if row.sku]
