@@ -61,7 +61,7 @@ def with_data_file(path):
 
 def encrypted(path):
     secret = "secret,id=s,data=abc"
-    options = "encrypt.format=luks,encrypt.key-secret=s"
+    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
     qemu_img("create", "--object", secret, "-f", "qcow2", "-o", options, path, "4M")
     return path
 
