@@ -154,17 +154,9 @@ def publish(
     if name is not None:
         action["name"] = name
     outcome = session.client.submit(action, dry_run=dry_run)
-    if session.output is not Output.TABLE:
-        session.show(outcome)
-    elif not dry_run:
-        reply = outcome["reply"]
-        session.say(f"published {reply['name']}, version {reply['version']}")
-    elif outcome["verdict"] == "accepted":
-        session.say("it would be published")
-    else:
-        session.say(f"refused: {outcome['reason']}")
-    if outcome["verdict"] == "refused":
-        raise typer.Exit(1)
+    reply = outcome.get("reply", {})
+    done = f"published {reply.get('name')}, version {reply.get('version')}"
+    _tell(session, outcome, dry_run=dry_run, done=done, would="it would be published")
 
 
 @command(price_list_app, "withdraw")
@@ -184,12 +176,20 @@ def withdraw(
     """
     action = {"type": WITHDRAW, "name": name, "version": version}
     outcome = session.client.submit(action, dry_run=dry_run)
+    done = f"withdrew {name}, version {version}"
+    _tell(session, outcome, dry_run=dry_run, done=done, would="it would be withdrawn")
+
+
+def _tell(
+    session: Session, outcome: dict[str, Any], *, dry_run: bool, done: str, would: str
+) -> None:
+    """Say what became of an action, or would; end with 1 if it was or would be refused."""
     if session.output is not Output.TABLE:
         session.show(outcome)
     elif not dry_run:
-        session.say(f"withdrew {name}, version {version}")
+        session.say(done)
     elif outcome["verdict"] == "accepted":
-        session.say("it would be withdrawn")
+        session.say(would)
     else:
         session.say(f"refused: {outcome['reason']}")
     if outcome["verdict"] == "refused":
